@@ -1,0 +1,173 @@
+"""From the names, shapes and dtypes of a state_dict to its Architecture, or an error that says everything that is odd.
+
+Knows no bytes: what cannot be read off names and shapes (dilation, where the stride sits) is torchvision's.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Protocol
+
+from resnet_surgeon.architecture.parameters import parameters
+from resnet_surgeon.architecture.spec import STEM_CHANNELS, Architecture, Block, Head, standard_stages
+from resnet_surgeon.errors import ArchitectureError, printable
+
+FLOATS = ("F16", "BF16", "F32", "F64")
+_SHOWN = 4  # problems or names spelled out in one message
+
+
+class Described(Protocol):
+    """Whatever has a shape and a dtype (a safetensors name)."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def dtype(self) -> str: ...
+
+
+def recognise(tensors: Mapping[str, Described]) -> Architecture:
+    """The torchvision-style ResNet whose state_dict has these tensors: any depths, width, groups, channels, classes; `fc` or not.
+
+    Raises ArchitectureError: not a ResNet, or a kind that is not torchvision's (named), or one whose tensors
+    do not fit each other (all problems in one message).
+    """
+    _refuse_other_kinds({name: tensor.shape for name, tensor in tensors.items()})
+    architecture = _read_off({name: tensor.shape for name, tensor in tensors.items()})
+    check_fit(architecture, tensors)
+    return architecture
+
+
+def check_fit(architecture: Architecture, tensors: Mapping[str, Described]) -> None:
+    """Raises ArchitectureError, listing every missing, unexpected or misshapen tensor, unless `tensors` are exactly the architecture's."""
+    problems = list(_problems(architecture, tensors))
+    if problems:
+        shown = "; ".join(problems[:_SHOWN])
+        more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
+        raise ArchitectureError(
+            f"{shown}{more}",
+            hint=f"the other tensors look like a {describe(architecture)}; a checkpoint must hold all of it and nothing else",
+        )
+
+
+def describe(architecture: Architecture) -> str:
+    """The network in a few words.
+
+    >>> describe(VARIANTS["resnet50"])
+    'ResNet with bottleneck blocks 3-4-6-3, 3 input channels, 1000 classes'
+    """
+    depths = "-".join(str(stage.blocks) for stage in architecture.depth)
+    kind = f"ResNet with {architecture.block} blocks {depths}" if depths else "ResNet stem"
+    groups = f", {architecture.groups} groups" if architecture.groups > 1 else ""
+    channels = f", {architecture.in_channels} input channel{'s' * (architecture.in_channels != 1)}"
+    heads = architecture.heads
+    if len(heads) > 1:
+        output = f"{len(heads)} heads ({', '.join(f'{head.name}: {head.classes}' for head in heads)})"
+    elif heads:
+        output = f"{heads[0].classes} class{'es' * (heads[0].classes != 1)}"
+    else:
+        output = f"{architecture.output_kind.replace('_', ' ')} of {architecture.trunk_channels} channels"
+    return f"{kind}{groups}{channels}, {output}"
+
+
+def _problems(architecture: Architecture, tensors: Mapping[str, Described]) -> Iterator[str]:
+    expected = {parameter.name: parameter for parameter in parameters(architecture)}
+    for name, parameter in expected.items():
+        tensor = tensors.get(name)
+        if tensor is None:
+            yield f"tensor `{name}` {list(parameter.shape)} is missing"
+        elif tensor.shape != parameter.shape:
+            yield f"tensor `{name}` has shape {list(tensor.shape)}, expected {list(parameter.shape)}"
+        elif tensor.dtype not in (FLOATS if parameter.dtype == "F32" else ("I64",)):
+            kind = "floating point" if parameter.dtype == "F32" else "I64"
+            yield f"tensor `{name}` has dtype {tensor.dtype}, expected {kind}"
+    for name, tensor in tensors.items():
+        if name not in expected:
+            yield f"unexpected tensor {printable(name)} {list(tensor.shape)}"
+
+
+# Signs of ResNets that are not torchvision's kind: (pattern of a name, what it is).
+_OTHER_KINDS = (
+    (r"conv1\.\d+\.weight|stem\.conv\d.*", "a ResNet with a deep stem of several 3x3 convolutions (as in ResNet-D)"),
+    (r"layer\d\.\d+\.(se|se_module|attn)\..*", "a ResNet with squeeze-and-excitation or attention in its blocks"),
+    (r"layer\d\.\d+\.downsample\.2\..*", "a ResNet with pooling in its downsample (as in ResNet-D)"),
+    (r"layer\d\.\d+\.(aa|conv\d\.1|bn\d\.1)\..*", "an anti-aliased ResNet"),
+    (r"(stages|layer\d?)\.\d+(\.blocks\.\d+)?\.(norm1|preact)\..*", "a pre-activation ResNet (ResNet v2)"),
+    (r"layer\d\.\d+\.shortcut\.\d\..*", "a CIFAR ResNet (shortcuts named `shortcut`)"),
+)
+
+
+def _refuse_other_kinds(shapes: Mapping[str, tuple[int, ...]]) -> None:
+    def refuse(kind: str) -> None:
+        raise ArchitectureError(f"this is {kind}, which torchvision does not have and this tool does not take")
+
+    for pattern, kind in _OTHER_KINDS:
+        if any(re.fullmatch(pattern, name) for name in shapes):
+            refuse(kind)
+    stem = shapes.get("conv1.weight", ())
+    if len(stem) == 4 and stem[2:] == (3, 3):
+        refuse(f"a CIFAR ResNet ({stem[0]} channels from a 3x3 stem)")
+    norm, convolution = shapes.get("layer2.0.bn1.weight", ()), shapes.get("layer2.0.conv1.weight", ())
+    if len(norm) == 1 and len(convolution) == 4 and norm[0] == convolution[1] != convolution[0]:
+        refuse("a pre-activation ResNet (ResNet v2)")
+
+
+def _read_off(shapes: Mapping[str, tuple[int, ...]]) -> Architecture:
+    stem = shapes.get("conv1.weight")
+    if stem is None:
+        raise ArchitectureError("this is not a ResNet's state_dict: no tensor `conv1.weight`" + _names_instead(shapes), hint=_missing_stem_hint(shapes))
+    if len(stem) != 4 or stem[0] != STEM_CHANNELS or stem[1] < 1 or stem[2:] != (7, 7):
+        raise ArchitectureError(f"this is not a ResNet of torchvision's kind: `conv1.weight` has shape {list(stem)}, expected [64, channels, 7, 7]")
+    if any(name.startswith("heads.") for name in shapes):
+        raise ArchitectureError(
+            "it has several heads but no manifest, which alone knows their order",
+            hint="keep the metadata `resnet_surgeon.manifest` of the safetensors file when you save it again",
+        )
+    block: Block = "bottleneck" if "layer1.0.conv3.weight" in shapes else "basic"
+    groups, width_per_group = _grouping(shapes.get("layer1.0.conv2.weight", ())) if block == "bottleneck" else (1, 64)
+    depths = tuple(_depths(shapes))
+    if not depths:
+        raise ArchitectureError("this is not a whole ResNet: it has a stem but no `layer1`")
+    classes = shapes.get("fc.weight") or shapes.get("fc.bias")
+    # A state_dict without fc does not tell whether the features were pooled: torchvision's avgpool stays, unless a stage is missing too.
+    return Architecture(
+        block=block,
+        in_channels=stem[1],
+        stages=standard_stages(block, depths, groups, width_per_group),
+        heads=(Head("fc", classes[0]),) if classes else (),
+        groups=groups,
+        avgpool=bool(classes) or len(depths) == 4,
+    )
+
+
+def _depths(shapes: Mapping[str, tuple[int, ...]]) -> Iterator[int]:
+    """Blocks in `layer1`, `layer2`, ... A gap in the numbers counts as a block, so that the check of fit names what is missing."""
+    found: dict[int, int] = {}
+    for name in shapes:
+        match = re.match(r"layer([1-4])\.(\d{1,3})\.", name)
+        if match:
+            stage, index = int(match[1]), int(match[2])
+            found[stage] = max(found.get(stage, 0), index + 1)
+    for stage in range(1, max(found, default=0) + 1):
+        yield found.get(stage, 1)
+
+
+def _grouping(conv2: tuple[int, ...]) -> tuple[int, int]:
+    """Groups and width per group, from layer1's [width, width / groups, 3, 3]."""
+    if len(conv2) != 4 or not conv2[1] or conv2[0] % conv2[1]:
+        return 1, 64
+    groups = conv2[0] // conv2[1]
+    return groups, conv2[1]
+
+
+def _names_instead(shapes: Mapping[str, tuple[int, ...]]) -> str:
+    names = ", ".join(printable(name) for name in list(shapes)[:_SHOWN])
+    return f" (it has {names}{', ...' if len(shapes) > _SHOWN else ''})" if names else " (it has no tensor at all)"
+
+
+def _missing_stem_hint(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
+    prefixed = next((name for name in shapes if name.endswith(".conv1.weight") and not re.search(r"layer\d", name)), None)
+    if prefixed is None:
+        return None
+    prefix = prefixed.removesuffix("conv1.weight")
+    return f"its names begin with {printable(prefix)}: save the state_dict without that prefix"

@@ -1,0 +1,173 @@
+"""What a ResNet is: frozen descriptions of its stem, stages and heads, and of what each is connected to.
+
+Knows nothing of files, tensors' values or torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+Block = Literal["basic", "bottleneck"]
+OutputKind = Literal["logits", "embedding", "feature_map"]
+
+STAGE_NAMES = ("layer1", "layer2", "layer3", "layer4")
+STEM = ("conv1", "bn1", "relu", "maxpool")
+STEM_CHANNELS = 64
+_LARGEST = 1 << 16  # of any number in a stage, so that no manifest can ask for a network that never ends
+EXPANSION: dict[Block, int] = {"basic": 1, "bottleneck": 4}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """`layer1` ... `layer4`: residual blocks in sequence, the first of which may change channels and resolution.
+
+    `width` counts the channels of the 3x3 convolutions (`planes` in a basic block), `first_dilation` belongs to the first block,
+    `dilation` to the others, as `replace_stride_with_dilation` of `torchvision.models.ResNet` sets them.
+    """
+
+    name: str
+    blocks: int
+    in_channels: int
+    width: int
+    out_channels: int
+    stride: int
+    first_dilation: int = 1
+    dilation: int = 1
+
+    def __post_init__(self) -> None:
+        sizes = (self.blocks, self.in_channels, self.width, self.out_channels, self.stride, self.first_dilation, self.dilation)
+        _require(self.name in STAGE_NAMES, f"a stage is one of {', '.join(STAGE_NAMES)}")
+        _require(all(0 < size <= _LARGEST for size in sizes), f"every number of a stage is between 1 and {_LARGEST}")
+
+    @property
+    def downsample(self) -> bool:
+        """Whether the first block's shortcut is a convolution (elsewhere it is the identity)."""
+        return self.stride != 1 or self.in_channels != self.out_channels
+
+
+@dataclass(frozen=True)
+class Head:
+    """A classifier: its own copy of some last stages (often none), then pooling, flatten and a linear layer."""
+
+    name: str
+    classes: int
+    stages: tuple[Stage, ...] = ()
+
+    def __post_init__(self) -> None:
+        _require(self.classes > 0, "a head has at least one class")
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A ResNet of torchvision's kind, with its ends as they are: all that is needed to build the module.
+
+    A single head is the child `fc`; several are children of `heads`. Without a head the output is the pooled embedding
+    (`avgpool`), else the last child's feature map. A head pools what it is given unless the trunk's `avgpool` did.
+
+    `bottleneck_stride` names the convolution of a bottleneck that carries the stride: `conv2` in torchvision ("v1.5"),
+    `conv1` in He et al. 2015.
+    """
+
+    block: Block
+    in_channels: int
+    stages: tuple[Stage, ...]
+    heads: tuple[Head, ...]
+    groups: int = 1
+    stem: tuple[str, ...] = STEM
+    maxpool_is_identity: bool = False
+    avgpool: bool = True
+    bottleneck_stride: Literal["conv1", "conv2"] = "conv2"
+
+    def __post_init__(self) -> None:
+        _require(self.in_channels > 0, "in_channels is at least 1")
+        _require(bool(self.stem) and self.stem == STEM[: len(self.stem)], f"the stem is a beginning of {', '.join(STEM)}")
+        _require(self.stem == STEM or not self.stages, "stages need the whole stem")
+        _require(len(self.heads) != 1 or (self.avgpool and not self.heads[0].stages), "a single head follows avgpool and owns no stages")
+        _require(len({head.name for head in self.heads}) == len(self.heads), "every head has a name of its own")
+        for stages in [self.stages + head.stages for head in self.heads] or [self.stages]:
+            channels = [STEM_CHANNELS, *(stage.out_channels for stage in stages)]
+            _require([stage.in_channels for stage in stages] == channels[:-1], "every stage takes the channels that come before it")
+            _require([stage.name for stage in stages] == list(STAGE_NAMES[: len(stages)]), "the stages stand in order")
+            _require(self.groups > 0 and all(stage.width % self.groups == 0 for stage in stages), "groups divide every width")
+
+    @property
+    def children(self) -> tuple[str, ...]:
+        """The names of the module's children, in order of the data's flow."""
+        names = [*self.stem, *(stage.name for stage in self.stages)]
+        if self.avgpool:
+            names.append("avgpool")
+        if self.heads:
+            names.append("fc" if len(self.heads) == 1 else "heads")
+        return tuple(names)
+
+    @property
+    def output_kind(self) -> OutputKind:
+        if self.heads:
+            return "logits"
+        return "embedding" if self.avgpool else "feature_map"
+
+    @property
+    def depth(self) -> tuple[Stage, ...]:
+        """The stages that an image passes on its way to the first output: the trunk's, then the first head's own."""
+        return self.stages + (self.heads[0].stages if self.heads else ())
+
+    @property
+    def trunk_channels(self) -> int:
+        """The channels that the trunk hands on."""
+        return self.stages[-1].out_channels if self.stages else STEM_CHANNELS
+
+    def prefix(self, head: Head) -> str:
+        """What stands before the names of the head's tensors: nothing for a single head."""
+        return "" if len(self.heads) == 1 else f"heads.{head.name}."
+
+    def features(self, head: Head) -> int:
+        """The input features of the head's linear layer."""
+        return head.stages[-1].out_channels if head.stages else self.trunk_channels
+
+    def trunk_size(self, height: int, width: int) -> tuple[int, int]:
+        """The height and width of the trunk's feature map for an image of `height` x `width`.
+
+        >>> resnet50.trunk_size(224, 224)
+        (7, 7)
+        """
+        reductions = [name for name in self.stem if name == "conv1" or (name == "maxpool" and not self.maxpool_is_identity)]
+        strides = [2] * len(reductions) + [stage.stride for stage in self.stages]
+        # Every layer here halves as (n - 1) // stride + 1: 7x7 padded by 3, 3x3 padded by 1, 1x1 unpadded.
+        for stride in strides:
+            height, width = (height - 1) // stride + 1, (width - 1) // stride + 1
+        return height, width
+
+    def output_shape(self, head: Head | None, height: int, width: int) -> tuple[int, ...]:
+        """The shape of one output without the batch: [classes], [channels], or [channels, height, width]."""
+        if head is not None:
+            return (head.classes,)
+        if self.avgpool:
+            return (self.trunk_channels,)
+        return (self.trunk_channels, *self.trunk_size(height, width))
+
+
+def _require(condition: bool, rule: str) -> None:
+    """Raises ValueError, since only a damaged manifest or a mistake in this tool can break a rule."""
+    if not condition:
+        raise ValueError(rule)
+
+
+def standard_stages(block: Block, depths: tuple[int, ...], groups: int = 1, width_per_group: int = 64) -> tuple[Stage, ...]:
+    """torchvision's stages for these depths: the widths and strides of `torchvision.models.ResNet._make_layer`.
+
+    >>> [stage.out_channels for stage in standard_stages("bottleneck", (3, 4, 6, 3))]
+    [256, 512, 1024, 2048]
+    """
+
+    def stages() -> Iterator[Stage]:
+        in_channels = STEM_CHANNELS
+        for index, blocks in enumerate(depths):
+            planes = 64 * 2**index
+            out_channels = planes * EXPANSION[block]
+            width = planes if block == "basic" else int(planes * (width_per_group / 64.0)) * groups
+            yield Stage(f"layer{index + 1}", blocks, in_channels, width, out_channels, stride=1 if index == 0 else 2)
+            in_channels = out_channels
+
+    return tuple(stages())

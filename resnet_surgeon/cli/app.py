@@ -1,0 +1,186 @@
+"""The commands: one for each operation, its options read off the operation's fields. No arithmetic, no file is touched here."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import json as json_format
+import os
+import sys
+import typing
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Optional, get_args, get_origin
+
+import typer
+
+import resnet_surgeon as rs
+from resnet_surgeon.cli import text
+from resnet_surgeon.errors import AccessError, UsageError
+from resnet_surgeon.manifest import operation_record
+from resnet_surgeon.network import Network
+from resnet_surgeon.operations import OPERATIONS
+from resnet_surgeon.operations.checkpoint import Operation, option
+from resnet_surgeon.output import manifest_path
+from resnet_surgeon.sources.progress import Progress, silent
+from resnet_surgeon.sources.source import DEFAULT_NAME
+
+PROGRAM = "resnet-surgeon"
+STANDARD_OUTPUT = "-"
+
+app = typer.Typer(
+    name=PROGRAM,
+    help="Surgery on torchvision ResNet checkpoints: adapt the input channels, remove layers, add heads.",
+    epilog="Example: resnet-surgeon adapt resnet50 --in-ch 1 -o - | resnet-surgeon heads - --classes 3,5 -o model.safetensors",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@dataclass(frozen=True)
+class Run:
+    """The options that every operation's command has: where the network is from, where it goes, and what is said."""
+
+    weights: str | None = option("Published weights of a model name: DEFAULT, IMAGENET1K_V1, IMAGENET1K_V2; or random.", default=None)
+    seed: int = option("Seed of what is drawn at random.", default=0)
+    output: str | None = option("The file to write, or - for a stream on standard output. Left out: a name from source and operation.", spelling="-o", default=None)
+    force: bool = option("Replace an existing file.", default=False)
+    dry_run: bool = option("Print the plan and write nothing.", default=False)
+    json: bool = option("Print one JSON document on standard output in place of the path.", default=False)
+    quiet: bool = option("Say nothing on standard error but errors.", spelling="-q", default=False)
+    debug: bool = option("Show the traceback of an error.", default=False)
+
+    @property
+    def progress(self) -> Progress:
+        if self.quiet or not sys.stderr or not sys.stderr.isatty():
+            return silent
+        from resnet_surgeon.cli.progress import bar
+
+        return bar
+
+
+def run(source: str, operation: Operation, options: Run) -> None:
+    """Opens, operates, writes, and says so."""
+    to_stream = options.output == STANDARD_OUTPUT
+    if to_stream and options.json:
+        raise UsageError("--json and `-o -` both want standard output", hint="write to a file, or leave --json out")
+    if to_stream and not options.dry_run and os.isatty(1):
+        raise UsageError("standard output is a terminal, and a stream of tensors is not text", hint="pipe it into a command, or name a file with `-o`")
+    network = rs.open(source, weights=options.weights, seed=options.seed, progress=options.progress).apply(operation)
+    target = options.output or network.default_name
+    if not options.dry_run and to_stream:
+        network.stream(1, progress=options.progress)
+    elif not options.dry_run:
+        network.save(target, force=options.force, progress=options.progress)
+    if not options.quiet:
+        print(text.summary(network, "standard output" if to_stream else target), file=sys.stderr)
+        if options.dry_run:
+            print("dry run: nothing was written", file=sys.stderr)
+    if options.json:
+        _to_standard_output(json_format.dumps(_report(network, target, options), indent=1, sort_keys=True))
+    elif not to_stream and not options.dry_run:
+        _to_standard_output(target)
+
+
+def _report(network: Network, target: str, options: Run) -> dict[str, Any]:
+    """What `--json` prints."""
+    return {
+        "output": target,
+        "manifest": str(manifest_path(Path(target))),
+        "written": not options.dry_run,
+        "operations": [operation_record(operation) for operation in network.operations],
+        "architecture": dataclasses.asdict(network.architecture),
+        "plan": [dataclasses.asdict(step) for step in network.plan()],
+    }
+
+
+def _to_standard_output(line: str) -> None:
+    """Writes the line as it is, whatever the locale; names of files are bytes."""
+    data = os.fsencode(line + "\n")
+    try:
+        while data:
+            data = data[os.write(1, data) :]
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise AccessError(f"writing failed: {error.strerror}", subject="standard output") from None
+
+
+def _add_command(operation: type[Operation]) -> None:
+    own = [field for field in dataclasses.fields(typing.cast(Any, operation)) if field.name not in _names(Run)]
+
+    def command(source: str, **values: Any) -> None:
+        options = Run(**{name: values[name] for name in _names(Run)})
+        arguments = {name: _from_text(hints[name], values[name], name) for name in _names(operation)}
+        run(source, operation(**arguments), options)
+
+    hints = typing.get_type_hints(operation)
+    parameters = [
+        inspect.Parameter("source", inspect.Parameter.POSITIONAL_OR_KEYWORD, default=DEFAULT_NAME, annotation=Annotated[str, _SOURCE]),
+        *_parameters(own, hints, "Options"),
+        *_parameters(dataclasses.fields(Run), typing.get_type_hints(Run), "Input and output"),
+    ]
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    command.__name__ = operation.name
+    app.command(operation.name, help=inspect.cleandoc(operation.__doc__ or ""), epilog=f"Example: {operation.example}")(command)
+
+
+_SOURCE = typer.Argument(help="A model name (resnet18 ... wide_resnet101_2), a checkpoint file, or - for a safetensors stream on standard input.", metavar="[SOURCE]")
+
+
+def _names(options: type[Any]) -> list[str]:
+    return [field.name for field in dataclasses.fields(options)]
+
+
+def _parameters(fields: Any, hints: dict[str, Any], panel: str) -> Iterator[inspect.Parameter]:
+    for field in fields:
+        spelling = field.metadata["spelling"]
+        names = [f"--{field.name.replace('_', '-')}", *([spelling] if spelling else [])]
+        required = field.default is dataclasses.MISSING
+        hint = hints[field.name]
+        info = typer.Option(*names, help=field.metadata["help"], rich_help_panel=panel, metavar="a,b,..." if _is_list(hint) else None)
+        annotation: Any = (str if required else Optional[str]) if _is_list(hint) else hint
+        yield inspect.Parameter(
+            field.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=inspect.Parameter.empty if required else field.default,
+            annotation=Annotated[annotation, info],
+        )
+
+
+def _is_list(hint: Any) -> bool:
+    return any(get_origin(part) is tuple for part in (hint, *get_args(hint)))
+
+
+def _from_text(hint: Any, value: Any, name: str) -> Any:
+    """The value of a field from what typer gives: a comma separated list for a tuple, anything else as it is."""
+    if value is None or not _is_list(hint):
+        return value
+    items = [item.strip() for item in str(value).split(",")]
+    tuple_hint = next(part for part in (hint, *get_args(hint)) if get_origin(part) is tuple)
+    if get_args(tuple_hint)[0] is not int:
+        return tuple(items)
+    try:
+        return tuple(int(item) for item in items)
+    except ValueError:
+        raise UsageError(f"{value!r} is not a list of whole numbers", subject=f"--{name}", hint="separate them by commas: 3,5") from None
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        _to_standard_output(f"{PROGRAM} {rs.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.", callback=_show_version, is_eager=True)] = False) -> None:
+    pass
+
+
+for _operation in OPERATIONS.values():
+    _add_command(_operation)

@@ -1,0 +1,118 @@
+"""The process round a command: what it prints when it fails, and how it ends. The only place where errors become words and exit codes."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import sys
+from types import FrameType
+from typing import NoReturn
+
+# A command lives for a fraction of a second and makes no cycles to speak of: collecting them would take a tenth of its time.
+gc.disable()
+
+from resnet_surgeon.errors import SurgeonError, UsageError  # noqa: E402
+
+PROGRAM = "resnet-surgeon"
+_BUG = 3
+
+
+class _Signalled(BaseException):
+    """A signal asked the process to end: unwinds the stack, so that temporary files go."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+
+def main() -> NoReturn:
+    """Runs the command line and ends the process: 0 done, 1 refused or failed, 2 wrong usage, 3 a bug of ours, or by the signal that came."""
+    _fill_closed_descriptors()
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _raise_signalled)
+    try:
+        code = _run()
+    except _Signalled as signalled:
+        _die_by(signalled.number)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        _die_by(signal.SIGINT)
+    except BrokenPipeError:
+        _die_by(signal.SIGPIPE)
+    _end(code)
+
+
+def _run() -> int:
+    import typer
+
+    from resnet_surgeon.cli.app import app
+
+    try:
+        return app(standalone_mode=False) or 0
+    except typer.TyperException as error:
+        return _tell(error.format_message(), f"see `{_command_path(error)} --help`", UsageError.exit_code)
+    except typer.Abort:
+        raise KeyboardInterrupt from None
+    except SurgeonError as error:
+        return _tell(str(error), error.hint, error.exit_code)
+    except BrokenPipeError:
+        raise
+    except MemoryError:
+        return _tell("not enough memory", None, 1)
+    except Exception as error:
+        return _tell(f"this is a bug in {PROGRAM}: {type(error).__name__}: {error}", "please report it with what the same command prints with `--debug`", _BUG)
+
+
+def _tell(message: str, hint: str | None, code: int) -> int:
+    if "--debug" in sys.argv:
+        import traceback
+
+        traceback.print_exc()
+    print("error:", _one_line(message), file=sys.stderr)
+    if hint:
+        print("hint:", _one_line(hint), file=sys.stderr)
+    return code
+
+
+def _one_line(text: str) -> str:
+    """Nothing from a file or a file's name moves the cursor or begins a new line."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape", "surrogatepass").decode("ascii") for char in text)
+
+
+def _command_path(error: Exception) -> str:
+    """`resnet-surgeon adapt` for an error in the options of adapt."""
+    return getattr(getattr(error, "ctx", None), "command_path", None) or PROGRAM
+
+
+def _raise_signalled(number: int, frame: FrameType | None) -> NoReturn:
+    raise _Signalled(number)
+
+
+def _die_by(number: int) -> NoReturn:
+    """Ends as the signal would have ended the process, so that whoever waits for it sees why."""
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
+    os._exit(128 + number)  # where the signal is blocked
+
+
+def _end(code: int) -> NoReturn:
+    """Ends at once: all is written and synced, and taking the interpreter apart would take longer than most commands."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            code = code or 1
+    os._exit(code)
+
+
+def _fill_closed_descriptors() -> None:
+    """Standard streams that the caller closed fail when used, and are never given to a file that is opened later."""
+    for descriptor, mode in ((0, os.O_WRONLY), (1, os.O_RDONLY), (2, os.O_WRONLY)):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, mode)
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", closefd=False)
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w")

@@ -1,0 +1,1 @@
+"""Bytes: one file for each container."""

@@ -1,0 +1,58 @@
+"""What every container yields, whatever its bytes look like: named lazy tensors, text metadata, and the checksums it carries."""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from resnet_surgeon.errors import CheckpointError
+from resnet_surgeon.formats.files import OpenFile
+from resnet_surgeon.formats.tensors import LazyTensor
+
+ContainerKind = Literal["safetensors", "torch_zip"]
+
+
+@dataclass(frozen=True)
+class Checksum:
+    """The CRC-32 that a container gives for `size` bytes from `offset`, filed under `name`."""
+
+    offset: int
+    size: int
+    crc: int
+    name: str
+
+
+@dataclass(frozen=True)
+class Container:
+    """The tensors of one file under the names it gives them, in its order."""
+
+    kind: ContainerKind
+    file: OpenFile
+    tensors: Mapping[str, LazyTensor]
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    checksums: tuple[Checksum, ...] = ()
+
+    def sha256(self) -> str:
+        """The digest of the whole file, in hexadecimal; the checksums are tested in the same pass.
+
+        Raises CheckpointError for a checksum that does not hold, or a file that changed since it was opened.
+        """
+        digest = hashlib.sha256()
+        position = 0
+        for checksum in sorted(self.checksums, key=lambda item: item.offset):
+            for chunk in self.file.chunks(position, checksum.offset - position):
+                digest.update(chunk)
+            crc = 0
+            for chunk in self.file.chunks(checksum.offset, checksum.size):
+                digest.update(chunk)
+                crc = zlib.crc32(chunk, crc)
+            if crc != checksum.crc:
+                raise CheckpointError(f"it is damaged: the checksum of `{checksum.name}` does not hold", subject=self.file.name)
+            position = checksum.offset + checksum.size
+        for chunk in self.file.chunks(position, self.file.size - position):
+            digest.update(chunk)
+        self.file.check_unchanged()
+        return digest.hexdigest()

@@ -1,0 +1,123 @@
+"""A file open for reading by offset, with its identity: the only way in which a checkpoint's bytes are read.
+
+Uses `pread`, never `mmap`: a mapped file that is cut by somebody else ends the process. Knows nothing of containers.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from resnet_surgeon.errors import AccessError, CheckpointError
+
+CHUNK = 1 << 18
+
+
+class OpenFile:
+    """A regular file, open for reading. `name` is how messages speak of it; the descriptor closes with the object."""
+
+    def __init__(self, descriptor: int, name: str) -> None:
+        self.descriptor = descriptor
+        self.name = name
+        self._stat = os.fstat(descriptor)
+        self.size = self._stat.st_size
+        self._finalizer = weakref.finalize(self, os.close, descriptor)
+
+    @classmethod
+    def at(cls, path: str | os.PathLike[str]) -> OpenFile:
+        """Opens the regular file at `path`. Raises AccessError for what is missing, unreadable or no regular file."""
+        name = os.fspath(path)
+        try:
+            # O_NONBLOCK: opening a FIFO that nobody writes to must not hang.
+            descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+            raise AccessError(reason[:1].lower() + reason[1:], subject=name) from None
+        mode = os.fstat(descriptor).st_mode
+        if not stat.S_ISREG(mode):
+            os.close(descriptor)
+            kind = "a folder" if stat.S_ISDIR(mode) else "not a regular file"
+            raise AccessError(f"it is {kind}", subject=name, hint="give a checkpoint file, or `-` to read a safetensors stream from standard input")
+        return cls(descriptor, name)
+
+    @classmethod
+    def spooled(cls, stream: IO[bytes] | int | bytes, name: str, size: int | None = None) -> OpenFile:
+        """The content of a stream, a descriptor or bytes, in an unnamed temporary file, so that memory stays flat.
+
+        Raises AccessError where there is no room or the stream breaks.
+        """
+        import tempfile
+
+        try:
+            with tempfile.TemporaryFile() as spool:
+                if isinstance(stream, bytes):
+                    spool.write(stream)
+                elif isinstance(stream, int):
+                    _drain(stream, spool.fileno())
+                else:
+                    while chunk := stream.read(CHUNK):
+                        spool.write(chunk)
+                spool.flush()
+                return cls(os.dup(spool.fileno()), name)
+        except OSError as error:
+            raise AccessError(f"it could not be read into a temporary file: {error.strerror}", subject=name) from None
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Exactly `size` bytes from `offset`."""
+        buffer = bytearray(size)
+        self.read_into(offset, buffer)
+        return bytes(buffer)
+
+    def read_into(self, offset: int, buffer: bytearray | memoryview) -> None:
+        """Fills `buffer` from `offset`. Raises CheckpointError if the file has become shorter since it was opened."""
+        view = memoryview(buffer)
+        while view:
+            try:
+                count = os.preadv(self.descriptor, [view], offset)
+            except OSError as error:
+                raise AccessError(f"reading failed: {error.strerror}", subject=self.name) from None
+            if count == 0:
+                raise CheckpointError("the file became shorter while it was read", subject=self.name)
+            view, offset = view[count:], offset + count
+
+    def chunks(self, offset: int, size: int) -> Iterator[memoryview]:
+        """The bytes from `offset`, piece by piece in one reused buffer."""
+        buffer = memoryview(bytearray(min(size, CHUNK)))
+        while size:
+            piece = buffer[: min(size, CHUNK)]
+            self.read_into(offset, piece)
+            yield piece
+            offset, size = offset + len(piece), size - len(piece)
+
+    def check_unchanged(self) -> None:
+        """Raises CheckpointError if the file was written to since it was opened."""
+        now = os.fstat(self.descriptor)
+        if (now.st_size, now.st_mtime_ns) != (self._stat.st_size, self._stat.st_mtime_ns):
+            raise CheckpointError("the file was changed while it was read", subject=self.name, hint="run the command again when nobody writes to it")
+
+    def is_same_file(self, path: Path) -> bool:
+        """Whether `path` leads to this very file, by whatever name."""
+        try:
+            other = path.stat()
+        except OSError:
+            return False
+        return (other.st_dev, other.st_ino) == (self._stat.st_dev, self._stat.st_ino)
+
+
+def _drain(source: int, target: int) -> None:
+    """Moves everything from one descriptor to another: inside the kernel where it can (Linux, from a pipe), else by reading."""
+    if hasattr(os, "splice"):
+        try:
+            while os.splice(source, target, 1 << 20):
+                pass
+            return
+        except OSError:
+            pass  # not a pipe: read it
+    while chunk := os.read(source, CHUNK):
+        view = memoryview(chunk)
+        while view:
+            view = view[os.write(target, view) :]

@@ -1,0 +1,128 @@
+"""The safetensors format: header in, header out. Knows nothing of the tensors' meaning.
+
+A file is: the header's length (8 bytes, little-endian), the header (JSON: name -> dtype, shape, data_offsets; and text `__metadata__`),
+the tensors' bytes without a gap. What the format's own page forbids is refused here, exactly.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any, NoReturn
+
+from resnet_surgeon.errors import CheckpointError, printable
+from resnet_surgeon.formats.container import Container
+from resnet_surgeon.formats.files import OpenFile
+from resnet_surgeon.formats.tensors import BITS, LazyTensor, Stored, byte_size
+
+HEADER_LIMIT = 100_000_000  # the safetensors library's own
+_INT64_MAX = 2**63 - 1
+
+
+def read(file: OpenFile) -> Container:
+    """The tensors and metadata of a safetensors file. Raises CheckpointError for anything that breaks the format."""
+    if file.size < 8:
+        raise CheckpointError("it is too short to be a safetensors file")
+    length = int.from_bytes(file.read(0, 8), "little")
+    if length > HEADER_LIMIT:
+        raise CheckpointError(f"its header would be {length} bytes long, more than safetensors allows: not a safetensors file")
+    if 8 + length > file.size:
+        raise CheckpointError(f"it is truncated: the header says {length} bytes, {file.size - 8} are there")
+    header = _parse(file.read(8, length))
+    metadata = _metadata(header.pop("__metadata__", None))
+    start = 8 + length
+    tensors = {name: _tensor(name, entry, file, start) for name, entry in header.items()}
+    _check_cover(tensors, start, file.size)
+    return Container("safetensors", file, tensors, metadata)
+
+
+def header(tensors: Mapping[str, LazyTensor], metadata: Mapping[str, str]) -> bytes:
+    """The first bytes of a safetensors file whose data are the contents of `tensors` in their order, aligned to 8 bytes."""
+    entries: dict[str, Any] = {"__metadata__": dict(sorted(metadata.items()))}
+    offset = 0
+    for name, tensor in tensors.items():
+        end = offset + byte_size(tensor)
+        entries[name] = {"dtype": tensor.dtype, "shape": tensor.shape, "data_offsets": (offset, end)}
+        offset = end
+    text = json.dumps(entries, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
+
+
+def in_file_order(tensors: Mapping[str, LazyTensor]) -> dict[str, LazyTensor]:
+    """The order in which data are laid out: wide elements first, so that each tensor is aligned to its own element."""
+    return dict(sorted(tensors.items(), key=lambda item: -BITS[item[1].dtype]))
+
+
+def _parse(text: bytes) -> dict[str, Any]:
+    try:
+        document = json.loads(text.decode(), object_pairs_hook=_without_duplicates, parse_constant=_refuse_constant)
+    except RecursionError:
+        raise CheckpointError("its header is nested too deeply") from None
+    except ValueError as error:
+        raise CheckpointError(f"its header is not JSON, so it is not a safetensors file: {error}") from None
+    if not isinstance(document, dict):
+        raise CheckpointError("its header is not a JSON object")
+    return document
+
+
+def _without_duplicates(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in result:
+            raise CheckpointError(f"its header holds the key {printable(key)} twice")
+        result[key] = value
+    return result
+
+
+def _refuse_constant(word: str) -> NoReturn:
+    raise CheckpointError(f"its header holds {word}, which is not JSON")
+
+
+def _metadata(value: object) -> dict[str, str]:
+    if value is None:
+        return {}
+    if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
+        raise CheckpointError("its `__metadata__` is not a map from text to text")
+    try:
+        "".join([*value, *value.values()]).encode()
+    except UnicodeEncodeError:
+        raise CheckpointError("its `__metadata__` holds text that is not Unicode") from None
+    return value
+
+
+def _tensor(name: str, entry: object, file: OpenFile, start: int) -> Stored:
+    def refuse(reason: str) -> NoReturn:
+        raise CheckpointError(f"tensor {printable(name)} {reason}")
+
+    def integers(value: object, what: str) -> tuple[int, ...]:
+        # `type`, not `isinstance`: JSON's true is an int to Python.
+        if not isinstance(value, list) or not all(type(number) is int and 0 <= number <= _INT64_MAX for number in value):
+            refuse(f"has a {what} that is no list of sizes")
+        return tuple(value)
+
+    if not isinstance(entry, dict) or not {"dtype", "shape", "data_offsets"} <= entry.keys():
+        refuse("lacks its dtype, shape or data_offsets")
+    dtype, shape, offsets = entry["dtype"], integers(entry["shape"], "shape"), integers(entry["data_offsets"], "data_offsets")
+    if not isinstance(dtype, str) or dtype not in BITS:
+        refuse(f"has an unknown dtype {printable(str(dtype))}; known are {', '.join(BITS)}")
+    bits = math.prod(shape) * BITS[dtype]
+    if math.prod(size or 1 for size in shape) > _INT64_MAX:
+        refuse("is larger than any file can be")
+    if len(offsets) != 2 or bits % 8 or offsets[1] - offsets[0] != bits // 8:
+        refuse(f"has data_offsets {list(offsets)[:4]} that do not fit its shape {list(shape)[:8]} and dtype {dtype}")
+    return Stored(dtype, shape, file, start + offsets[0])
+
+
+def _check_cover(tensors: Mapping[str, Stored], start: int, size: int) -> None:
+    """Every byte after the header belongs to exactly one tensor."""
+    end = start
+    for name, tensor in sorted(tensors.items(), key=lambda item: (item[1].offset, byte_size(item[1]))):
+        if tensor.offset != end:
+            raise CheckpointError(f"tensor {printable(name)} {'overlaps another' if tensor.offset < end else 'begins after a gap'}")
+        end += byte_size(tensor)
+    if end > size:
+        raise CheckpointError(f"it is truncated: {end - size} bytes of its tensors are missing")
+    if end < size:
+        raise CheckpointError(f"{size - end} bytes follow its last tensor")

@@ -1,0 +1,51 @@
+"""Tells by content, never by name, what a file really is, and reads it if it is a checkpoint."""
+
+from __future__ import annotations
+
+from resnet_surgeon.errors import CheckpointError
+from resnet_surgeon.formats.container import Container
+from resnet_surgeon.formats.files import OpenFile
+
+# What is often found under a checkpoint's name: (first bytes, what it is, what to do).
+_OTHERS = (
+    (b"version https://git-lfs", "a Git LFS pointer, not the file itself", "run `git lfs pull` in its repository"),
+    (b"\x1f\x8b", "compressed with gzip", "unpack it with `gunzip`"),
+    (b"BZh", "compressed with bzip2", "unpack it with `bunzip2`"),
+    (b"\xfd7zXZ", "compressed with xz", "unpack it with `unxz`"),
+    (b"GGUF", "a GGUF file", None),
+    (b"\x89HDF\r\n", "an HDF5 file (Keras)", None),
+    (b"\x93NUMPY", "a numpy array", None),
+    (b"\x08", "perhaps an ONNX file", None),
+    (b"\x80", "a bare or stacked pickle (torch before 1.6)", "save it again with a newer torch: torch.save(torch.load(path), path)"),
+)
+
+
+def read(file: OpenFile) -> Container:
+    """The checkpoint in `file`. Raises CheckpointError, about the file, for whatever is none."""
+    try:
+        return _read(file)
+    except CheckpointError as error:
+        raise error.about(file.name) from None
+
+
+def _read(file: OpenFile) -> Container:
+    head = file.read(0, min(512, file.size))
+    if not head:
+        raise CheckpointError("it is empty")
+    if head.startswith(b"PK"):
+        from resnet_surgeon.formats import torch_zip
+
+        return torch_zip.read(file)
+    if head[8:9] == b"{" or head[8:].lstrip(b" \t\r\n").startswith(b"{"):
+        from resnet_surgeon.formats import safetensors
+
+        return safetensors.read(file)
+    if head[257:262] == b"ustar" or head.startswith(b"sys_info\0"):
+        raise CheckpointError("it is a tar archive (torch of 2016-17)", hint="this version reads safetensors files and torch's zip files")
+    if head.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
+        raise CheckpointError("it is a web page, not a checkpoint", hint="download the file itself")
+    for magic, what, hint in _OTHERS:
+        # A safetensors file of an odd header length may begin with any of these bytes; its ninth byte told above.
+        if head.startswith(magic):
+            raise CheckpointError(f"it is {what}", hint=hint)
+    raise CheckpointError("it is not a checkpoint: neither a safetensors file nor a zip file of torch.save")

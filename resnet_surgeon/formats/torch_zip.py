@@ -1,0 +1,169 @@
+"""The zip archive that `torch.save` has written since 2020: `<root>/data.pkl` and one uncompressed member `<root>/data/<key>` a storage.
+
+Read in place, never unpacked. Knows nothing of networks: its tensors have the names that the file gives them.
+"""
+
+from __future__ import annotations
+
+import math
+import zipfile
+from collections.abc import Callable, Mapping
+
+from resnet_surgeon.errors import CheckpointError, printable
+from resnet_surgeon.formats.container import Checksum, Container
+from resnet_surgeon.formats.files import OpenFile
+from resnet_surgeon.formats.tensors import BITS, Computed, LazyTensor, Stored
+from resnet_surgeon.formats.unpickle import Storage, View, unpickle
+
+_PICKLE_LIMIT = 100_000_000
+_END_OF_ARCHIVE = b"PK\5\6"
+_LOCAL_HEADER = b"PK\3\4"
+
+
+def read(file: OpenFile) -> Container:
+    """The state_dict in a torch zip archive. Raises CheckpointError for anything else, and for archives that mean two things."""
+    members = _members(file)
+    root = _root(members)
+    pickle_member = members[f"{root}/data.pkl"]
+    if pickle_member.file_size > _PICKLE_LIMIT:
+        raise CheckpointError(f"its pickle would be {pickle_member.file_size} bytes long, which no state_dict needs")
+    swapped = _byte_order(file, members.get(f"{root}/byteorder")) == "big"
+    state = state_dict(unpickle(_small_member(file, pickle_member)))
+    records: dict[str, tuple[Storage, Stored]] = {}
+    checksums: list[Checksum] = []
+
+    def record(storage: Storage) -> Stored:
+        """The bytes of a storage, looked up and checked once."""
+        known = records.get(storage.key)
+        if known is None:
+            member = members.get(f"{root}/data/{storage.key}")
+            if member is None:
+                raise CheckpointError(f"it is incomplete: the storage {printable(storage.key)} is missing")
+            offset = _data_offset(file, member)
+            records[storage.key] = known = storage, _whole(storage, member, file, offset)
+            checksums.append(Checksum(offset, member.file_size, member.CRC, f"data/{storage.key}"))
+        if known[0] != storage:
+            raise CheckpointError(f"it reads the storage {printable(storage.key)} in two ways")
+        return known[1]
+
+    tensors = {name: _tensor(name, view, record, swapped) for name, view in state.items()}
+    return Container("torch_zip", file, tensors, checksums=tuple(checksums))
+
+
+def state_dict(root: object) -> Mapping[str, View]:
+    """`root` if it is a state_dict: a dict from text to tensors. Raises CheckpointError that says what it is instead."""
+    if not isinstance(root, dict):
+        what = "a single tensor" if isinstance(root, View) else f"a {type(root).__name__}"
+        raise CheckpointError(f"it holds {what}, expected a state_dict", hint="save with torch.save(model.state_dict(), path)")
+    for name, value in root.items():
+        if not isinstance(name, str) or not isinstance(value, View):
+            what = type(value).__name__ if not isinstance(value, dict) else "dict of its own"
+            raise CheckpointError(
+                f"it is not a plain state_dict: under {printable(str(name))} it holds a {what}",
+                hint="save the state_dict alone: torch.save(model.state_dict(), path)",
+            )
+    return root
+
+
+def _members(file: OpenFile) -> dict[str, zipfile.ZipInfo]:
+    truncated = CheckpointError("it is a truncated or damaged zip archive", hint="copy or download the file again")
+    # torch writes neither a comment nor anything behind the directory; what does is another file in disguise.
+    end = file.read(max(0, file.size - 22), min(22, file.size))
+    if not end.startswith(_END_OF_ARCHIVE):
+        raise truncated
+    try:
+        with open(file.descriptor, "rb", closefd=False) as stream, zipfile.ZipFile(stream) as archive:
+            members = archive.infolist()
+    except (zipfile.BadZipFile, ValueError, OSError, NotImplementedError):
+        raise truncated from None
+    result = {member.filename: member for member in members}
+    if len(result) != len(members):
+        raise CheckpointError("its zip archive holds a member twice")
+    if not members or min(member.header_offset for member in members) != 0:
+        raise CheckpointError("its zip archive does not begin at the beginning of the file")
+    return result
+
+
+def _root(members: Mapping[str, zipfile.ZipInfo]) -> str:
+    roots = {name.split("/", 1)[0] for name in members}
+    if len(roots) != 1:
+        raise CheckpointError("its zip archive has not one folder, as torch writes it", hint="give a file that torch.save wrote")
+    (root,) = roots
+    if f"{root}/constants.pkl" in members or any(name.startswith(f"{root}/code/") for name in members):
+        raise CheckpointError("it is a TorchScript archive", hint="save the state_dict: torch.save(torch.jit.load(path).state_dict(), path)")
+    if f"{root}/data.pkl" not in members:
+        raise CheckpointError("it is a zip archive without `data.pkl`: not a torch checkpoint, or an incomplete one")
+    return root
+
+
+def _byte_order(file: OpenFile, member: zipfile.ZipInfo | None) -> str:
+    order = _small_member(file, member).decode("ascii", "replace") if member else "little"
+    if order not in ("little", "big"):
+        raise CheckpointError(f"its byte order is {printable(order)}, expected little or big")
+    return order
+
+
+def _small_member(file: OpenFile, member: zipfile.ZipInfo) -> bytes:
+    import zlib
+
+    data = file.read(_data_offset(file, member), member.file_size)
+    if zlib.crc32(data) != member.CRC:
+        raise CheckpointError(f"it is damaged: the checksum of `{member.filename}` does not hold")
+    return data
+
+
+def _data_offset(file: OpenFile, member: zipfile.ZipInfo) -> int:
+    """Where a member's bytes begin, by its local header, which must agree with the directory."""
+    if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 0x1 or member.file_size != member.compress_size:
+        raise CheckpointError(f"its member {printable(member.filename)} is compressed or encrypted, which torch.save never does")
+    header = file.read(member.header_offset, min(30, file.size - member.header_offset))
+    name_size, extra_size = int.from_bytes(header[26:28], "little"), int.from_bytes(header[28:30], "little")
+    offset = member.header_offset + 30 + name_size + extra_size
+    if not header.startswith(_LOCAL_HEADER) or offset + member.file_size > file.size:
+        raise CheckpointError(f"it is truncated or damaged at its member {printable(member.filename)}")
+    if file.read(member.header_offset + 30, name_size) != member.orig_filename.encode("utf-8" if member.flag_bits & 0x800 else "cp437"):
+        raise CheckpointError(f"its member {printable(member.filename)} has another name in its own header")
+    return offset
+
+
+def _whole(storage: Storage, member: zipfile.ZipInfo, file: OpenFile, offset: int) -> Stored:
+    size = storage.count * BITS[storage.dtype] // 8
+    if storage.count < 0 or size != member.file_size:
+        raise CheckpointError(f"its storage {printable(storage.key)} has {member.file_size} bytes where {storage.count} numbers of {storage.dtype} belong")
+    return Stored(storage.dtype, (storage.count,), file, offset)
+
+
+def _tensor(name: str, view: View, record: Callable[[Storage], Stored], swapped: bool) -> LazyTensor:
+    """The tensor that `view` describes, once its numbers are checked: stored where it is contiguous, else gathered."""
+    storage = view.storage
+    if (
+        len(view.shape) != len(view.strides)
+        or min((view.offset, *view.shape, *view.strides)) < 0
+        or math.prod(view.shape) > storage.count
+        or (0 not in view.shape and view.offset + sum((size - 1) * stride for size, stride in zip(view.shape, view.strides)) >= storage.count)
+    ):
+        raise CheckpointError(f"tensor {printable(name)} reaches outside of its storage of {storage.count} numbers")
+    whole = record(storage)
+    itemsize = BITS[storage.dtype] // 8
+    if _is_contiguous(view) and (not swapped or itemsize == 1):
+        return Stored(storage.dtype, view.shape, whole.file, whole.offset + view.offset * itemsize)
+    return Computed(storage.dtype, view.shape, (whole,), "put in row-major order", lambda data: _gather(data, view, itemsize, swapped))
+
+
+def _is_contiguous(view: View) -> bool:
+    expected = 1
+    for size, stride in zip(reversed(view.shape), reversed(view.strides)):
+        if size != 1 and stride != expected:
+            return 0 in view.shape
+        expected *= size
+    return True
+
+
+def _gather(data: bytes, view: View, itemsize: int, swapped: bool) -> bytes:
+    import numpy
+
+    # Complex numbers are never swapped as a whole; no ResNet has them, so 8-byte elements here are whole numbers.
+    elements = numpy.frombuffer(data, f"{'>' if swapped else '<'}u{itemsize}")[view.offset :]
+    strides = [stride * itemsize for stride in view.strides]
+    strided = numpy.lib.stride_tricks.as_strided(elements, view.shape, strides, writeable=False)
+    return strided.astype(f"<u{itemsize}").tobytes()

@@ -1,0 +1,307 @@
+"""The inert unpickler: reads the pickle of a torch checkpoint into plain data and descriptions of tensors.
+
+It imports nothing, calls nothing that a file names, and knows a closed list of names, each of which stands for a small
+constructor of descriptions below. Everything else is refused by name. Knows nothing of where the tensors' bytes are.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from resnet_surgeon.errors import CheckpointError, printable
+
+
+@dataclass(frozen=True)
+class Storage:
+    """A run of elements in a checkpoint, under the key that the container files it by."""
+
+    dtype: str
+    key: str
+    count: int
+
+
+@dataclass(frozen=True)
+class View:
+    """A tensor: sizes and strides, in elements, over a storage. Its numbers are as the file says, unchecked."""
+
+    storage: Storage
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class _Global:
+    """A name that the pickle refers to; what it stands for is decided here, never looked up."""
+
+    module: str
+    name: str
+
+    def __str__(self) -> str:
+        return printable(f"{self.module}.{self.name}")
+
+
+class _Mark:
+    """The pickle machine's mark object."""
+
+
+_MARK = _Mark()
+
+_STORAGES = {
+    "DoubleStorage": "F64", "FloatStorage": "F32", "HalfStorage": "F16", "BFloat16Storage": "BF16",
+    "LongStorage": "I64", "IntStorage": "I32", "ShortStorage": "I16", "CharStorage": "I8", "ByteStorage": "U8", "BoolStorage": "BOOL",
+    "ComplexFloatStorage": "C64",
+}  # fmt: skip
+
+# Tensors that are not plain arrays, by the function of torch that rebuilds them.
+_KINDS = {
+    "_rebuild_qtensor": "a quantised tensor",
+    "_rebuild_sparse_tensor": "a sparse tensor",
+    "_rebuild_meta_tensor_no_storage": "a meta tensor, which has no data",
+    "_rebuild_wrapper_subclass": "a tensor of a subclass",
+    "_rebuild_from_type_v2": "a tensor of a subclass or with Python attributes",
+}
+
+
+def unpickle(data: bytes) -> object:
+    """The object that the pickle describes: dicts, lists, tuples, sets, text, bytes, numbers, None, `Storage` and `View`.
+
+    Raises CheckpointError for a name that is not on the list, an opcode that checkpoints have no use for, and damage of any kind.
+    """
+    return _Machine(data).run()
+
+
+class _Machine:
+    """A pickle interpreter for the opcodes of protocols 2 to 5 that describe data."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        self.position = 0
+        self.stack: list[Any] = []
+        self.memo: dict[int, Any] = {}
+
+    def run(self) -> object:
+        try:
+            while True:
+                opcode = self.take(1)
+                if opcode == b".":
+                    break
+                action = _ACTIONS.get(opcode)
+                if action is None:
+                    self.refuse(f"uses the opcode {opcode!r}, which no checkpoint needs")
+                action(self)
+        except (IndexError, KeyError, TypeError, ValueError, struct.error):
+            self.refuse("is damaged")
+        if self.position != len(self.data):
+            self.refuse("goes on after its end")
+        if len(self.stack) != 1 or self.stack[0] is _MARK:
+            self.refuse("is damaged")
+        return self.stack[0]
+
+    def refuse(self, reason: str) -> NoReturn:
+        raise CheckpointError(f"its pickle {reason} (byte {self.position})")
+
+    def take(self, count: int) -> bytes:
+        end = self.position + count
+        if count < 0 or end > len(self.data):
+            self.refuse("is cut short")
+        piece = self.data[self.position : end]
+        self.position = end
+        return piece
+
+    def unsigned(self, size: int) -> int:
+        return int.from_bytes(self.take(size), "little")
+
+    def line(self) -> str:
+        end = self.data.find(b"\n", self.position)
+        if end < 0:
+            self.refuse("is cut short")
+        text = self.data[self.position : end].decode()
+        self.position = end + 1
+        return text
+
+    def push(self, value: Any) -> None:
+        self.stack.append(value)
+
+    def pop(self) -> Any:
+        if self.stack[-1] is _MARK:
+            self.refuse("is damaged")
+        return self.stack.pop()
+
+    def pop_to_mark(self) -> list[Any]:
+        start = len(self.stack) - 1
+        while self.stack[start] is not _MARK:
+            start -= 1
+            if start < 0:
+                self.refuse("is damaged")
+        items = self.stack[start + 1 :]
+        del self.stack[start:]
+        return items
+
+    def memoize(self, key: int) -> None:
+        self.memo[key] = self.stack[-1]
+
+    def fill_dict(self, items: list[Any]) -> None:
+        target = self.stack[-1]
+        if type(target) is not dict or len(items) % 2:
+            self.refuse("is damaged")
+        for key, value in zip(items[::2], items[1::2], strict=True):
+            if type(key) not in (str, int, bytes, bool, float, type(None)):
+                self.refuse("has a key that is no text or number")
+            target[key] = value
+
+    def fill_list(self, items: list[Any]) -> None:
+        if type(self.stack[-1]) is not list:
+            self.refuse("is damaged")
+        self.stack[-1].extend(items)
+
+    def build(self) -> None:
+        """Instance state: only an OrderedDict has any that matters not (`_metadata`, the versions of modules)."""
+        state = self.pop()
+        if type(self.stack[-1]) is not dict or type(state) is not dict or any(key != "_metadata" for key in state):
+            self.refuse("sets attributes of an object that has none")
+
+    def reduce(self) -> None:
+        arguments, function = self.pop(), self.pop()
+        if not isinstance(function, _Global) or type(arguments) is not tuple:
+            self.refuse("calls something that is no function")
+        self.push(_CONSTRUCTORS[function.module, function.name](*arguments))
+
+    def push_global(self, module: Any, name: Any) -> None:
+        if not isinstance(module, str) or not isinstance(name, str):
+            self.refuse("is damaged")
+        found = _Global(module, name)
+        if (module, name) not in _CONSTRUCTORS and not (module == "torch" and name in _STORAGES):
+            if module in ("torch._utils", "torch._tensor") and name in _KINDS:
+                raise CheckpointError(f"its pickle holds {_KINDS[name]}, which this tool does not take")
+            raise CheckpointError(
+                f"refused to load the Python object {found}: only tensors and plain data are read",
+                hint="save the network's state_dict: torch.save(model.state_dict(), path)",
+            )
+        self.push(found)
+
+    def persistent(self) -> None:
+        """('storage', storage type, key, location, element count), as torch.save writes it; the location does not matter here."""
+        identity = self.pop()
+        if type(identity) is not tuple or len(identity) != 5 or identity[0] != "storage":
+            self.refuse("refers to an object outside of itself that is no storage")
+        _, kind, key, _, count = identity
+        if not isinstance(kind, _Global) or kind.name not in _STORAGES or type(key) is not str or type(count) is not int:
+            self.refuse("is damaged")
+        self.push(Storage(_STORAGES[kind.name], key, count))
+
+
+def _view(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> View:
+    """`torch._utils._rebuild_tensor_v2`; what follows (requires_grad, backward hooks, metadata) does not matter here."""
+    integers = [offset, *shape, *strides]
+    if type(storage) is not Storage or type(shape) is not tuple or type(strides) is not tuple or any(type(number) is not int for number in integers):
+        raise TypeError
+    return View(storage, offset, shape, strides)
+
+
+def _view_itself(view: Any, *_: Any) -> View:
+    """`torch._utils._rebuild_parameter`: a parameter is its tensor."""
+    if type(view) is not View:
+        raise TypeError
+    return view
+
+
+def _dict(*pairs: Any) -> dict[Any, Any]:
+    if pairs and not (len(pairs) == 1 and pairs[0] == []):
+        raise TypeError
+    return {}
+
+
+def _size(sizes: Any) -> tuple[Any, ...]:
+    if type(sizes) is not tuple:
+        raise TypeError
+    return sizes
+
+
+_CONSTRUCTORS: dict[tuple[str, str], Callable[..., Any]] = {
+    ("collections", "OrderedDict"): _dict,
+    ("torch", "Size"): _size,
+    ("torch._utils", "_rebuild_tensor"): _view,
+    ("torch._utils", "_rebuild_tensor_v2"): _view,
+    ("torch._utils", "_rebuild_parameter"): _view_itself,
+}
+
+
+def _tuple(count: int) -> Callable[[_Machine], None]:
+    def action(machine: _Machine) -> None:
+        items = [machine.pop() for _ in range(count)]
+        machine.push(tuple(reversed(items)))
+
+    return action
+
+
+def _text(size: int) -> Callable[[_Machine], None]:
+    return lambda machine: machine.push(machine.take(machine.unsigned(size)).decode("utf-8", "surrogatepass"))
+
+
+def _bytes(size: int) -> Callable[[_Machine], None]:
+    return lambda machine: machine.push(machine.take(machine.unsigned(size)))
+
+
+def _constant(value: object) -> Callable[[_Machine], None]:
+    return lambda machine: machine.push(value)
+
+
+def _signed(length_size: int) -> Callable[[_Machine], None]:
+    return lambda machine: machine.push(int.from_bytes(machine.take(machine.unsigned(length_size)), "little", signed=True))
+
+
+def _protocol(machine: _Machine) -> None:
+    if machine.unsigned(1) > 5:
+        machine.refuse("is of a newer protocol than 5")
+
+
+def _stack_global(machine: _Machine) -> None:
+    name, module = machine.pop(), machine.pop()
+    machine.push_global(module, name)
+
+
+_ACTIONS: dict[bytes, Callable[[_Machine], None]] = {
+    b"\x80": _protocol,
+    b"\x95": lambda machine: machine.refuse("is cut short") if machine.unsigned(8) > len(machine.data) else None,  # FRAME
+    b"(": lambda machine: machine.push(_MARK),
+    b"N": _constant(None),
+    b"\x88": _constant(True),
+    b"\x89": _constant(False),
+    b"}": lambda machine: machine.push({}),
+    b"]": lambda machine: machine.push([]),
+    b")": _constant(()),
+    b"t": lambda machine: machine.push(tuple(machine.pop_to_mark())),
+    b"\x85": _tuple(1),
+    b"\x86": _tuple(2),
+    b"\x87": _tuple(3),
+    b"K": lambda machine: machine.push(machine.unsigned(1)),
+    b"M": lambda machine: machine.push(machine.unsigned(2)),
+    b"J": lambda machine: machine.push(int.from_bytes(machine.take(4), "little", signed=True)),
+    b"\x8a": _signed(1),
+    b"G": lambda machine: machine.push(struct.unpack(">d", machine.take(8))[0]),
+    b"X": _text(4),
+    b"\x8c": _text(1),
+    b"\x8d": _text(8),
+    b"U": _bytes(1),
+    b"T": _bytes(4),
+    b"C": _bytes(1),
+    b"B": _bytes(4),
+    b"q": lambda machine: machine.memoize(machine.unsigned(1)),
+    b"r": lambda machine: machine.memoize(machine.unsigned(4)),
+    b"\x94": lambda machine: machine.memoize(len(machine.memo)),
+    b"h": lambda machine: machine.push(machine.memo[machine.unsigned(1)]),
+    b"j": lambda machine: machine.push(machine.memo[machine.unsigned(4)]),
+    b"s": lambda machine: machine.fill_dict([machine.pop(), machine.pop()][::-1]),
+    b"u": lambda machine: machine.fill_dict(machine.pop_to_mark()),
+    b"a": lambda machine: machine.fill_list([machine.pop()]),
+    b"e": lambda machine: machine.fill_list(machine.pop_to_mark()),
+    b"b": _Machine.build,
+    b"R": _Machine.reduce,
+    b"Q": _Machine.persistent,
+    b"c": lambda machine: machine.push_global(machine.line(), machine.line()),
+    b"\x93": _stack_global,
+}

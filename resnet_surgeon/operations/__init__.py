@@ -1,0 +1,13 @@
+"""The operations, one file each. This registry is all that the other rooms know of them.
+
+To add one: write its file, name it here. The command, the method of `Network`, the manifest's schema and the docs follow from its fields.
+"""
+
+from __future__ import annotations
+
+from resnet_surgeon.operations.adapt import Adapt
+from resnet_surgeon.operations.checkpoint import Operation
+from resnet_surgeon.operations.heads import Heads
+from resnet_surgeon.operations.remove import Remove
+
+OPERATIONS: dict[str, type[Operation]] = {operation.name: operation for operation in (Adapt, Remove, Heads)}

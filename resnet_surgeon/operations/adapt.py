@@ -1,0 +1,125 @@
+"""adapt: another number of input channels, with the pretrained filters of conv1 kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar, Literal, get_args
+
+from resnet_surgeon.architecture.initialisation import conv2d_default
+from resnet_surgeon.architecture.spec import Architecture
+from resnet_surgeon.errors import OperationError, UsageError
+from resnet_surgeon.formats.tensors import Computed, Initialised, LazyTensor, decode, encode
+from resnet_surgeon.operations.checkpoint import Checkpoint, option
+from resnet_surgeon.sources.catalog import Preprocessing
+
+if TYPE_CHECKING:
+    from resnet_surgeon.formats.tensors import Array
+
+Init = Literal["mean", "scaled", "repeat", "random"]
+
+
+@dataclass(frozen=True)
+class Adapt:
+    """Adapt the input channels of conv1, keeping its pretrained filters.
+
+    `mean` gives every new channel the mean of the old ones. `scaled` does the same times old/new channels, which keeps the size of
+    the responses: one channel then computes exactly what the original does on a gray image fed as R=G=B. `repeat` takes the
+    old channels in turn, scaled likewise, as timm does. `random` draws a new layer.
+    """
+
+    name: ClassVar[str] = "adapt"
+    example: ClassVar[str] = "resnet-surgeon adapt resnet50 --in-ch 1"
+
+    in_channels: int = option("Channels of the images that the network will take.", spelling="--in-ch")
+    init: Init = option("How the new filters are made from the old ones.", default="mean")
+    seed: int = option("Seed of what is drawn at random.", default=0)
+
+    def __post_init__(self) -> None:
+        if type(self.in_channels) is not int or self.in_channels < 1:
+            raise UsageError(f"in_channels must be a whole number of at least 1, not {self.in_channels}", subject="adapt")
+        if self.init not in get_args(Init):
+            raise UsageError(f"init must be one of {', '.join(get_args(Init))}, not {self.init}", subject="adapt")
+
+    @property
+    def suffix(self) -> str:
+        return f"in{self.in_channels}"
+
+    def resolved(self, architecture: Architecture) -> Adapt:
+        if "conv1" not in architecture.stem:
+            raise OperationError("the network has no conv1")
+        return self
+
+    def apply(self, checkpoint: Checkpoint) -> Checkpoint:
+        """conv1.weight [64, C, 7, 7] becomes [64, in_channels, 7, 7]; every other tensor is kept."""
+        weight = checkpoint.tensors["conv1.weight"]
+        return Checkpoint(
+            architecture=replace(checkpoint.architecture, in_channels=self.in_channels),
+            tensors={**checkpoint.tensors, "conv1.weight": self._weight(weight)},
+            preprocessing=self._preprocessing(checkpoint.preprocessing),
+        )
+
+    def _weight(self, weight: LazyTensor) -> LazyTensor:
+        out, channels, *kernel = weight.shape
+        shape = (out, self.in_channels, *kernel)
+        if self.init == "random":
+            return Initialised(weight.dtype, shape, conv2d_default(shape), self.seed, "conv1.weight")
+        if self.init == "repeat" and self.in_channels == channels:
+            return weight
+        formula, function = _FORMULAS[self.init]
+
+        def compute(data: bytes) -> bytes:
+            return encode(function(decode(data, weight.dtype, weight.shape), self.in_channels), weight.dtype)
+
+        return Computed(weight.dtype, shape, (weight,), formula.format(old=channels, new=self.in_channels), compute)
+
+    def _preprocessing(self, old: Preprocessing | None) -> Preprocessing | None:
+        """The old channels' mean and std in turn for `repeat`, their average for every channel otherwise."""
+        if old is None:
+            return None
+        channels = range(self.in_channels)
+        if self.init == "repeat":
+            mean, std = (tuple(values[channel % len(values)] for channel in channels) for values in (old.mean, old.std))
+        else:
+            mean, std = (tuple(round(sum(values) / len(values), 6) for _ in channels) for values in (old.mean, old.std))
+        return replace(old, mean=mean, std=std)
+
+
+def mean(weight: Array, in_channels: int) -> Array:
+    """[out, C, kh, kw] -> [out, in_channels, kh, kw]: the mean over C, repeated. Agrees with `weight.mean(1, keepdim=True)` of torch."""
+    return _repeated(_sum(weight) / weight.dtype.type(weight.shape[1]), in_channels)
+
+
+def scaled(weight: Array, in_channels: int) -> Array:
+    """[out, C, kh, kw] -> [out, in_channels, kh, kw]: the mean over C times C / in_channels, which is the sum over C / in_channels."""
+    return _repeated(_sum(weight) / weight.dtype.type(in_channels), in_channels)
+
+
+def repeat(weight: Array, in_channels: int) -> Array:
+    """[out, C, kh, kw] -> [out, in_channels, kh, kw]: the channels in turn, times C / in_channels; the sum for one channel.
+
+    Agrees with `timm.models._manipulate.adapt_input_conv`.
+    """
+    if in_channels == 1:
+        return _sum(weight)
+    channels = weight.shape[1]
+    return weight[:, [channel % channels for channel in range(in_channels)]] * weight.dtype.type(channels / in_channels)
+
+
+def _sum(weight: Array) -> Array:
+    """The sum over the input channels, one after the other, in the array's own precision: [out, C, kh, kw] -> [out, 1, kh, kw]."""
+    total = weight[:, :1]
+    for channel in range(1, weight.shape[1]):
+        total = total + weight[:, channel : channel + 1]
+    return total
+
+
+def _repeated(channel: Array, in_channels: int) -> Array:
+    return channel.repeat(in_channels, axis=1)
+
+
+_FORMULAS: dict[Init, tuple[str, Callable[[Array, int], Array]]] = {
+    "mean": ("mean over the {old} input channels, for each of {new}", mean),
+    "scaled": ("sum over the {old} input channels / {new}, for each of {new}", scaled),
+    "repeat": ("the {old} input channels in turn, times {old}/{new}", repeat),
+}

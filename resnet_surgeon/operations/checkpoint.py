@@ -1,0 +1,52 @@
+"""What an operation takes and gives: a Checkpoint. Knows nothing of files, commands or manifests."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol, TypeVar
+
+from resnet_surgeon.architecture.spec import Architecture
+from resnet_surgeon.formats.tensors import LazyTensor
+from resnet_surgeon.sources.catalog import Preprocessing
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """An architecture, the lazy tensor of each of its parameters by name, and how images are prepared for it, where that is known."""
+
+    architecture: Architecture
+    tensors: Mapping[str, LazyTensor]
+    preprocessing: Preprocessing | None = None
+
+
+Self = TypeVar("Self", bound="Operation")
+
+
+class Operation(Protocol):
+    """A pure function from checkpoint to checkpoint. Its dataclass fields are its options, in Python and on the command line.
+
+    The constructor raises UsageError for options that are wrong whatever the network.
+    """
+
+    name: ClassVar[str]
+    example: ClassVar[str]
+
+    @property
+    def suffix(self) -> str:
+        """What the operation adds to the name of a file."""
+        ...
+
+    def resolved(self: Self, architecture: Architecture) -> Self:
+        """The same operation with every option that was left out filled in. Raises OperationError if `architecture` cannot take it."""
+        ...
+
+    def apply(self, checkpoint: Checkpoint) -> Checkpoint:
+        """The new checkpoint, of a resolved operation."""
+        ...
+
+
+def option(help: str, *, spelling: str | None = None, default: Any = ...) -> Any:
+    """A dataclass field that is an option: its help, and a short spelling of `--field-name` where people want one."""
+    metadata = {"help": help, "spelling": spelling}
+    return field(metadata=metadata) if default is ... else field(default=default, metadata=metadata)

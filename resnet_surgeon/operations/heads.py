@@ -1,0 +1,107 @@
+"""heads: new classifiers, each with its own copy of the last stages."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal, get_args
+
+from resnet_surgeon.architecture.parameters import parameters
+from resnet_surgeon.architecture.spec import Architecture, Head
+from resnet_surgeon.errors import OperationError, UsageError, printable
+from resnet_surgeon.formats.tensors import Initialised, LazyTensor
+from resnet_surgeon.operations.checkpoint import Checkpoint, option
+
+Own = Literal["none", "layer1", "layer2", "layer3", "layer4"]
+
+# A head is an attribute of a torch.nn.ModuleDict, which has these already.
+RESERVED_NAMES = frozenset(
+    """
+    T_destination add_module apply bfloat16 buffers call_super_init children clear compile cpu cuda double dump_patches eval extra_repr
+    float forward get_buffer get_extra_state get_parameter get_submodule half ipu items keys load_state_dict modules mtia named_buffers
+    named_children named_modules named_parameters parameters pop register_backward_hook register_buffer register_forward_hook
+    register_forward_pre_hook register_full_backward_hook register_full_backward_pre_hook register_load_state_dict_post_hook
+    register_load_state_dict_pre_hook register_module register_parameter register_state_dict_post_hook register_state_dict_pre_hook
+    requires_grad_ set_extra_state set_submodule share_memory state_dict to to_empty train training type update values xpu zero_grad
+    """.split()
+)
+
+
+@dataclass(frozen=True)
+class Heads:
+    """Replace the classifier by one or several new ones.
+
+    Each of several heads owns a private copy of the layers from `--own` on (layer4 if left out), then pooling, flatten and a new
+    linear layer; the module returns a list, one output a head. A single head is a new `fc` and returns its tensor.
+    """
+
+    name: ClassVar[str] = "heads"
+    example: ClassVar[str] = "resnet-surgeon heads resnet50 --classes 3,5"
+
+    classes: tuple[int, ...] = option("Classes of each head: 3,5.")
+    names: tuple[str, ...] | None = option("Names of the heads: a,b. Left out: head1, head2, ...", default=None)
+    own: Own | None = option("First layer that each head owns a copy of; none: heads share all layers.", default=None)
+    seed: int = option("Seed of what is drawn at random.", default=0)
+
+    def __post_init__(self) -> None:
+        classes = (self.classes,) if isinstance(self.classes, int) else tuple(self.classes)
+        if not classes or not all(type(count) is int and count >= 1 for count in classes):
+            raise UsageError("classes must be whole numbers of at least 1, one for each head", subject="heads")
+        object.__setattr__(self, "classes", classes)
+        if self.own is not None and self.own not in get_args(Own):
+            raise UsageError(f"own must be one of {', '.join(get_args(Own))}, not {self.own}", subject="heads")
+        if self.names is not None:
+            names = (self.names,) if isinstance(self.names, str) else tuple(self.names)
+            object.__setattr__(self, "names", names)
+            self._check_names(names)
+
+    def _check_names(self, names: tuple[str, ...]) -> None:
+        if len(names) != len(self.classes):
+            raise UsageError(f"{len(names)} names for {len(self.classes)} heads", subject="heads", hint="give one name for each number of classes")
+        if len(set(names)) != len(names):
+            raise UsageError("two heads have the same name", subject="heads")
+        for name in names:
+            if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,63}", name) or name.startswith("__"):
+                raise UsageError(f"{printable(name)} is no name for a head", subject="heads", hint="use letters, digits and `_`, beginning with a letter")
+            if name in RESERVED_NAMES:
+                raise UsageError(f"a head cannot be called `{name}`: every torch module has an attribute of that name", subject="heads")
+
+    @property
+    def suffix(self) -> str:
+        return f"heads-{'-'.join(str(count) for count in self.classes)}"
+
+    def resolved(self, architecture: Architecture) -> Heads:
+        if len(architecture.heads) > 1:
+            raise OperationError(
+                f"the network has several heads already ({', '.join(head.name for head in architecture.heads)})",
+                hint="remove them first: `remove --layers heads`",
+            )
+        stages = [stage.name for stage in architecture.stages]
+        own: Own = "none"
+        if len(self.classes) > 1:
+            own = self.own or ("layer4" if "layer4" in stages else "none")
+        if own != "none" and own not in stages:
+            raise OperationError(f"the network has no `{own}` that heads could own", hint=f"it has {', '.join(stages) or 'no stages'}; or use `--own none`")
+        default = tuple(f"head{number}" for number in range(1, len(self.classes) + 1)) if len(self.classes) > 1 else ("fc",)
+        return replace(self, names=self.names or default, own=own)
+
+    def apply(self, checkpoint: Checkpoint) -> Checkpoint:
+        """The trunk's tensors are kept, the owned stages' are given to every head, each `fc` is drawn anew."""
+        assert self.names is not None
+        old = checkpoint.architecture
+        stages = [stage.name for stage in old.stages]
+        cut = stages.index(self.own) if self.own in stages else len(stages)
+        owned = old.stages[cut:]
+        heads = tuple(Head(name, classes, owned) for name, classes in zip(self.names, self.classes, strict=True))
+        # Heads with layers of their own pool their own features; otherwise the trunk pools once for all.
+        architecture = replace(old, stages=old.stages[:cut], avgpool=not owned, heads=heads)
+        dtype = checkpoint.tensors["conv1.weight"].dtype
+
+        tensors: dict[str, LazyTensor] = {}
+        for parameter in parameters(architecture):
+            inner = re.sub(r"^heads\.[^.]+\.", "", parameter.name)
+            if inner in ("fc.weight", "fc.bias"):
+                tensors[parameter.name] = Initialised(dtype, parameter.shape, parameter.law, self.seed, parameter.name)
+            else:
+                tensors[parameter.name] = checkpoint.tensors[inner]
+        return replace(checkpoint, architecture=architecture, tensors=tensors)

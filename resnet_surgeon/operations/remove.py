@@ -1,0 +1,136 @@
+"""remove: cut off the last layers, or take out layers that the rest can do without."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from dataclasses import dataclass, replace
+from typing import ClassVar, NoReturn
+
+from resnet_surgeon.architecture.parameters import parameters
+from resnet_surgeon.architecture.spec import Architecture
+from resnet_surgeon.errors import OperationError, UsageError, printable
+from resnet_surgeon.operations.checkpoint import Checkpoint, option
+
+
+@dataclass(frozen=True)
+class Remove:
+    """Remove the last layers, or layers by name.
+
+    The children are conv1, bn1, relu, maxpool, layer1, layer2, layer3, layer4, avgpool, fc. `--last 3` drops layer4, avgpool and fc:
+    the output is then layer3's feature map; without fc alone it is the pooled embedding. `--layers` takes last children,
+    maxpool (which becomes the identity), and residual blocks whose shortcut is the identity, such as layer3.4.
+    """
+
+    name: ClassVar[str] = "remove"
+    example: ClassVar[str] = "resnet-surgeon remove resnet50 --last 2"
+
+    last: int | None = option("How many children to remove, counted from the end.", default=None)
+    layers: tuple[str, ...] | None = option("Which layers to remove, by name: a,b,c.", default=None)
+
+    def __post_init__(self) -> None:
+        if (self.last is None) == (self.layers is None):
+            raise UsageError("give either last or layers", subject="remove", hint="for instance `--last 1`, or `--layers layer4,avgpool,fc`")
+        if self.last is not None and (type(self.last) is not int or self.last < 1):
+            raise UsageError(f"last must be a whole number of at least 1, not {self.last}", subject="remove")
+        if self.layers is not None:
+            layers = (self.layers,) if isinstance(self.layers, str) else tuple(self.layers)
+            if not layers or not all(isinstance(layer, str) and layer for layer in layers):
+                raise UsageError("layers must name at least one layer", subject="remove")
+            object.__setattr__(self, "layers", layers)
+
+    @property
+    def suffix(self) -> str:
+        return f"without-{'-'.join(self.layers)}" if self.layers else f"without-last-{self.last}"
+
+    def resolved(self, architecture: Architecture) -> Remove:
+        """By name, in the order of the network."""
+        children = architecture.children
+        if self.last is not None:
+            if self.last >= len(children):
+                raise OperationError(
+                    f"removing the last {self.last} children would leave nothing: the network has {len(children)} ({', '.join(children)})",
+                    hint=f"remove at most {len(children) - 1}",
+                )
+            return Remove(layers=children[-self.last :])
+        assert self.layers is not None
+        _cut(architecture, self.layers)
+        order = {name: index for index, name in enumerate(children)}
+        return Remove(layers=tuple(sorted(set(self.layers), key=lambda layer: (order[layer.split(".")[0]], layer))))
+
+    def apply(self, checkpoint: Checkpoint) -> Checkpoint:
+        """The tensors of what is left, the blocks of a stage numbered without a gap."""
+        assert self.layers is not None
+        architecture, blocks = _cut(checkpoint.architecture, self.layers)
+
+        def old_name(name: str) -> str:
+            stage, index, *rest = name.split(".")
+            return ".".join([stage, str(blocks[stage][int(index)]), *rest]) if stage in blocks else name
+
+        tensors = {parameter.name: checkpoint.tensors[old_name(parameter.name)] for parameter in parameters(architecture)}
+        return replace(checkpoint, architecture=architecture, tensors=tensors)
+
+
+def _cut(architecture: Architecture, layers: tuple[str, ...]) -> tuple[Architecture, dict[str, list[int]]]:
+    """What is left without `layers`, and for each stage the old numbers of the blocks that stay. Raises OperationError."""
+    children = architecture.children
+    removed = {layer for layer in layers if layer in children}
+    kept = len(children)
+    while kept and children[kept - 1] in removed:
+        kept -= 1
+    trunk = children[:kept]
+    for layer in layers:
+        if layer not in children:
+            _check_block(architecture, layer)
+        elif layer == "conv1" or (layer in trunk and layer != "maxpool"):
+            _refuse_child(architecture, layer)
+        elif layer in trunk and architecture.maxpool_is_identity:
+            raise OperationError("`maxpool` is the identity already")
+    blocks = {stage.name: [index for index in range(stage.blocks) if f"{stage.name}.{index}" not in layers] for stage in architecture.stages if stage.name in trunk}
+    for name, indices in blocks.items():
+        if not indices:
+            raise OperationError(f"no block of `{name}` would be left", hint="keep at least one")
+    left = replace(
+        architecture,
+        stem=tuple(name for name in architecture.stem if name in trunk),
+        maxpool_is_identity="maxpool" in trunk and (architecture.maxpool_is_identity or "maxpool" in removed),
+        stages=tuple(replace(stage, blocks=len(blocks[stage.name])) for stage in architecture.stages if stage.name in trunk),
+        avgpool="avgpool" in trunk,
+        heads=architecture.heads if {"fc", "heads"} & set(trunk) else (),
+    )
+    return left, blocks
+
+
+def _check_block(architecture: Architecture, layer: str) -> None:
+    """Passes if `layer` names a residual block whose shortcut is the identity."""
+    match = re.fullmatch(r"(layer\d)\.(\d{1,4})", layer)
+    stage = next((stage for stage in architecture.stages if match and stage.name == match[1]), None)
+    if match is None or stage is None:
+        near = difflib.get_close_matches(layer, architecture.children, n=1)
+        raise OperationError(
+            f"the network has no layer {printable(layer)}; its children are {', '.join(architecture.children)}",
+            hint=f"did you mean `{near[0]}`?" if near else "blocks are named like layer3.4",
+        )
+    index = int(match[2])
+    if index >= stage.blocks:
+        raise OperationError(f"the network has no block `{layer}`: `{stage.name}` has {stage.blocks}, counted from 0")
+    if index == 0 and stage.downsample:
+        others = f"remove another of its blocks, such as `{stage.name}.1`" if stage.blocks > 1 else "it is the only block of its stage"
+        raise OperationError(
+            f"`{layer}` changes the channels or the resolution (it has a downsample), so the layers after it would not fit what comes before",
+            hint=others,
+        )
+
+
+def _refuse_child(architecture: Architecture, layer: str) -> NoReturn:
+    children = architecture.children
+    tail = ",".join(children[children.index(layer) :])
+    if layer == "conv1":
+        raise OperationError("`conv1` takes the image: without it no network is left", hint="to change its channels use `adapt`")
+    hint = f"remove it with all that follows: `--layers {tail}`"
+    stage = next((stage for stage in architecture.stages if stage.name == layer), None)
+    if stage is None:
+        raise OperationError(f"`{layer}` stands between layers that were trained with it", hint=hint)
+    if stage.blocks > 1:
+        hint += f"; or single blocks of it, such as `{layer}.{stage.blocks - 1}`"
+    raise OperationError(f"without `{layer}` the layers after it would get {stage.in_channels} channels in place of {stage.out_channels}", hint=hint)

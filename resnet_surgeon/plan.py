@@ -1,0 +1,83 @@
+"""What happens to each tensor between two states of a network: the one plan that the dry run, the summary and the manifest tell.
+
+A tensor is known again by identity: an operation that keeps a tensor hands the very same object on. Reads no data, touches no disk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from resnet_surgeon.formats.tensors import Computed, LazyTensor, Stored, byte_size
+
+Action = Literal["kept", "copied", "computed", "initialised", "dropped"]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A tensor as it stands in a file."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Step:
+    """What happens to one tensor. `sources` names what it is made from; `copied` is kept under another name, or more than one."""
+
+    action: Action
+    name: str
+    sources: tuple[str, ...]
+    before: Layout | None
+    after: Layout | None
+    note: str = ""
+
+
+def plan(before: Mapping[str, LazyTensor], after: Mapping[str, LazyTensor]) -> tuple[Step, ...]:
+    """One step for each tensor of `after` in its order, then one for each that is dropped.
+
+    >>> {step.action for step in plan(tensors, tensors)}
+    {'kept'}
+    """
+    return tuple([*_made(before, after), *_dropped(before, after)])
+
+
+def source_names(tensor: LazyTensor, names: Mapping[int, str]) -> tuple[str, ...]:
+    """The names, by identity in `names`, of the tensors that `tensor` is or is computed from."""
+    if id(tensor) in names:
+        return (names[id(tensor)],)
+    if isinstance(tensor, Computed):
+        return tuple(name for source in tensor.inputs for name in source_names(source, names))
+    return ()
+
+
+def by_identity(tensors: Mapping[str, LazyTensor]) -> dict[int, str]:
+    return {id(tensor): name for name, tensor in tensors.items()}
+
+
+def _made(before: Mapping[str, LazyTensor], after: Mapping[str, LazyTensor]) -> Iterator[Step]:
+    names = by_identity(before)
+    for name, tensor in after.items():
+        sources = source_names(tensor, names)
+        old = _layout(before[sources[0]]) if sources else None
+        if id(tensor) in names:
+            yield Step("kept" if sources == (name,) else "copied", name, sources, old, _layout(tensor))
+        elif isinstance(tensor, Computed):
+            yield Step("computed", name, sources, old, _layout(tensor), tensor.formula)
+        else:
+            assert not isinstance(tensor, Stored), "operations hand stored tensors on"
+            yield Step("initialised", name, sources, old, _layout(tensor), f"{tensor.law}, seed {tensor.seed}")
+
+
+def _dropped(before: Mapping[str, LazyTensor], after: Mapping[str, LazyTensor]) -> Iterator[Step]:
+    names = by_identity(before)
+    used = {source for tensor in after.values() for source in source_names(tensor, names)}
+    for name, tensor in before.items():
+        if name not in used:
+            yield Step("dropped", name, (name,), _layout(tensor), None)
+
+
+def _layout(tensor: LazyTensor) -> Layout:
+    return Layout(tensor.dtype, tensor.shape, byte_size(tensor))

@@ -1,0 +1,142 @@
+"""Where a network comes from: a name, a path, standard input, bytes or a stream. Yields named tensors and where they are from."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import IO, Union
+
+from resnet_surgeon.architecture.parameters import parameters
+from resnet_surgeon.architecture.variants import VARIANTS
+from resnet_surgeon.errors import AccessError, CheckpointError, UsageError
+from resnet_surgeon.formats import sniff
+from resnet_surgeon.formats.container import Container
+from resnet_surgeon.formats.files import OpenFile
+from resnet_surgeon.formats.tensors import Initialised, LazyTensor
+from resnet_surgeon.sources import catalog, published
+from resnet_surgeon.sources.progress import Progress, silent
+
+DEFAULT_NAME = "resnet50"
+STANDARD_INPUT = "-"
+Location = Union[str, "os.PathLike[str]", bytes, IO[bytes]]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a network is from: a file (name, container, SHA-256), published weights (these, and more), or random ones."""
+
+    file: str | None = None
+    container: str | None = None
+    sha256: str | None = None
+    architecture: str | None = None
+    weights: str | None = None
+    url: str | None = None
+    seed: int | None = None
+
+
+@dataclass(frozen=True)
+class Source:
+    """An opened source: its tensors, lazily; nothing of it has been read but names and shapes.
+
+    `label` is how people call it, and what default file names begin with.
+    """
+
+    label: str
+    tensors: Mapping[str, LazyTensor]
+    origin: Origin
+    container: Container | None = None
+    entry: catalog.Entry | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+    def identified(self) -> Origin:
+        """The origin with its SHA-256, for which the whole file is read once.
+
+        Raises CheckpointError if the file is damaged, has changed, or is not the published file that its name says.
+        """
+        if self.container is None:
+            return self.origin
+        digest = self.container.sha256()
+        if self.entry is not None and not digest.startswith(self.entry.digest):
+            raise CheckpointError(
+                f"its SHA-256 begins {digest[: len(self.entry.digest)]}, but its name says {self.entry.digest}: it is not the published file",
+                subject=self.container.file.name,
+                hint="delete it to download it again, or rename it if it is another file",
+            )
+        return replace(self.origin, sha256=digest)
+
+
+def open_source(location: Location = DEFAULT_NAME, weights: str | None = None, seed: int = 0, progress: Progress = silent) -> Source:
+    """Opens a model name (with `weights`: DEFAULT, a published name, or random), a path, `-`, bytes, or a binary stream.
+
+    Raises UsageError, AccessError, CheckpointError or WeightsError.
+    """
+    if isinstance(location, str) and location in VARIANTS:
+        if weights == "random":
+            return _random(location, seed)
+        entry = catalog.entry(location, weights or "DEFAULT")
+        return _from_file(OpenFile.at(published.fetch(entry, progress)), location)
+    if weights is not None:
+        raise UsageError("weights are chosen for a model name, not for a file", subject="weights", hint=f"model names are {', '.join(VARIANTS)}")
+    if location == STANDARD_INPUT:
+        return _from_file(_standard_input(), "resnet")
+    if isinstance(location, bytes):
+        return _from_file(OpenFile.spooled(location, "bytes"), "resnet")
+    if isinstance(location, (str, os.PathLike)):
+        return _from_file(_at(location), Path(os.fspath(location)).stem)
+    if hasattr(location, "read"):
+        return _from_file(OpenFile.spooled(location, "stream"), "resnet")
+    raise UsageError(f"a source is a name, a path, bytes or a binary stream, not {type(location).__name__}", subject="source")
+
+
+def _random(name: str, seed: int) -> Source:
+    """Drawn by torchvision's own laws of initialisation."""
+    tensors = {p.name: Initialised(p.dtype, p.shape, p.law, seed, p.name) for p in parameters(VARIANTS[name])}
+    return Source(name, tensors, Origin(architecture=name, weights="random", seed=seed))
+
+
+def _from_file(file: OpenFile, label: str) -> Source:
+    container = sniff.read(file)
+    name = Path(file.name).name
+    origin = Origin(file=name, container=container.kind)
+    entry = catalog.entry_for_file(name)
+    if entry is not None:
+        origin = replace(origin, architecture=entry.architecture, weights=entry.weights, url=entry.url)
+    return Source(label, container.tensors, origin, container, entry, container.metadata)
+
+
+def _at(path: str | os.PathLike[str]) -> OpenFile:
+    try:
+        return OpenFile.at(path)
+    except AccessError as error:
+        name = os.fspath(path)
+        near = difflib.get_close_matches(name, VARIANTS, n=1)
+        if error.hint is None and not os.path.lexists(name) and os.sep not in name:
+            error.hint = f"did you mean the model `{near[0]}`?" if near else f"model names are {', '.join(VARIANTS)}"
+        raise
+
+
+def _standard_input() -> OpenFile:
+    """Standard input: read in place where it is a file, else spooled into a temporary one."""
+    name = "standard input"
+    try:
+        is_terminal, at_start = os.isatty(0), _is_file_at_start(0)
+        descriptor = os.dup(0)
+    except OSError:
+        raise AccessError("it is closed", subject=name) from None
+    file = OpenFile(descriptor, name)
+    if is_terminal:
+        raise UsageError("it is a terminal, not a stream", subject=name, hint="pipe a safetensors file into it, or name a file")
+    if not at_start:
+        file = OpenFile.spooled(0, name)
+    if file.size == 0:
+        raise CheckpointError("it is empty", subject=name, hint="the command before it in the pipe may have failed")
+    return file
+
+
+def _is_file_at_start(descriptor: int) -> bool:
+    import stat
+
+    return stat.S_ISREG(os.fstat(descriptor).st_mode) and os.lseek(descriptor, 0, os.SEEK_CUR) == 0
