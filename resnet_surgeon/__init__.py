@@ -4,28 +4,29 @@
 >>> rs.open("resnet50", weights="random").adapt(in_channels=1).heads([3, 5]).save("model.safetensors")
 >>> model = rs.load("model.safetensors")
 
-Importing it imports neither torch nor numpy: they are loaded by the first function that needs them.
+Importing it imports next to nothing: what a name needs is loaded when the name is first used, torch by `load` and `ResNet` alone.
 """
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from resnet_surgeon._version import __version__
-from resnet_surgeon.errors import (
-    AccessError,
-    ArchitectureError,
-    CheckpointError,
-    DependencyError,
-    OperationError,
-    SurgeonError,
-    UsageError,
-    WeightsError,
-)
-from resnet_surgeon.network import Network, open
 
 if TYPE_CHECKING:
+    from resnet_surgeon.errors import (
+        AccessError,
+        ArchitectureError,
+        CheckpointError,
+        DependencyError,
+        OperationError,
+        SurgeonError,
+        UsageError,
+        WeightsError,
+    )
     from resnet_surgeon.module import ResNet, load
+    from resnet_surgeon.network import Network, open
 
 __all__ = [
     "AccessError",
@@ -43,16 +44,23 @@ __all__ = [
     "open",
 ]
 
+_ROOMS = {"Network": "network", "open": "network", "ResNet": "module", "load": "module"}
+
 
 def __getattr__(name: str) -> Any:
-    if name in ("ResNet", "load"):
-        try:
-            from resnet_surgeon import module
-        except ModuleNotFoundError as error:
-            if error.name != "torch":
-                raise
-            raise DependencyError(
-                "torch is not installed", subject=f"resnet_surgeon.{name}", hint="pip install 'resnet-surgeon[torch]'"
-            ) from None
-        return getattr(module, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    room = _ROOMS.get(name, "errors")
+    try:
+        return getattr(import_module(f"{__name__}.{room}"), name)
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        from resnet_surgeon.errors import DependencyError
+
+        reason = "torch is not installed"
+        raise DependencyError(reason, subject=f"{__name__}.{name}", hint="pip install 'resnet-surgeon[torch]'") from None
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

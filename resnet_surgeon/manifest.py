@@ -10,7 +10,7 @@ import functools
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import resources
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from resnet_surgeon.architecture.initialisation import Law
@@ -176,7 +176,7 @@ def schema() -> dict[str, Any]:
 
 def published_schema() -> dict[str, Any]:
     """The schema that ships with this package."""
-    return dict(json.loads(resources.files("resnet_surgeon").joinpath("manifest.schema.json").read_text("utf-8")))
+    return dict(json.loads(Path(__file__).with_name("manifest.schema.json").read_text("utf-8")))
 
 
 def _first(error: Exception) -> str:

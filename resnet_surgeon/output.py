@@ -14,48 +14,53 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, cast
 
 from resnet_surgeon.errors import AccessError, CheckpointError, UsageError
 from resnet_surgeon.formats import safetensors
 from resnet_surgeon.formats.files import OpenFile
 from resnet_surgeon.formats.tensors import LazyTensor, Stored, byte_size, chunks
 from resnet_surgeon.manifest import METADATA_KEY, Manifest
-from resnet_surgeon.sources.progress import Progress
+from resnet_surgeon.sources.progress import Advance, Progress
 from resnet_surgeon.sources.source import Source
 
 _SLICE = 1 << 24  # how much is copied between two looks at signals and progress
-_UNKNOWN_DIGEST = "0" * 64
 
 
 @dataclass(frozen=True)
 class Document:
-    """All that goes into a file: tensors by name, their manifest, and the source that both are from.
+    """All that goes into a file: its tensors in the file's order, and the text of their manifest.
 
-    Where the source's SHA-256 is not known yet, the manifest lacks it; it is filled in while or before the tensors are written.
+    Where the source's SHA-256 is not known yet, `digest_place` stands for it in the text, and `source` can tell it.
     """
 
     tensors: Mapping[str, LazyTensor]
-    manifest: Manifest
+    manifest: str
     source: Source
+    digest_place: str | None
 
-    @property
-    def needs_digest(self) -> bool:
-        return self.manifest.source.container is not None and self.manifest.source.sha256 is None
+    def digest(self) -> str:
+        """The source's SHA-256, for which the source is read once. Raises CheckpointError."""
+        return self.source.identified().sha256 or ""
 
-    def identified(self, digest: str | None) -> Document:
-        return replace(self, manifest=replace(self.manifest, source=replace(self.manifest.source, sha256=digest))) if digest else self
+    def identified(self, digest: str) -> Document:
+        """The document with the digest in its place, exactly as long as before."""
+        assert self.digest_place is not None
+        return replace(self, manifest=self.manifest.replace(self.digest_place, digest), digest_place=None)
 
     def header(self) -> bytes:
-        metadata = {**self.source.metadata, "format": "pt", METADATA_KEY: self.manifest.to_json()}
-        return safetensors.header(self.tensors, metadata)
+        return safetensors.header(self.tensors, {**self.source.metadata, "format": "pt", METADATA_KEY: self.manifest})
 
     def size(self) -> int:
         return sum(byte_size(tensor) for tensor in self.tensors.values())
 
 
 def document(tensors: Mapping[str, LazyTensor], manifest: Manifest, source: Source) -> Document:
-    return Document(safetensors.in_file_order(tensors), manifest, source)
+    place = None
+    if manifest.source.container is not None and manifest.source.sha256 is None:
+        place = secrets.token_hex(32)  # unlike any text that is there already
+        manifest = replace(manifest, source=replace(manifest.source, sha256=place))
+    return Document(safetensors.in_file_order(tensors), manifest.to_json(), source, place)
 
 
 @dataclass(frozen=True)
@@ -106,19 +111,18 @@ def write(content: Document, path: Path, *, force: bool, progress: Progress) -> 
     with contextlib.ExitStack() as cleanup:
         try:
             _check_room(target.parent, total)
-            digest = _Background(lambda: content.source.identified().sha256) if content.needs_digest else None
+            digest = _Background(content.digest) if content.digest_place else None
             temporary, descriptor = _temporary(target, cleanup)
-            provisional = content.identified(_UNKNOWN_DIGEST) if digest else content
-            _write_all(descriptor, provisional.header())
+            header = content.header()
+            _write_at(descriptor, header, 0)
             with progress(f"writing {path.name}", total) as advance:
-                for run in _runs(content.tensors.values()):
-                    run.write(descriptor, advance)
+                _write_runs(descriptor, _runs(content.tensors.values(), start=len(header)), advance)
             if digest:
                 content = content.identified(digest.result())
-                _write_all(descriptor, content.header(), at_start=True)
+                _write_at(descriptor, content.header(), 0)
             os.fsync(descriptor)
             manifest_temporary, manifest_descriptor = _temporary(sidecar, cleanup)
-            _write_all(manifest_descriptor, content.manifest.to_json().encode())
+            _write_at(manifest_descriptor, content.manifest.encode(), 0)
             os.fsync(manifest_descriptor)
             _publish(temporary, target, force)
             _publish(manifest_temporary, sidecar, force)
@@ -130,14 +134,14 @@ def write(content: Document, path: Path, *, force: bool, progress: Progress) -> 
 
 def stream(content: Document, descriptor: int, progress: Progress) -> None:
     """Sends the file to a descriptor, such as a pipe's. Raises BrokenPipeError if the reader has gone, AccessError for other failures."""
-    if content.needs_digest:
-        content = content.identified(content.source.identified().sha256)
+    if content.digest_place:
+        content = content.identified(content.digest())
     _widen_pipe(descriptor)
     try:
-        _write_all(descriptor, content.header())
+        _send(descriptor, content.header())
         with progress("streaming", content.size()) as advance:
-            for run in _runs(content.tensors.values()):
-                run.write(descriptor, advance)
+            for run in _runs(content.tensors.values(), start=0):
+                run.send(descriptor, advance)
     except BrokenPipeError:
         raise
     except OSError as error:
@@ -148,79 +152,122 @@ def stream(content: Document, descriptor: int, progress: Progress) -> None:
 
 @dataclass(frozen=True)
 class _Copy:
-    """Neighbouring stored tensors: one run of bytes."""
+    """Neighbouring stored tensors: one run of bytes, to stand at `position` of the new file."""
 
+    position: int
     file: OpenFile
     offset: int
     size: int
 
-    def write(self, descriptor: int, advance: Callable[[int], None]) -> None:
-        offset, end = self.offset, self.offset + self.size
-        while offset < end:
-            count = _copy(self.file, offset, min(end - offset, _SLICE), descriptor)
-            if count == 0:
-                raise CheckpointError("the file became shorter while it was read", subject=self.file.name)
-            offset += count
+    def write(self, descriptor: int, advance: Advance) -> None:
+        """Into a file: inside the kernel where it can, else by hand."""
+        done = 0
+        while done < self.size:
+            count = min(self.size - done, _SLICE)
+            try:
+                count = os.copy_file_range(self.file.descriptor, descriptor, count, self.offset + done, self.position + done)
+            except (AttributeError, OSError) as error:
+                _raise_unless_unsupported(error)
+                position = self.position + done
+                for chunk in self.file.chunks(self.offset + done, count):
+                    position = _write_at(descriptor, chunk, position)
+            done += self._checked(count)
             advance(count)
+
+    def send(self, descriptor: int, advance: Advance) -> None:
+        """Into a pipe: inside the kernel where it can, else by hand."""
+        done = 0
+        while done < self.size:
+            count = min(self.size - done, _SLICE)
+            try:
+                count = os.sendfile(descriptor, self.file.descriptor, self.offset + done, count)
+            except (AttributeError, OSError) as error:
+                _raise_unless_unsupported(error)
+                for chunk in self.file.chunks(self.offset + done, count):
+                    _send(descriptor, chunk)
+            done += self._checked(count)
+            advance(count)
+
+    def _checked(self, count: int) -> int:
+        if count == 0:
+            raise CheckpointError("the file became shorter while it was read", subject=self.file.name)
+        return count
 
 
 @dataclass(frozen=True)
 class _Make:
-    """A tensor whose bytes are made here."""
+    """A tensor whose bytes are made here, to stand at `position` of the new file."""
 
+    position: int
     tensor: LazyTensor
 
-    def write(self, descriptor: int, advance: Callable[[int], None]) -> None:
+    def write(self, descriptor: int, advance: Advance) -> None:
+        position = self.position
         for chunk in chunks(self.tensor):
-            _write_all(descriptor, chunk)
+            position = _write_at(descriptor, chunk, position)
+            advance(len(chunk))
+
+    def send(self, descriptor: int, advance: Advance) -> None:
+        for chunk in chunks(self.tensor):
+            _send(descriptor, chunk)
             advance(len(chunk))
 
 
-def _runs(tensors: Iterable[LazyTensor]) -> Iterator[_Copy | _Make]:
+def _runs(tensors: Iterable[LazyTensor], start: int) -> Iterator[_Copy | _Make]:
+    """The contents of `tensors` one after the other from position `start`, in as few runs as they come in."""
+    position = start
     copy: _Copy | None = None
     for tensor in tensors:
+        size = byte_size(tensor)
         if isinstance(tensor, Stored) and copy and (copy.file, copy.offset + copy.size) == (tensor.file, tensor.offset):
-            copy = replace(copy, size=copy.size + byte_size(tensor))
-            continue
-        if copy:
-            yield copy
-        copy = _Copy(tensor.file, tensor.offset, byte_size(tensor)) if isinstance(tensor, Stored) else None
-        if copy is None:
-            yield _Make(tensor)
+            copy = replace(copy, size=copy.size + size)
+        else:
+            if copy:
+                yield copy
+            copy = _Copy(position, tensor.file, tensor.offset, size) if isinstance(tensor, Stored) else None
+            if copy is None:
+                yield _Make(position, tensor)
+        position += size
     if copy:
         yield copy
 
 
-# What a kernel or file system answers when it cannot copy between these two descriptors: another way may.
-_TRY_ANOTHER_WAY = {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM, errno.EBADF, errno.ETXTBSY}
+def _write_runs(descriptor: int, runs: Iterable[_Copy | _Make], advance: Advance) -> None:
+    """Writes all runs: first what the kernel copies, which it then syncs in a second thread while this one makes what has to be made."""
+    made: list[_Make] = []
+    for run in runs:
+        if isinstance(run, _Copy):
+            run.write(descriptor, advance)
+        else:
+            made.append(run)
+    syncing = _Background(lambda: os.fsync(descriptor))
+    for run in made:
+        run.write(descriptor, advance)
+    syncing.result()
 
 
-def _copy(file: OpenFile, offset: int, count: int, descriptor: int) -> int:
-    """Copies up to `count` bytes to the descriptor's position: between files, to a pipe, or by hand. Returns how many."""
-    for way in (_copy_file_range, _sendfile):
-        try:
-            return way(file.descriptor, offset, count, descriptor)
-        except (AttributeError, OSError) as error:
-            if isinstance(error, OSError) and error.errno not in _TRY_ANOTHER_WAY:
-                raise
-    for chunk in file.chunks(offset, count):
-        _write_all(descriptor, chunk)
-    return count
+# What a kernel or file system answers when it cannot copy between these two descriptors: reading and writing may work.
+_UNSUPPORTED = {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM, errno.EBADF, errno.ETXTBSY}
 
 
-def _copy_file_range(source: int, offset: int, count: int, descriptor: int) -> int:
-    return os.copy_file_range(source, descriptor, count, offset_src=offset)
+def _raise_unless_unsupported(error: Exception) -> None:
+    if isinstance(error, OSError) and error.errno not in _UNSUPPORTED:
+        raise error
 
 
-def _sendfile(source: int, offset: int, count: int, descriptor: int) -> int:
-    return os.sendfile(descriptor, source, offset, count)
-
-
-def _write_all(descriptor: int, data: bytes | memoryview, at_start: bool = False) -> None:
-    view, position = memoryview(data), 0
+def _write_at(descriptor: int, data: bytes | memoryview, position: int) -> int:
+    """Writes all of `data` at `position`; returns where it ends."""
+    view = memoryview(data)
     while view:
-        count = os.pwrite(descriptor, view, position) if at_start else os.write(descriptor, view)
+        count = os.pwrite(descriptor, view, position)
         view, position = view[count:], position + count
+    return position
+
+
+def _send(descriptor: int, data: bytes | memoryview) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
 
 
 T = TypeVar("T")
@@ -242,11 +289,11 @@ class _Background(Generic[T]):
         except BaseException as error:
             self._error = error
 
-    def result(self) -> T | None:
+    def result(self) -> T:
         self._thread.join()
         if self._error is not None:
             raise self._error
-        return self._value
+        return cast(T, self._value)
 
 
 def _temporary(target: Path, cleanup: contextlib.ExitStack) -> tuple[Path, int]:

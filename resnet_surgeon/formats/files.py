@@ -14,7 +14,7 @@ from typing import IO
 
 from resnet_surgeon.errors import AccessError, CheckpointError
 
-CHUNK = 1 << 18
+CHUNK = 1 << 20
 
 
 class OpenFile:

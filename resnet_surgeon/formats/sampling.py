@@ -20,11 +20,16 @@ if TYPE_CHECKING:
 _CHUNK = 1 << 15
 
 
-def sample(law: Law, count: int, seed: int, stream: str) -> Iterator[Floats]:
-    """`count` numbers of the law in float64, chunk by chunk; `stream` sets the sequences of one seed apart.
+def sample(law: Law, count: int, dtype: str, seed: int, stream: str) -> Iterator[bytes]:
+    """`count` numbers of the law as little-endian `dtype`, chunk by chunk; `stream` sets the sequences of one seed apart.
 
-    Uniform numbers have 24 random bits (a float32's), normal ones 32.
+    Uniform numbers have 24 random bits (a float32's), normal ones 32; they are rounded to `dtype` once.
     """
+    for numbers in _numbers(law, count, seed, stream):
+        yield _encode(numbers, dtype)
+
+
+def _numbers(law: Law, count: int, seed: int, stream: str) -> Iterator[Floats]:
     if isinstance(law, Constant):
         for size in _sizes(count):
             yield np.full(size, law.value)
@@ -37,6 +42,13 @@ def sample(law: Law, count: int, seed: int, stream: str) -> Iterator[Floats]:
             yield ((raw >> 8) * 2.0**-23 - 1.0) * law.bound
         else:
             yield _normal_quantile((raw + 0.5) * 2.0**-32) * law.std
+
+
+def _encode(numbers: Floats, dtype: str) -> bytes:
+    if dtype == "BF16":  # the upper half of a float32, rounded to nearest even
+        bits = numbers.astype("<f4").view("<u4")
+        return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype("<u2").tobytes()
+    return numbers.astype({"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8"}[dtype]).tobytes()
 
 
 def _sizes(count: int) -> Iterator[int]:

@@ -8,16 +8,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 from resnet_surgeon.architecture.initialisation import Law
-from resnet_surgeon.errors import CheckpointError
 from resnet_surgeon.formats.files import OpenFile
-
-if TYPE_CHECKING:
-    import numpy
-
-    Array = numpy.ndarray[Any, numpy.dtype[Any]]
 
 # Bits of one element, for every dtype of the safetensors format.
 BITS = {
@@ -83,35 +76,4 @@ def chunks(tensor: LazyTensor) -> Iterator[bytes | memoryview]:
     else:
         from resnet_surgeon.formats.sampling import sample
 
-        for values in sample(tensor.law, math.prod(tensor.shape), tensor.seed, tensor.stream):
-            yield encode(values, tensor.dtype)
-
-
-_NUMPY_NAMES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8"}
-
-
-def decode(data: bytes, dtype: str, shape: tuple[int, ...]) -> Array:
-    """The numbers of a floating point tensor, in float32 at least (float64 for F64).
-
-    Raises CheckpointError for a dtype that has no arithmetic here (integers, 8-bit floats).
-    """
-    import numpy
-
-    if dtype == "BF16":
-        return (numpy.frombuffer(data, "<u2").astype("<u4") << 16).view("<f4").reshape(shape)
-    if dtype not in ("F64", "F32", "F16"):
-        raise CheckpointError(f"no arithmetic is done on dtype {dtype}")
-    array = numpy.frombuffer(data, _NUMPY_NAMES[dtype]).reshape(shape)
-    return array.astype("<f4") if dtype == "F16" else array
-
-
-def encode(array: Array, dtype: str) -> bytes:
-    """The array's numbers as `dtype`, each rounded to nearest even once."""
-    import numpy
-
-    if dtype == "BF16":
-        bits = array.astype("<f4").view("<u4")
-        rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
-        return numpy.where(numpy.isnan(array), (bits >> 16) | 0x40, rounded).astype("<u2").tobytes()
-    with numpy.errstate(over="ignore"):  # beyond float16's range is infinity, as in torch
-        return array.astype(_NUMPY_NAMES[dtype]).tobytes()
+        yield from sample(tensor.law, math.prod(tensor.shape), tensor.dtype, tensor.seed, tensor.stream)

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import operator
+from array import array
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar, Literal, get_args
+from typing import ClassVar, Literal, TypeAlias, get_args
 
 from resnet_surgeon.architecture.initialisation import conv2d_default
 from resnet_surgeon.architecture.spec import Architecture
 from resnet_surgeon.errors import OperationError, UsageError
-from resnet_surgeon.formats.tensors import Computed, Initialised, LazyTensor, decode, encode
+from resnet_surgeon.formats.numbers import decode, encode
+from resnet_surgeon.formats.tensors import Computed, Initialised, LazyTensor
 from resnet_surgeon.operations.checkpoint import Checkpoint, option
 from resnet_surgeon.sources.catalog import Preprocessing
-
-if TYPE_CHECKING:
-    from resnet_surgeon.formats.tensors import Array
 
 Init = Literal["mean", "scaled", "repeat", "random"]
 
@@ -69,7 +69,8 @@ class Adapt:
         formula, function = _FORMULAS[self.init]
 
         def compute(data: bytes) -> bytes:
-            return encode(function(decode(data, weight.dtype, weight.shape), self.in_channels), weight.dtype)
+            filters = _planes(decode(data, weight.dtype), out, channels)
+            return b"".join(encode(plane, weight.dtype) for planes in filters for plane in function(planes, self.in_channels))
 
         return Computed(weight.dtype, shape, (weight,), formula.format(old=channels, new=self.in_channels), compute)
 
@@ -85,40 +86,51 @@ class Adapt:
         return replace(old, mean=mean, std=std)
 
 
-def mean(weight: Array, in_channels: int) -> Array:
-    """[out, C, kh, kw] -> [out, in_channels, kh, kw]: the mean over C, repeated. Agrees with `weight.mean(1, keepdim=True)` of torch."""
-    return _repeated(_sum(weight) / weight.dtype.type(weight.shape[1]), in_channels)
+# A filter's weight for one input channel: kh * kw numbers. Each operation on one rounds once, in the array's own precision.
+Plane: TypeAlias = "array[float]"
 
 
-def scaled(weight: Array, in_channels: int) -> Array:
-    """[out, C, kh, kw] -> [out, in_channels, kh, kw]: the mean over C times C / in_channels, which is the sum over C / in_channels."""
-    return _repeated(_sum(weight) / weight.dtype.type(in_channels), in_channels)
+def mean(planes: Sequence[Plane], in_channels: int) -> list[Plane]:
+    """One filter's C planes -> `in_channels` planes: the mean over C, repeated. Agrees with torch's `weight.mean(1, keepdim=True)`."""
+    return [_each(_sum(planes), lambda number: number / len(planes))] * in_channels
 
 
-def repeat(weight: Array, in_channels: int) -> Array:
-    """[out, C, kh, kw] -> [out, in_channels, kh, kw]: the channels in turn, times C / in_channels; the sum for one channel.
+def scaled(planes: Sequence[Plane], in_channels: int) -> list[Plane]:
+    """One filter's C planes -> `in_channels` planes: the mean over C times C / in_channels, which is the sum / in_channels."""
+    return [_each(_sum(planes), lambda number: number / in_channels)] * in_channels
+
+
+def repeat(planes: Sequence[Plane], in_channels: int) -> list[Plane]:
+    """One filter's C planes -> `in_channels` planes: in turn, times C / in_channels; the sum for one channel.
 
     Agrees with `timm.models._manipulate.adapt_input_conv`.
     """
     if in_channels == 1:
-        return _sum(weight)
-    channels = weight.shape[1]
-    return weight[:, [channel % channels for channel in range(in_channels)]] * weight.dtype.type(channels / in_channels)
+        return [_sum(planes)]
+    (factor,) = array(planes[0].typecode, [len(planes) / in_channels])
+    return [_each(planes[channel % len(planes)], lambda number: number * factor) for channel in range(in_channels)]
 
 
-def _sum(weight: Array) -> Array:
-    """The sum over the input channels, one after the other, in the array's own precision: [out, C, kh, kw] -> [out, 1, kh, kw]."""
-    total = weight[:, :1]
-    for channel in range(1, weight.shape[1]):
-        total = total + weight[:, channel : channel + 1]
+def _sum(planes: Sequence[Plane]) -> Plane:
+    """One plane after the other."""
+    total = planes[0]
+    for plane in planes[1:]:
+        total = array(total.typecode, map(operator.add, total, plane))
     return total
 
 
-def _repeated(channel: Array, in_channels: int) -> Array:
-    return channel.repeat(in_channels, axis=1)
+def _each(plane: Plane, function: Callable[[float], float]) -> Plane:
+    return array(plane.typecode, map(function, plane))
 
 
-_FORMULAS: dict[Init, tuple[str, Callable[[Array, int], Array]]] = {
+def _planes(weight: Plane, out: int, channels: int) -> Iterator[list[Plane]]:
+    """The planes of each filter of a weight [out, channels, kh, kw]."""
+    size = len(weight) // (out * channels)
+    for first in range(0, len(weight), channels * size):
+        yield [weight[start : start + size] for start in range(first, first + channels * size, size)]
+
+
+_FORMULAS: dict[Init, tuple[str, Callable[[Sequence[Plane], int], list[Plane]]]] = {
     "mean": ("mean over the {old} input channels, for each of {new}", mean),
     "scaled": ("sum over the {old} input channels / {new}, for each of {new}", scaled),
     "repeat": ("the {old} input channels in turn, times {old}/{new}", repeat),

@@ -5,9 +5,8 @@ from __future__ import annotations
 import functools
 import json
 from dataclasses import dataclass
-from importlib import resources
+from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
 
 from resnet_surgeon.errors import UsageError
 
@@ -43,12 +42,12 @@ class Entry:
 
     @property
     def file_name(self) -> str:
-        return urlparse(self.url).path.rsplit("/", 1)[-1]
+        return self.url.rsplit("/", 1)[-1]
 
 
 @functools.cache
 def _document() -> dict[str, Any]:
-    return dict(json.loads(resources.files("resnet_surgeon.sources").joinpath("catalog.json").read_text("utf-8")))
+    return dict(json.loads(Path(__file__).with_name("catalog.json").read_text("utf-8")))
 
 
 @functools.cache

@@ -16,7 +16,7 @@ from resnet_surgeon.formats import sniff
 from resnet_surgeon.formats.container import Container
 from resnet_surgeon.formats.files import OpenFile
 from resnet_surgeon.formats.tensors import Initialised, LazyTensor
-from resnet_surgeon.sources import catalog, published
+from resnet_surgeon.sources import catalog
 from resnet_surgeon.sources.progress import Progress, silent
 
 DEFAULT_NAME = "resnet50"
@@ -76,6 +76,8 @@ def open_source(location: Location = DEFAULT_NAME, weights: str | None = None, s
     if isinstance(location, str) and location in VARIANTS:
         if weights == "random":
             return _random(location, seed)
+        from resnet_surgeon.sources import published
+
         entry = catalog.entry(location, weights or "DEFAULT")
         return _from_file(OpenFile.at(published.fetch(entry, progress)), location)
     if weights is not None:
