@@ -110,10 +110,10 @@ def write(content: Document, path: Path, *, force: bool, progress: Progress) -> 
     total = content.size()
     with contextlib.ExitStack() as cleanup:
         try:
-            _check_room(target.parent, total)
             digest = _Background(content.digest) if content.digest_place else None
             temporary, descriptor = _temporary(target, cleanup)
             header = content.header()
+            _reserve(descriptor, len(header) + total)
             _write_at(descriptor, header, 0)
             with progress(f"writing {path.name}", total) as advance:
                 _write_runs(descriptor, _runs(content.tensors.values(), start=len(header)), advance)
@@ -329,11 +329,15 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _check_room(folder: Path, size: int) -> None:
-    space = os.statvfs(folder)
-    free = space.f_bavail * space.f_frsize
-    if free < size:
-        raise AccessError(f"the disk is full: {size} bytes are needed, {free} are free", subject=str(folder))
+def _reserve(descriptor: int, size: int) -> None:
+    """Takes the room on the disk at once, so that a full disk is told before anything is written."""
+    if not hasattr(os, "posix_fallocate"):
+        return
+    try:
+        os.posix_fallocate(descriptor, 0, size)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise OSError(error.errno, f"{os.strerror(error.errno)} ({size} bytes are needed)") from None
 
 
 def _widen_pipe(descriptor: int) -> None:
