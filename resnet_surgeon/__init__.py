@@ -4,7 +4,8 @@
 >>> rs.open("resnet50", weights="random").adapt(in_channels=1).heads([3, 5]).save("model.safetensors")
 >>> model = rs.load("model.safetensors")
 
-Importing it imports next to nothing: what a name needs is loaded when the name is first used, torch by `load` and `ResNet` alone.
+Importing it imports next to nothing: what a name needs is loaded when the name is first used, torch by `load` and
+`ResNet` alone.
 """
 
 from __future__ import annotations
@@ -59,7 +60,9 @@ def __getattr__(name: str) -> Any:
         from resnet_surgeon.errors import DependencyError
 
         reason = "torch is not installed"
-        raise DependencyError(reason, subject=f"{__name__}.{name}", hint="pip install 'resnet-surgeon[torch]'") from None
+        raise DependencyError(
+            reason, subject=f"{__name__}.{name}", hint="pip install 'resnet-surgeon[torch]'"
+        ) from None
 
 
 def __dir__() -> list[str]:

@@ -18,7 +18,8 @@ from __future__ import annotations
 class SurgeonError(Exception):
     """What was wrong with what, and what to do about it: one line each.
 
-    `subject` is the file, option or operation concerned; `reason` is one sentence without a full stop; `hint` says what to do.
+    `subject` is the file, option or operation concerned; `reason` is one sentence without a full stop; `hint` says what
+    to do.
     """
 
     exit_code = 1

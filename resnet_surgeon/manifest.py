@@ -60,7 +60,9 @@ Provenance = Kept | Computed | Initialised
 
 @dataclass(frozen=True)
 class TensorRecord:
-    """A tensor of the file: its dtype (a safetensors name) and where its numbers are from. Its shape follows from the architecture."""
+    """A tensor of the file: its dtype (a safetensors name) and where its numbers are from. Its shape follows from the
+    architecture.
+    """
 
     dtype: str
     provenance: Provenance
@@ -76,7 +78,7 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Output:
-    """What the network gives for one image of 224x224: `shape` is [classes], [channels] or [channels, height, width]."""
+    """One output for an image of 224x224: `shape` is [classes], [channels] or [channels, height, width]."""
 
     name: str
     kind: OutputKind
@@ -87,7 +89,9 @@ class Output:
 
 @dataclass(frozen=True)
 class Manifest:
-    """The document. `operations` are single-key objects, {name: {option: value}}, in the order in which they were applied to `source`."""
+    """The document. `operations` are single-key objects, {name: {option: value}}, in the order in which they were
+    applied to `source`.
+    """
 
     architecture: Architecture
     inputs: Inputs
@@ -100,7 +104,7 @@ class Manifest:
     format_version: int = FORMAT_VERSION
 
     def to_json(self) -> str:
-        """The document's one text: keys sorted, no time, no path, no machine, so that equal manifests are equal bytes."""
+        """The document's one text, with keys sorted and no time, path or machine: equal manifests are equal bytes."""
         return json.dumps(dataclasses.asdict(self), sort_keys=True, indent=1, ensure_ascii=False) + "\n"
 
 
@@ -110,20 +114,24 @@ def operation_record(operation: Operation) -> dict[str, Any]:
 
 
 def operation_from_record(record: Mapping[str, Any]) -> Operation:
-    """The operation that a record describes. Raises CheckpointError for one that is not known, or whose options are wrong."""
+    """The operation that a record describes. Raises CheckpointError for one that is not known, or whose options are
+    wrong.
+    """
     from pydantic import TypeAdapter, ValidationError
 
     if len(record) != 1 or next(iter(record)) not in OPERATIONS:
         raise CheckpointError(f"an operation is one of {', '.join(OPERATIONS)}")
     ((name, options),) = record.items()
     try:
-        return cast(Operation, TypeAdapter(OPERATIONS[name]).validate_python(options))
+        return TypeAdapter(OPERATIONS[name]).validate_python(options)
     except ValidationError as error:
         raise CheckpointError(f"operation {name}: {_first(error)}") from None
 
 
 def from_json(text: str) -> Manifest:
-    """The manifest in `text`. Raises CheckpointError for what is not JSON, of a newer format, or not exactly of the schema."""
+    """The manifest in `text`. Raises CheckpointError for what is not JSON, of a newer format, or not exactly of the
+    schema.
+    """
     from pydantic import ValidationError
 
     try:
@@ -134,7 +142,7 @@ def from_json(text: str) -> Manifest:
     if version != FORMAT_VERSION:
         newer = type(version) is int and version > FORMAT_VERSION
         raise CheckpointError(
-            f"its manifest has format_version {version if newer else 'unknown'}, this resnet-surgeon reads {FORMAT_VERSION}",
+            f"its manifest's format_version is {version if newer else 'unknown'}, this version reads {FORMAT_VERSION}",
             hint="update resnet-surgeon" if newer else None,
         )
     try:
@@ -144,7 +152,9 @@ def from_json(text: str) -> Manifest:
     for record in manifest.operations:
         operation_from_record(record)
     # Validation passes over fields that it does not know and takes true for 1; the round trip does not.
-    if json.dumps(_adapter().dump_python(manifest, mode="json"), sort_keys=True) != json.dumps(document, sort_keys=True):
+    if json.dumps(_adapter().dump_python(manifest, mode="json"), sort_keys=True) != json.dumps(
+        document, sort_keys=True
+    ):
         raise CheckpointError("its manifest is not valid: it has fields or values that the format does not know")
     return manifest
 
@@ -164,9 +174,15 @@ def schema() -> dict[str, Any]:
     operations: list[dict[str, Any]] = []
     for name, operation in OPERATIONS.items():
         options = TypeAdapter(operation).json_schema(mode="serialization")
-        operations.append({"type": "object", "required": [name], "properties": {name: options}, "additionalProperties": False})
+        operations.append(
+            {"type": "object", "required": [name], "properties": {name: options}, "additionalProperties": False}
+        )
     document["properties"]["operations"]["items"] = {"oneOf": operations}
-    for definition in [document, *document["$defs"].values(), *(item for one in operations for item in one["properties"].values())]:
+    for definition in [
+        document,
+        *document["$defs"].values(),
+        *(item for one in operations for item in one["properties"].values()),
+    ]:
         if definition.get("type") == "object" and "properties" in definition:
             definition["additionalProperties"] = False
             definition["required"] = sorted(definition["properties"])

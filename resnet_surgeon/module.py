@@ -1,6 +1,8 @@
-"""Builds a `torch.nn.Module` from an Architecture and fills it with a checkpoint's tensors. The only room that imports torch at its top.
+"""Builds a `torch.nn.Module` from an Architecture and fills it with a checkpoint's tensors. The only room that imports
+torch at its top.
 
-The submodules have torchvision's names and the forward pass is torchvision's (`torchvision.models.resnet`), operation by operation.
+The submodules have torchvision's names and the forward pass is torchvision's (`torchvision.models.resnet`), operation
+by operation.
 """
 
 from __future__ import annotations
@@ -13,7 +15,6 @@ from torch import Tensor, nn
 from resnet_surgeon.architecture.spec import Architecture, Head, Stage
 from resnet_surgeon.formats.tensors import LazyTensor, Stored, chunks
 from resnet_surgeon.manifest import Manifest
-from resnet_surgeon.network import Network
 from resnet_surgeon.network import open as open_network
 from resnet_surgeon.sources.source import Location
 
@@ -23,10 +24,13 @@ DTYPES = {
 
 
 def load(path: Location, device: torch.device | str | int | None = None, dtype: torch.dtype | None = None) -> ResNet:
-    """The network in a file that this tool wrote (or any checkpoint that it reads), as a module in training mode, ready to train.
+    """The network in a file that this tool wrote (or any checkpoint that it reads), as a module in training mode, ready
+    to train.
 
-    `path` is a path, a model's name, bytes, or a binary stream. `device` and `dtype` say where the parameters live and in which
-    floating point type; left out, they are on the CPU (or torch's default device) in the file's own. Every tensor of the file and every
+    `path` is a path, a model's name, bytes, or a binary stream. `device` and `dtype` say where the parameters live and
+    in which
+    floating point type; left out, they are on the CPU (or torch's default device) in the file's own. Every tensor of
+    the file and every
     parameter of the module must fit. Raises the errors of `resnet_surgeon.open`.
 
     >>> load("resnet50-heads-3-5.safetensors")(torch.zeros(2, 3, 224, 224))     # two tensors, [2, 3] and [2, 5]
@@ -60,7 +64,7 @@ class BasicBlock(nn.Module):
         out = self.relu(self.bn1(self.conv1(x)))
         out = self.bn2(self.conv2(out))
         out += identity
-        return self.relu(out)
+        return self.relu(out)  # type: ignore[no-any-return]
 
 
 class Bottleneck(nn.Module):
@@ -85,11 +89,11 @@ class Bottleneck(nn.Module):
         out = self.relu(self.bn2(self.conv2(out)))
         out = self.bn3(self.conv3(out))
         out += identity
-        return self.relu(out)
+        return self.relu(out)  # type: ignore[no-any-return]
 
 
 class HeadModule(nn.Module):
-    """One of several heads: its own stages, pooling unless the trunk pooled already, flatten, and a linear layer `fc`."""
+    """One of several heads: its own stages, pooling unless the trunk pooled, flatten, and a linear layer `fc`."""
 
     def __init__(self, architecture: Architecture, head: Head) -> None:
         super().__init__()
@@ -107,7 +111,8 @@ class HeadModule(nn.Module):
 class ResNet(nn.Module):
     """The network that an Architecture describes, its children named and ordered as in torchvision.
 
-    The forward pass takes [batch, in_channels, height, width] and gives the logits [batch, classes] of a single head, a list of
+    The forward pass takes [batch, in_channels, height, width] and gives the logits [batch, classes] of a single head, a
+    list of
     such tensors for several heads in their order, the pooled embedding [batch, channels], or a feature map
     [batch, channels, height, width].
     """
@@ -136,7 +141,7 @@ class ResNet(nn.Module):
 
 
 def _run(module: nn.Module, children: tuple[str, ...], x: Tensor) -> Tensor:
-    """`x` through the named children; what avgpool gives is flattened. Other modules that people attach are left alone."""
+    """`x` through the named children; what avgpool gives is flattened. Other attached modules are left alone."""
     for name in children:
         x = getattr(module, name)(x)
         if name == "avgpool":
@@ -171,19 +176,22 @@ def _stage(architecture: Architecture, stage: Stage) -> nn.Sequential:
 
 
 def _conv3x3(in_channels: int, out_channels: int, stride: int = 1, dilation: int = 1, groups: int = 1) -> nn.Conv2d:
-    return nn.Conv2d(in_channels, out_channels, 3, stride, padding=dilation, dilation=dilation, groups=groups, bias=False)
+    return nn.Conv2d(
+        in_channels, out_channels, 3, stride, padding=dilation, dilation=dilation, groups=groups, bias=False
+    )
 
 
 def _downsample(in_channels: int, stage: Stage, stride: int) -> nn.Sequential:
     return nn.Sequential(
-        nn.Conv2d(in_channels, stage.out_channels, kernel_size=1, stride=stride, bias=False), nn.BatchNorm2d(stage.out_channels)
+        nn.Conv2d(in_channels, stage.out_channels, kernel_size=1, stride=stride, bias=False),
+        nn.BatchNorm2d(stage.out_channels),
     )
 
 
 def _tensor(tensor: LazyTensor) -> Tensor:
     """A new torch tensor of its own storage with the lazy tensor's content."""
     result = torch.empty(tensor.shape, dtype=DTYPES[tensor.dtype])
-    buffer = memoryview(result.view(-1).view(torch.uint8).numpy())
+    buffer = memoryview(result.view(-1).view(torch.uint8).numpy().data)
     if isinstance(tensor, Stored):
         tensor.file.read_into(tensor.offset, buffer)
         return result

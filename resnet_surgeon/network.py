@@ -1,4 +1,4 @@
-"""The Network: what was opened, what it has become, and what was done to it. Lazy: nothing is read until it is saved."""
+"""The Network: what was opened, what it has become, what was done to it. Nothing is read until it is saved."""
 
 from __future__ import annotations
 
@@ -69,14 +69,17 @@ class Network:
         return plan(self.opened.tensors, self.tensors)
 
     def manifest(self) -> documents.Manifest:
-        """The manifest of this network, with the SHA-256 of its source: reads the source once if it is a file that has none yet."""
+        """The manifest of this network, with the SHA-256 of its source: reads the source once if it is a file that has
+        none yet.
+        """
         manifest = self._manifest()
         if manifest.source.container is not None and manifest.source.sha256 is None:
             manifest = replace(manifest, source=self.source.identified())
         return manifest
 
     def save(self, path: str | Path, *, force: bool = False, progress: Progress = silent) -> Path:
-        """Writes the safetensors file and, beside it, the manifest (`model.json` for `model.safetensors`); returns the file's path.
+        """Writes the safetensors file and, beside it, the manifest (`model.json` for `model.safetensors`); returns the
+        file's path.
 
         Raises AccessError if the file exists and not `force`, or cannot be written; then nothing was changed.
         """
@@ -88,7 +91,9 @@ class Network:
 
     @property
     def default_name(self) -> str:
-        """The file name for this network: its source's name and what was done since, such as `resnet50-in1.safetensors`."""
+        """The file name for this network: its source's name and what was done since, such as
+        `resnet50-in1.safetensors`.
+        """
         parts = [operation.suffix for operation in self.operations]
         label = self.source.label
         if self.history is not None and self.source.origin.file == "standard input":
@@ -101,7 +106,9 @@ class Network:
         return output.document(self.tensors, self._manifest(), self.source)
 
     def _manifest(self) -> documents.Manifest:
-        """Continues the source's own manifest where it has one, so that a pipe, a chain and files in between come to the same."""
+        """Continues the source's own manifest where it has one, so that a pipe, a chain and files in between come to
+        the same.
+        """
         history = self.history
         if history is not None and not self.operations:
             return history
@@ -172,8 +179,11 @@ def _kept_names(records: Mapping[str, documents.TensorRecord]) -> set[str]:
     return {name for record in records.values() for name in names(record.provenance)}
 
 
-def open(source: Location = DEFAULT_NAME, *, weights: str | None = None, seed: int = 0, progress: Progress = silent) -> Network:
-    """Opens a model name (`weights`: DEFAULT, IMAGENET1K_V1, IMAGENET1K_V2 or random), a checkpoint's path, `-` for standard input,
+def open(
+    source: Location = DEFAULT_NAME, *, weights: str | None = None, seed: int = 0, progress: Progress = silent
+) -> Network:
+    """Opens a model name (`weights`: DEFAULT, IMAGENET1K_V1, IMAGENET1K_V2 or random), a checkpoint's path, `-` for
+    standard input,
     bytes, or a binary stream.
 
     Raises UsageError, AccessError, WeightsError, or CheckpointError for what is no ResNet of torchvision's kind.
@@ -211,7 +221,8 @@ def _as_method(operation: type[Operation]) -> Callable[..., Network]:
     method.__doc__ = operation.__doc__
     this = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
     signature = inspect.signature(operation)
-    method.__signature__ = signature.replace(parameters=[this, *signature.parameters.values()], return_annotation=Network)  # type: ignore[attr-defined]
+    signature = signature.replace(parameters=[this, *signature.parameters.values()], return_annotation=Network)
+    method.__signature__ = signature  # type: ignore[attr-defined]
     return method
 
 

@@ -80,7 +80,11 @@ def check_target(path: Path, force: bool) -> None:
     """Raises AccessError or UsageError for what cannot be written, before anything is read."""
     sidecar = manifest_path(path)
     if sidecar.name == path.name:
-        raise UsageError("the output is a safetensors file; its manifest gets the .json name", subject=str(path), hint="end its name in .safetensors")
+        raise UsageError(
+            "the output is a safetensors file; its manifest gets the .json name",
+            subject=str(path),
+            hint="end its name in .safetensors",
+        )
     for target in (path, sidecar):
         try:
             mode = target.stat().st_mode
@@ -90,12 +94,21 @@ def check_target(path: Path, force: bool) -> None:
             raise _cannot_write(target, error) from None
         if not stat.S_ISREG(mode):
             kind = "a folder" if stat.S_ISDIR(mode) else "not a regular file"
-            raise AccessError(f"it is {kind}", subject=str(target), hint="name a file, or `-` for a stream on standard output")
+            raise AccessError(
+                f"it is {kind}", subject=str(target), hint="name a file, or `-` for a stream on standard output"
+            )
         if not force:
-            raise AccessError("it exists already", subject=str(target), hint="use `--force` to replace it, or `--output` to write elsewhere")
+            raise AccessError(
+                "it exists already",
+                subject=str(target),
+                hint="use `--force` to replace it, or `--output` to write elsewhere",
+            )
     folder = path.resolve().parent
     if not folder.is_dir():
-        raise AccessError(f"the folder {folder} does not exist" if not folder.exists() else f"{folder} is not a folder", subject=str(path))
+        raise AccessError(
+            f"the folder {folder} does not exist" if not folder.exists() else f"{folder} is not a folder",
+            subject=str(path),
+        )
     if not os.access(folder, os.W_OK | os.X_OK):
         raise AccessError(f"no permission to write into {folder}", subject=str(path))
 
@@ -103,7 +116,8 @@ def check_target(path: Path, force: bool) -> None:
 def write(content: Document, path: Path, *, force: bool, progress: Progress) -> Written:
     """Writes the file, then its manifest, each to a temporary file beside it that is synced and renamed.
 
-    Raises AccessError (target exists and not `force`, no room, no permission), CheckpointError (the source is damaged or changed).
+    Raises AccessError (target exists and not `force`, no room, no permission), CheckpointError (the source is damaged
+    or changed).
     """
     check_target(path, force)
     target, sidecar = path.resolve(), manifest_path(path).resolve()
@@ -133,7 +147,9 @@ def write(content: Document, path: Path, *, force: bool, progress: Progress) -> 
 
 
 def stream(content: Document, descriptor: int, progress: Progress) -> None:
-    """Sends the file to a descriptor, such as a pipe's. Raises BrokenPipeError if the reader has gone, AccessError for other failures."""
+    """Sends the file to a descriptor, such as a pipe's. Raises BrokenPipeError if the reader has gone, AccessError for
+    other failures.
+    """
     if content.digest_place:
         content = content.identified(content.digest())
     _widen_pipe(descriptor)
@@ -165,7 +181,9 @@ class _Copy:
         while done < self.size:
             count = min(self.size - done, _SLICE)
             try:
-                count = os.copy_file_range(self.file.descriptor, descriptor, count, self.offset + done, self.position + done)
+                count = os.copy_file_range(
+                    self.file.descriptor, descriptor, count, self.offset + done, self.position + done
+                )
             except (AttributeError, OSError) as error:
                 _raise_unless_unsupported(error)
                 position = self.position + done
@@ -233,7 +251,9 @@ def _runs(tensors: Iterable[LazyTensor], start: int) -> Iterator[_Copy | _Make]:
 
 
 def _write_runs(descriptor: int, runs: Iterable[_Copy | _Make], advance: Advance) -> None:
-    """Writes all runs: first what the kernel copies, which it then syncs in a second thread while this one makes what has to be made."""
+    """Writes all runs: first what the kernel copies, which it then syncs in a second thread while this one makes what
+    has to be made.
+    """
     made: list[_Make] = []
     for run in runs:
         if isinstance(run, _Copy):
@@ -297,7 +317,9 @@ class _Background(Generic[T]):
 
 
 def _temporary(target: Path, cleanup: contextlib.ExitStack) -> tuple[Path, int]:
-    """A new file beside `target`, with the mode that it will have; closed and, unless it was renamed, removed by `cleanup`."""
+    """A new file beside `target`, with the mode that it will have; closed and, unless it was renamed, removed by
+    `cleanup`.
+    """
     path = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     cleanup.callback(os.close, descriptor)

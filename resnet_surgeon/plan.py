@@ -1,17 +1,20 @@
-"""What happens to each tensor between two states of a network: the one plan that the dry run, the summary and the manifest tell.
+"""What happens to each tensor between two states of a network: the one plan that the dry run, the summary and the
+manifest tell.
 
-A tensor is known again by identity: an operation that keeps a tensor hands the very same object on. Reads no data, touches no disk.
+A tensor is known again by identity: an operation that keeps a tensor hands the very same object on. Reads no data,
+touches no disk.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from resnet_surgeon.formats.tensors import Computed, LazyTensor, Stored, byte_size
 
-Action = Literal["kept", "copied", "computed", "initialised", "dropped"]
+Action = Literal["kept", "renamed", "copied", "computed", "initialised", "dropped"]
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,10 @@ class Layout:
 
 @dataclass(frozen=True)
 class Step:
-    """What happens to one tensor. `sources` names what it is made from; `copied` is kept under another name, or more than one."""
+    """What happens to one tensor. `sources` names what it is made from.
+
+    `kept` and `renamed` are the source's bytes, under the same name or another; `copied` are they under several.
+    """
 
     action: Action
     name: str
@@ -41,7 +47,7 @@ def plan(before: Mapping[str, LazyTensor], after: Mapping[str, LazyTensor]) -> t
     >>> {step.action for step in plan(tensors, tensors)}
     {'kept'}
     """
-    return tuple([*_made(before, after), *_dropped(before, after)])
+    return (*_made(before, after), *_dropped(before, after))
 
 
 def source_names(tensor: LazyTensor, names: Mapping[int, str]) -> tuple[str, ...]:
@@ -59,11 +65,13 @@ def by_identity(tensors: Mapping[str, LazyTensor]) -> dict[int, str]:
 
 def _made(before: Mapping[str, LazyTensor], after: Mapping[str, LazyTensor]) -> Iterator[Step]:
     names = by_identity(before)
+    uses = Counter(id(tensor) for tensor in after.values())
     for name, tensor in after.items():
         sources = source_names(tensor, names)
         old = _layout(before[sources[0]]) if sources else None
         if id(tensor) in names:
-            yield Step("kept" if sources == (name,) else "copied", name, sources, old, _layout(tensor))
+            moved: Action = "copied" if uses[id(tensor)] > 1 else "renamed"
+            yield Step("kept" if sources == (name,) else moved, name, sources, old, _layout(tensor))
         elif isinstance(tensor, Computed):
             yield Step("computed", name, sources, old, _layout(tensor), tensor.formula)
         else:

@@ -50,7 +50,7 @@ def linear_default(in_features: int) -> Uniform:
 
 
 def conv2d_default(weight_shape: Sequence[int]) -> Uniform:
-    """The law of `torch.nn.Conv2d.reset_parameters` (Kaiming uniform, a=sqrt 5) for a weight [out, in/groups, kh, kw]."""
+    """The law of `torch.nn.Conv2d.reset_parameters` (Kaiming uniform, a=sqrt 5) of [out, in/groups, kh, kw]."""
     return Uniform(1 / math.sqrt(math.prod(weight_shape[1:])))
 
 

@@ -1,4 +1,6 @@
-"""From an Architecture to every tensor of its state_dict: name, shape, dtype and torchvision's initial law, in torchvision's order."""
+"""From an Architecture to every tensor of its state_dict: name, shape, dtype and torchvision's initial law, in
+torchvision's order.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,9 @@ from resnet_surgeon.architecture.spec import STEM_CHANNELS, Architecture, Stage
 
 @dataclass(frozen=True)
 class Parameter:
-    """One entry of a state_dict (parameter or buffer) as torchvision creates it. `dtype` is a safetensors name: F32 or I64."""
+    """One entry of a state_dict (parameter or buffer) as torchvision creates it. `dtype` is a safetensors name: F32 or
+    I64.
+    """
 
     name: str
     shape: tuple[int, ...]
@@ -70,4 +74,4 @@ def _batch_norm(name: str, channels: int) -> Iterator[Parameter]:
     yield Parameter(f"{name}.bias", (channels,), Constant(0.0))
     yield Parameter(f"{name}.running_mean", (channels,), Constant(0.0))
     yield Parameter(f"{name}.running_var", (channels,), Constant(1.0))
-    yield Parameter(f"{name}.num_batches_tracked", (), Constant(0), dtype="I64")
+    yield Parameter(f"{name}.num_batches_tracked", (), Constant(0.0), dtype="I64")

@@ -27,7 +27,8 @@ class Described(Protocol):
 
 
 def recognise(tensors: Mapping[str, Described]) -> Architecture:
-    """The torchvision-style ResNet whose state_dict has these tensors: any depths, width, groups, channels, classes; `fc` or not.
+    """The torchvision-style ResNet whose state_dict has these tensors: any depths, width, groups, channels, classes;
+    `fc` or not.
 
     Raises ArchitectureError: not a ResNet, or a kind that is not torchvision's (named), or one whose tensors
     do not fit each other (all problems in one message).
@@ -39,14 +40,16 @@ def recognise(tensors: Mapping[str, Described]) -> Architecture:
 
 
 def check_fit(architecture: Architecture, tensors: Mapping[str, Described]) -> None:
-    """Raises ArchitectureError, listing every missing, unexpected or misshapen tensor, unless `tensors` are exactly the architecture's."""
+    """Raises ArchitectureError, listing every missing, unexpected or misshapen tensor, unless `tensors` are exactly the
+    architecture's.
+    """
     problems = list(_problems(architecture, tensors))
     if problems:
         shown = "; ".join(problems[:_SHOWN])
         more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
         raise ArchitectureError(
             f"{shown}{more}",
-            hint=f"the other tensors look like a {describe(architecture)}; a checkpoint must hold all of it and nothing else",
+            hint=f"the others look like a {describe(architecture)}; a file must hold it whole, and nothing else",
         )
 
 
@@ -115,9 +118,14 @@ def _refuse_other_kinds(shapes: Mapping[str, tuple[int, ...]]) -> None:
 def _read_off(shapes: Mapping[str, tuple[int, ...]]) -> Architecture:
     stem = shapes.get("conv1.weight")
     if stem is None:
-        raise ArchitectureError("this is not a ResNet's state_dict: no tensor `conv1.weight`" + _names_instead(shapes), hint=_missing_stem_hint(shapes))
+        raise ArchitectureError(
+            "this is not a ResNet's state_dict: no tensor `conv1.weight`" + _names_instead(shapes),
+            hint=_missing_stem_hint(shapes),
+        )
     if len(stem) != 4 or stem[0] != STEM_CHANNELS or stem[1] < 1 or stem[2:] != (7, 7):
-        raise ArchitectureError(f"this is not a ResNet of torchvision's kind: `conv1.weight` has shape {list(stem)}, expected [64, channels, 7, 7]")
+        raise ArchitectureError(
+            f"no ResNet of torchvision's kind: `conv1.weight` has shape {list(stem)}, expected [64, channels, 7, 7]"
+        )
     if any(name.startswith("heads.") for name in shapes):
         raise ArchitectureError(
             "it has several heads but no manifest, which alone knows their order",
@@ -129,7 +137,8 @@ def _read_off(shapes: Mapping[str, tuple[int, ...]]) -> Architecture:
     if not depths:
         raise ArchitectureError("this is not a whole ResNet: it has a stem but no `layer1`")
     classes = shapes.get("fc.weight") or shapes.get("fc.bias")
-    # A state_dict without fc does not tell whether the features were pooled: torchvision's avgpool stays, unless a stage is missing too.
+    # A state_dict without fc does not tell whether the features were pooled: torchvision's avgpool stays, unless a
+    # stage is missing too.
     return Architecture(
         block=block,
         in_channels=stem[1],
@@ -141,7 +150,9 @@ def _read_off(shapes: Mapping[str, tuple[int, ...]]) -> Architecture:
 
 
 def _depths(shapes: Mapping[str, tuple[int, ...]]) -> Iterator[int]:
-    """Blocks in `layer1`, `layer2`, ... A gap in the numbers counts as a block, so that the check of fit names what is missing."""
+    """Blocks in `layer1`, `layer2`, ... A gap in the numbers counts as a block, so that the check of fit names what is
+    missing.
+    """
     found: dict[int, int] = {}
     for name in shapes:
         match = re.match(r"layer([1-4])\.(\d{1,3})\.", name)
@@ -166,7 +177,9 @@ def _names_instead(shapes: Mapping[str, tuple[int, ...]]) -> str:
 
 
 def _missing_stem_hint(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
-    prefixed = next((name for name in shapes if name.endswith(".conv1.weight") and not re.search(r"layer\d", name)), None)
+    prefixed = next(
+        (name for name in shapes if name.endswith(".conv1.weight") and not re.search(r"layer\d", name)), None
+    )
     if prefixed is None:
         return None
     prefix = prefixed.removesuffix("conv1.weight")

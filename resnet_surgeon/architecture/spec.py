@@ -23,7 +23,8 @@ EXPANSION: dict[Block, int] = {"basic": 1, "bottleneck": 4}
 class Stage:
     """`layer1` ... `layer4`: residual blocks in sequence, the first of which may change channels and resolution.
 
-    `width` counts the channels of the 3x3 convolutions (`planes` in a basic block), `first_dilation` belongs to the first block,
+    `width` counts the channels of the 3x3 convolutions (`planes` in a basic block), `first_dilation` belongs to the
+    first block,
     `dilation` to the others, as `replace_stride_with_dilation` of `torchvision.models.ResNet` sets them.
     """
 
@@ -37,7 +38,15 @@ class Stage:
     dilation: int = 1
 
     def __post_init__(self) -> None:
-        sizes = (self.blocks, self.in_channels, self.width, self.out_channels, self.stride, self.first_dilation, self.dilation)
+        sizes = (
+            self.blocks,
+            self.in_channels,
+            self.width,
+            self.out_channels,
+            self.stride,
+            self.first_dilation,
+            self.dilation,
+        )
         _require(self.name in STAGE_NAMES, f"a stage is one of {', '.join(STAGE_NAMES)}")
         _require(all(0 < size <= _LARGEST for size in sizes), f"every number of a stage is between 1 and {_LARGEST}")
 
@@ -82,15 +91,25 @@ class Architecture:
 
     def __post_init__(self) -> None:
         _require(self.in_channels > 0, "in_channels is at least 1")
-        _require(bool(self.stem) and self.stem == STEM[: len(self.stem)], f"the stem is a beginning of {', '.join(STEM)}")
+        _require(
+            bool(self.stem) and self.stem == STEM[: len(self.stem)], f"the stem is a beginning of {', '.join(STEM)}"
+        )
         _require(self.stem == STEM or not self.stages, "stages need the whole stem")
-        _require(len(self.heads) != 1 or (self.avgpool and not self.heads[0].stages), "a single head follows avgpool and owns no stages")
+        _require(
+            len(self.heads) != 1 or (self.avgpool and not self.heads[0].stages),
+            "a single head follows avgpool and owns no stages",
+        )
         _require(len({head.name for head in self.heads}) == len(self.heads), "every head has a name of its own")
         for stages in [self.stages + head.stages for head in self.heads] or [self.stages]:
             channels = [STEM_CHANNELS, *(stage.out_channels for stage in stages)]
-            _require([stage.in_channels for stage in stages] == channels[:-1], "every stage takes the channels that come before it")
+            _require(
+                [stage.in_channels for stage in stages] == channels[:-1],
+                "every stage takes the channels that come before it",
+            )
             _require([stage.name for stage in stages] == list(STAGE_NAMES[: len(stages)]), "the stages stand in order")
-            _require(self.groups > 0 and all(stage.width % self.groups == 0 for stage in stages), "groups divide every width")
+            _require(
+                self.groups > 0 and all(stage.width % self.groups == 0 for stage in stages), "groups divide every width"
+            )
 
     @property
     def children(self) -> tuple[str, ...]:
@@ -132,7 +151,9 @@ class Architecture:
         >>> resnet50.trunk_size(224, 224)
         (7, 7)
         """
-        reductions = [name for name in self.stem if name == "conv1" or (name == "maxpool" and not self.maxpool_is_identity)]
+        reductions = [
+            name for name in self.stem if name == "conv1" or (name == "maxpool" and not self.maxpool_is_identity)
+        ]
         strides = [2] * len(reductions) + [stage.stride for stage in self.stages]
         # Every layer here halves as (n - 1) // stride + 1: 7x7 padded by 3, 3x3 padded by 1, 1x1 unpadded.
         for stride in strides:
@@ -154,7 +175,9 @@ def _require(condition: bool, rule: str) -> None:
         raise ValueError(rule)
 
 
-def standard_stages(block: Block, depths: tuple[int, ...], groups: int = 1, width_per_group: int = 64) -> tuple[Stage, ...]:
+def standard_stages(
+    block: Block, depths: tuple[int, ...], groups: int = 1, width_per_group: int = 64
+) -> tuple[Stage, ...]:
     """torchvision's stages for these depths: the widths and strides of `torchvision.models.ResNet._make_layer`.
 
     >>> [stage.out_channels for stage in standard_stages("bottleneck", (3, 4, 6, 3))]

@@ -5,7 +5,9 @@ from __future__ import annotations
 from resnet_surgeon.architecture.spec import Architecture, Block, Head, standard_stages
 
 
-def resnet(block: Block, depths: tuple[int, ...], groups: int = 1, width_per_group: int = 64, classes: int = 1000) -> Architecture:
+def resnet(
+    block: Block, depths: tuple[int, ...], groups: int = 1, width_per_group: int = 64, classes: int = 1000
+) -> Architecture:
     """The network that `torchvision.models.ResNet` builds from the same arguments."""
     return Architecture(
         block=block,
@@ -37,6 +39,10 @@ def variant_name(architecture: Architecture) -> str | None:
     'resnet50'
     """
     for name, variant in VARIANTS.items():
-        if (variant.block, variant.groups, variant.stages) == (architecture.block, architecture.groups, architecture.depth):
+        if (variant.block, variant.groups, variant.stages) == (
+            architecture.block,
+            architecture.groups,
+            architecture.depth,
+        ):
             return name
     return None

@@ -1,4 +1,6 @@
-"""The commands: one for each operation, its options read off the operation's fields. No arithmetic, no file is touched here."""
+"""The commands: one for each operation, its options read off the operation's fields. No arithmetic, no file is touched
+here.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,7 @@ import typing
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Optional, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import typer
 
@@ -32,7 +34,7 @@ STANDARD_OUTPUT = "-"
 app = typer.Typer(
     name=PROGRAM,
     help="Surgery on torchvision ResNet checkpoints: adapt the input channels, remove layers, add heads.",
-    epilog="Example: resnet-surgeon adapt resnet50 --in-ch 1 -o - | resnet-surgeon heads - --classes 3,5 -o model.safetensors",
+    epilog="Example: resnet-surgeon adapt --in-ch 1 -o - | resnet-surgeon heads - --classes 3,5 -o model.safetensors",
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
@@ -45,9 +47,15 @@ app = typer.Typer(
 class Run:
     """The options that every operation's command has: where the network is from, where it goes, and what is said."""
 
-    weights: str | None = option("Published weights of a model name: DEFAULT, IMAGENET1K_V1, IMAGENET1K_V2; or random.", default=None)
+    weights: str | None = option(
+        "Published weights of a model name: DEFAULT, IMAGENET1K_V1, IMAGENET1K_V2; or random.", default=None
+    )
     seed: int = option("Seed of what is drawn at random.", default=0)
-    output: str | None = option("The file to write, or - for a stream on standard output. Left out: a name from source and operation.", spelling="-o", default=None)
+    output: str | None = option(
+        "The file to write, or - for a stream on standard output. Left out: a name from source and operation.",
+        spelling="-o",
+        default=None,
+    )
     force: bool = option("Replace an existing file.", default=False)
     dry_run: bool = option("Print the plan and write nothing.", default=False)
     json: bool = option("Print one JSON document on standard output in place of the path.", default=False)
@@ -69,7 +77,10 @@ def run(source: str, operation: Operation, options: Run) -> None:
     if to_stream and options.json:
         raise UsageError("--json and `-o -` both want standard output", hint="write to a file, or leave --json out")
     if to_stream and not options.dry_run and os.isatty(1):
-        raise UsageError("standard output is a terminal, and a stream of tensors is not text", hint="pipe it into a command, or name a file with `-o`")
+        raise UsageError(
+            "standard output is a terminal, and a stream of tensors is not text",
+            hint="pipe it into a command, or name a file with `-o`",
+        )
     network = rs.open(source, weights=options.weights, seed=options.seed, progress=options.progress).apply(operation)
     target = options.output or network.default_name
     if not options.dry_run and to_stream:
@@ -120,17 +131,29 @@ def _add_command(operation: type[Operation]) -> None:
 
     hints = typing.get_type_hints(operation)
     parameters = [
-        inspect.Parameter("source", inspect.Parameter.POSITIONAL_OR_KEYWORD, default=DEFAULT_NAME, annotation=Annotated[str, _SOURCE]),
+        inspect.Parameter(
+            "source", inspect.Parameter.POSITIONAL_OR_KEYWORD, default=DEFAULT_NAME, annotation=Annotated[str, _SOURCE]
+        ),
         *_parameters(own, hints, "Options"),
         *_parameters(dataclasses.fields(Run), typing.get_type_hints(Run), "Input and output"),
     ]
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     command.__name__ = operation.name
-    app.command(operation.name, help=inspect.cleandoc(operation.__doc__ or ""), epilog=f"Example: {operation.example}")(command)
+    app.command(operation.name, help=_paragraphs(operation.__doc__ or ""), epilog=f"Example: {operation.example}")(
+        command
+    )
 
 
-_SOURCE = typer.Argument(help="A model name (resnet18 ... wide_resnet101_2), a checkpoint file, or - for a safetensors stream on standard input.", metavar="[SOURCE]")
+_SOURCE = typer.Argument(
+    help="A model name (resnet18 ... wide_resnet101_2), a checkpoint file, or - for standard input.",
+    metavar="[SOURCE]",
+)
+
+
+def _paragraphs(docstring: str) -> str:
+    """The docstring with each paragraph on one line, for a terminal to wrap."""
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in docstring.split("\n\n"))
 
 
 def _names(options: type[Any]) -> list[str]:
@@ -143,14 +166,31 @@ def _parameters(fields: Any, hints: dict[str, Any], panel: str) -> Iterator[insp
         names = [f"--{field.name.replace('_', '-')}", *([spelling] if spelling else [])]
         required = field.default is dataclasses.MISSING
         hint = hints[field.name]
-        info = typer.Option(*names, help=field.metadata["help"], rich_help_panel=panel, metavar="a,b,..." if _is_list(hint) else None)
-        annotation: Any = (str if required else Optional[str]) if _is_list(hint) else hint
+        info = typer.Option(*names, help=_help(field, hint), rich_help_panel=panel, metavar=_metavar(field, hint))
+        annotation: Any = (str if required else str | None) if _is_list(hint) else hint
         yield inspect.Parameter(
             field.name,
             inspect.Parameter.KEYWORD_ONLY,
             default=inspect.Parameter.empty if required else field.default,
             annotation=Annotated[annotation, info],
         )
+
+
+def _metavar(field: Any, hint: Any) -> str | None:
+    """`A,B` for a list, the option's own name for a choice, and typer's word for the rest."""
+    if _is_list(hint):
+        return "A,B"
+    return str(field.name).upper() if _choices(hint) else None
+
+
+def _help(field: Any, hint: Any) -> str:
+    choices = _choices(hint)
+    return f"{field.metadata['help']} One of {', '.join(choices)}." if choices else str(field.metadata["help"])
+
+
+def _choices(hint: Any) -> tuple[str, ...]:
+    literal = next((part for part in (hint, *get_args(hint)) if get_origin(part) is Literal), None)
+    return get_args(literal)
 
 
 def _is_list(hint: Any) -> bool:
@@ -168,7 +208,9 @@ def _from_text(hint: Any, value: Any, name: str) -> Any:
     try:
         return tuple(int(item) for item in items)
     except ValueError:
-        raise UsageError(f"{value!r} is not a list of whole numbers", subject=f"--{name}", hint="separate them by commas: 3,5") from None
+        raise UsageError(
+            f"{value!r} is not a list of whole numbers", subject=f"--{name}", hint="separate them by commas: 3,5"
+        ) from None
 
 
 def _show_version(wanted: bool) -> None:
@@ -178,7 +220,11 @@ def _show_version(wanted: bool) -> None:
 
 
 @app.callback()
-def _main(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.", callback=_show_version, is_eager=True)] = False) -> None:
+def _main(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
     pass
 
 

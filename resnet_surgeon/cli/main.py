@@ -1,4 +1,6 @@
-"""The process round a command: what it prints when it fails, and how it ends. The only place where errors become words and exit codes."""
+"""The process round a command: what it prints when it fails, and how it ends. The only place where errors become words
+and exit codes.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +11,11 @@ import sys
 from types import FrameType
 from typing import NoReturn
 
-# A command lives for a fraction of a second and makes no cycles to speak of: collecting them would take a tenth of its time.
+# A command lives for a fraction of a second and makes no cycles to speak of: collecting them would take a tenth of its
+# time.
 gc.disable()
-# Work that leaves the interpreter (digests, copies) goes on in other threads meanwhile, and must not wait 5 ms for each turn.
+# Work that leaves the interpreter (digests, copies) goes on in other threads meanwhile, and must not wait 5 ms for each
+# turn.
 sys.setswitchinterval(0.0002)
 
 from resnet_surgeon.errors import SurgeonError, UsageError  # noqa: E402
@@ -28,7 +32,9 @@ class _Signalled(BaseException):
 
 
 def main() -> NoReturn:
-    """Runs the command line and ends the process: 0 done, 1 refused or failed, 2 wrong usage, 3 a bug of ours, or by the signal that came."""
+    """Runs the command line and ends the process: 0 done, 1 refused or failed, 2 wrong usage, 3 a bug of ours, or by
+    the signal that came.
+    """
     _fill_closed_descriptors()
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _raise_signalled)
@@ -62,7 +68,11 @@ def _run() -> int:
     except MemoryError:
         return _tell("not enough memory", None, 1)
     except Exception as error:
-        return _tell(f"this is a bug in {PROGRAM}: {type(error).__name__}: {error}", "please report it with what the same command prints with `--debug`", _BUG)
+        return _tell(
+            f"this is a bug in {PROGRAM}: {type(error).__name__}: {error}",
+            "please report it with what the same command prints with `--debug`",
+            _BUG,
+        )
 
 
 def _tell(message: str, hint: str | None, code: int) -> int:
@@ -78,7 +88,9 @@ def _tell(message: str, hint: str | None, code: int) -> int:
 
 def _one_line(text: str) -> str:
     """Nothing from a file or a file's name moves the cursor or begins a new line."""
-    return "".join(char if char.isprintable() else char.encode("unicode_escape", "surrogatepass").decode("ascii") for char in text)
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape", "surrogatepass").decode("ascii") for char in text
+    )
 
 
 def _command_path(error: Exception) -> str:
@@ -98,7 +110,7 @@ def _die_by(number: int) -> NoReturn:
 
 
 def _end(code: int) -> NoReturn:
-    """Ends at once: all is written and synced, and taking the interpreter apart would take longer than most commands."""
+    """Ends at once: all is written and synced, and taking the interpreter apart would take longer than copying."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
@@ -115,6 +127,6 @@ def _fill_closed_descriptors() -> None:
         except OSError:
             os.open(os.devnull, mode)
     if sys.stderr is None:
-        sys.stderr = open(2, "w", closefd=False)
+        sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
     if sys.stdout is None:
-        sys.stdout = open(os.devnull, "w")
+        sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import groupby
 
 from resnet_surgeon.architecture.recognise import describe
+from resnet_surgeon.formats.tensors import LazyTensor, byte_size
 from resnet_surgeon.network import Network
 from resnet_surgeon.plan import Step
 
@@ -24,14 +25,15 @@ class Row:
 
 def summary(network: Network, target: str) -> str:
     """What was opened, what happens to its tensors, and what comes of it."""
-    steps = network.plan()
-    rows = [*_rows(steps)]
+    rows = [*_rows(network.plan())]
     widths = [max(len(getattr(row, column)) for row in rows) for column in ("action", "what", "tensors", "size")]
-    lines = [f"{network.source.label}: {describe(network.opened.architecture)}, {size(_total(steps, 'before', network))}"]
+    lines = [f"{network.source.label}: {describe(network.opened.architecture)}, {_total(network.opened.tensors)}"]
     for row in rows:
-        action, what, tensors, bytes_ = (text.ljust(width) for text, width in zip((row.action, row.what, row.tensors, row.size), widths, strict=True))
+        action, what, tensors, bytes_ = (
+            text.ljust(width) for text, width in zip((row.action, row.what, row.tensors, row.size), widths, strict=True)
+        )
         lines.append(f"  {action}  {what}  {tensors}  {bytes_}  {row.note}".rstrip())
-    lines.append(f"{target}: {describe(network.architecture)}, {size(_total(steps, 'after', network))}")
+    lines.append(f"{target}: {describe(network.architecture)}, {_total(network.tensors)}")
     return "\n".join(lines)
 
 
@@ -49,51 +51,46 @@ def size(count: int) -> str:
     return f"{count} B" if unit == "B" else f"{amount:.1f} {unit}"
 
 
-def _total(steps: Iterable[Step], side: str, network: Network) -> int:
-    from resnet_surgeon.formats.tensors import byte_size
-
-    tensors = network.opened.tensors if side == "before" else network.tensors
-    return sum(byte_size(tensor) for tensor in tensors.values())
+def _total(tensors: Mapping[str, LazyTensor]) -> str:
+    return size(sum(byte_size(tensor) for tensor in tensors.values()))
 
 
-def _rows(steps: Iterable[Step]) -> Iterator[Row]:
-    for (action, _, note), group in groupby(steps, key=_fate):
+def _rows(steps: tuple[Step, ...]) -> Iterator[Row]:
+    left = {_layer(step.name) for step in steps if step.after}
+
+    def part(name: str) -> str:
+        """The layer of a tensor; the single block, if that goes or moves while other blocks of its stage stay."""
+        layer, block, *_ = name.split(".")
+        return f"{layer}.{block}" if layer in left and block.isdigit() else layer
+
+    def fate(step: Step) -> tuple[str, str, str]:
+        """Steps of one fate make one row: what is kept at a stretch, the rest by layer or block."""
+        if step.action == "kept":
+            return step.action, "", ""
+        if step.action in ("renamed", "dropped"):
+            return step.action, part(step.name), ""
+        return step.action, _layer(step.name), step.note
+
+    for (action, name, note), group in groupby(steps, key=fate):
         members = [*group]
         first, last = members[0], members[-1]
-        layout = first.after or first.before
-        assert layout is not None
-        bytes_ = size(sum((step.after or step.before).bytes for step in members))  # type: ignore[union-attr]
         count = f"{len(members)} tensor{'s' * (len(members) > 1)}"
-        if action == "computed":
-            assert first.before is not None
-            yield Row(action, first.name, count, bytes_, f"{list(first.before.shape)} -> {list(layout.shape)}: {note}")
+        bytes_ = size(sum(layout.bytes for step in members if (layout := step.after or step.before)))
+        if action == "kept":
+            name = " ... ".join(dict.fromkeys((_layer(first.name), _layer(last.name))))
+        elif action == "computed" and first.before and first.after:
+            name, bytes_ = first.name, f"{size(first.before.bytes)} -> {size(first.after.bytes)}"
+            note = f"{list(first.before.shape)} -> {list(first.after.shape)}: {note}"
+        elif action == "initialised" and first.after:
+            note = f"{list(first.after.shape)}: {note}"
         elif action == "copied":
-            yield Row(action, _layer(first), count, bytes_, f"from {_layer_name(first.sources[0])}")
-        elif action == "initialised":
-            yield Row("new", _layer(first), count, bytes_, f"{list(layout.shape)}: {note}")
-        else:
-            names = dict.fromkeys((_child(first), _child(last)))
-            yield Row(action, " ... ".join(names), count, bytes_, "")
+            note = f"from {_layer(first.sources[0])}"
+        elif action == "renamed":
+            note = f"was {part(first.sources[0])}"
+        yield Row("new" if action == "initialised" else action, name, count, bytes_, note)
 
 
-def _fate(step: Step) -> tuple[str, str, str]:
-    """Steps of one fate stand in one row: what is kept or dropped at a stretch, what is copied or new by layer."""
-    if step.action in ("kept", "dropped"):
-        return step.action, "", ""
-    if step.action == "computed":
-        return step.action, step.name, step.note
-    return step.action, _layer(step), step.note
-
-
-def _layer(step: Step) -> str:
-    return _layer_name(step.name)
-
-
-def _layer_name(name: str) -> str:
+def _layer(name: str) -> str:
     """`heads.head1.layer4` of `heads.head1.layer4.0.conv1.weight`, `layer4` of `layer4.0.conv1.weight`."""
     parts = name.split(".")
     return ".".join(parts[:3] if parts[0] == "heads" else parts[:1])
-
-
-def _child(step: Step) -> str:
-    return _layer_name(step.name)

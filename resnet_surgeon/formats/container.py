@@ -1,4 +1,6 @@
-"""What every container yields, whatever its bytes look like: named lazy tensors, text metadata, and the checksums it carries."""
+"""What every container yields, whatever its bytes look like: named lazy tensors, text metadata, and the checksums it
+carries.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +52,9 @@ class Container:
                 digest.update(chunk)
                 crc = zlib.crc32(chunk, crc)
             if crc != checksum.crc:
-                raise CheckpointError(f"it is damaged: the checksum of `{checksum.name}` does not hold", subject=self.file.name)
+                raise CheckpointError(
+                    f"it is damaged: the checksum of `{checksum.name}` does not hold", subject=self.file.name
+                )
             position = checksum.offset + checksum.size
         for chunk in self.file.chunks(position, self.file.size - position):
             digest.update(chunk)

@@ -41,7 +41,11 @@ class OpenFile:
         if not stat.S_ISREG(mode):
             os.close(descriptor)
             kind = "a folder" if stat.S_ISDIR(mode) else "not a regular file"
-            raise AccessError(f"it is {kind}", subject=name, hint="give a checkpoint file, or `-` to read a safetensors stream from standard input")
+            raise AccessError(
+                f"it is {kind}",
+                subject=name,
+                hint="give a checkpoint file, or `-` to read a safetensors stream from standard input",
+            )
         return cls(descriptor, name)
 
     @classmethod
@@ -97,7 +101,11 @@ class OpenFile:
         """Raises CheckpointError if the file was written to since it was opened."""
         now = os.fstat(self.descriptor)
         if (now.st_size, now.st_mtime_ns) != (self._stat.st_size, self._stat.st_mtime_ns):
-            raise CheckpointError("the file was changed while it was read", subject=self.name, hint="run the command again when nobody writes to it")
+            raise CheckpointError(
+                "the file was changed while it was read",
+                subject=self.name,
+                hint="run the command again when nobody writes to it",
+            )
 
     def is_same_file(self, path: Path) -> bool:
         """Whether `path` leads to this very file, by whatever name."""
@@ -109,7 +117,9 @@ class OpenFile:
 
 
 def _drain(source: int, target: int) -> None:
-    """Moves everything from one descriptor to another: inside the kernel where it can (Linux, from a pipe), else by reading."""
+    """Moves everything from one descriptor to another: inside the kernel where it can (Linux, from a pipe), else by
+    reading.
+    """
     if hasattr(os, "splice"):
         try:
             while os.splice(source, target, 1 << 20):

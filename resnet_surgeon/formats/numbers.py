@@ -1,6 +1,7 @@
 """The numbers of small floating point tensors, without numpy: importing it takes longer than copying a ResNet-50.
 
-Every `array` operation rounds once, to float32 for typecode "f", to float64 for "d". Between float64 arithmetic and float32 results
+Every `array` operation rounds once, to float32 for typecode "f", to float64 for "d". Between float64 arithmetic and
+float32 results
 that second rounding is harmless for + - * / (Figueroa 1995), so the results are those of float32 arithmetic to the bit.
 """
 
@@ -9,8 +10,11 @@ from __future__ import annotations
 import struct
 import sys
 from array import array
+from typing import TypeVar
 
 from resnet_surgeon.errors import CheckpointError
+
+T = TypeVar("T", int, float)
 
 _FLOAT16_OVERFLOW = 65520.0  # from here on float16 rounds to infinity
 
@@ -32,9 +36,12 @@ def decode(data: bytes, dtype: str) -> array[float]:
 
 
 def encode(numbers: array[float], dtype: str) -> bytes:
-    """The numbers as `dtype`, little-endian, each rounded once, to nearest even; beyond the largest they are infinite."""
+    """The numbers as `dtype`, little-endian, rounded to nearest even; beyond the largest they are infinite."""
     if dtype == "F16":
-        finite = (number if abs(number) < _FLOAT16_OVERFLOW or number != number else number * float("inf") for number in numbers)
+        finite = (
+            number if abs(number) < _FLOAT16_OVERFLOW or number != number else number * float("inf")
+            for number in numbers
+        )
         return struct.pack(f"<{len(numbers)}e", *finite)
     if dtype == "BF16":
         bits = array("I", array("f", numbers).tobytes())
@@ -49,7 +56,7 @@ def _upper_half(bits: int) -> int:
     return bits + 0x7FFF + (bits >> 16 & 1) >> 16
 
 
-def _little_endian(numbers: array[float]) -> array[float]:
+def _little_endian(numbers: array[T]) -> array[T]:
     """The array with its bytes swapped where this machine is big-endian: its own inverse."""
     if sys.byteorder == "big":
         numbers.byteswap()

@@ -1,6 +1,7 @@
 """The safetensors format: header in, header out. Knows nothing of the tensors' meaning.
 
-A file is: the header's length (8 bytes, little-endian), the header (JSON: name -> dtype, shape, data_offsets; and text `__metadata__`),
+A file is: the header's length (8 bytes, little-endian), the header (JSON: name -> dtype, shape, data_offsets; and text
+`__metadata__`),
 the tensors' bytes without a gap. What the format's own page forbids is refused here, exactly.
 """
 
@@ -26,7 +27,9 @@ def read(file: OpenFile) -> Container:
         raise CheckpointError("it is too short to be a safetensors file")
     length = int.from_bytes(file.read(0, 8), "little")
     if length > HEADER_LIMIT:
-        raise CheckpointError(f"its header would be {length} bytes long, more than safetensors allows: not a safetensors file")
+        raise CheckpointError(
+            f"its header would be {length} bytes long, more than safetensors allows: not a safetensors file"
+        )
     if 8 + length > file.size:
         raise CheckpointError(f"it is truncated: the header says {length} bytes, {file.size - 8} are there")
     header = _parse(file.read(8, length))
@@ -38,7 +41,9 @@ def read(file: OpenFile) -> Container:
 
 
 def header(tensors: Mapping[str, LazyTensor], metadata: Mapping[str, str]) -> bytes:
-    """The first bytes of a safetensors file whose data are the contents of `tensors` in their order, aligned to 8 bytes."""
+    """The first bytes of a safetensors file whose data are the contents of `tensors` in their order, aligned to 8
+    bytes.
+    """
     entries: dict[str, Any] = {"__metadata__": dict(sorted(metadata.items()))}
     offset = 0
     for name, tensor in tensors.items():
@@ -98,13 +103,19 @@ def _tensor(name: str, entry: object, file: OpenFile, start: int) -> Stored:
 
     def integers(value: object, what: str) -> tuple[int, ...]:
         # `type`, not `isinstance`: JSON's true is an int to Python.
-        if not isinstance(value, list) or not all(type(number) is int and 0 <= number <= _INT64_MAX for number in value):
+        if not isinstance(value, list) or not all(
+            type(number) is int and 0 <= number <= _INT64_MAX for number in value
+        ):
             refuse(f"has a {what} that is no list of sizes")
         return tuple(value)
 
     if not isinstance(entry, dict) or not {"dtype", "shape", "data_offsets"} <= entry.keys():
         refuse("lacks its dtype, shape or data_offsets")
-    dtype, shape, offsets = entry["dtype"], integers(entry["shape"], "shape"), integers(entry["data_offsets"], "data_offsets")
+    dtype, shape, offsets = (
+        entry["dtype"],
+        integers(entry["shape"], "shape"),
+        integers(entry["data_offsets"], "data_offsets"),
+    )
     if not isinstance(dtype, str) or dtype not in BITS:
         refuse(f"has an unknown dtype {printable(str(dtype))}; known are {', '.join(BITS)}")
     bits = math.prod(shape) * BITS[dtype]
@@ -120,7 +131,9 @@ def _check_cover(tensors: Mapping[str, Stored], start: int, size: int) -> None:
     end = start
     for name, tensor in sorted(tensors.items(), key=lambda item: (item[1].offset, byte_size(item[1]))):
         if tensor.offset != end:
-            raise CheckpointError(f"tensor {printable(name)} {'overlaps another' if tensor.offset < end else 'begins after a gap'}")
+            raise CheckpointError(
+                f"tensor {printable(name)} {'overlaps another' if tensor.offset < end else 'begins after a gap'}"
+            )
         end += byte_size(tensor)
     if end > size:
         raise CheckpointError(f"it is truncated: {end - size} bytes of its tensors are missing")

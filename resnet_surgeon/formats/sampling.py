@@ -1,7 +1,9 @@
 """Reproducible random numbers: the same on every machine, in any order of asking, for all time.
 
-Made of the Philox counter generator (whose raw output numpy guarantees) and of additions, multiplications, divisions and square
-roots alone, which IEEE 754 rounds the same everywhere; numpy's and libm's own normal deviates and logarithms promise no such thing.
+Made of the Philox counter generator (whose raw output numpy guarantees) and of additions, multiplications, divisions
+and square
+roots alone, which IEEE 754 rounds the same everywhere; numpy's and libm's own normal deviates and logarithms promise no
+such thing.
 """
 
 from __future__ import annotations
@@ -15,13 +17,14 @@ import numpy as np
 from resnet_surgeon.architecture.initialisation import Constant, Law, Uniform
 
 if TYPE_CHECKING:
-    Floats = np.ndarray[Any, np.dtype[np.float64]]
+    Floats = np.ndarray[Any, np.dtype[Any]]
 
 _CHUNK = 1 << 15
 
 
 def sample(law: Law, count: int, dtype: str, seed: int, stream: str) -> Iterator[bytes]:
-    """`count` numbers of the law as little-endian `dtype`, chunk by chunk; `stream` sets the sequences of one seed apart.
+    """`count` numbers of the law as little-endian `dtype`, chunk by chunk; `stream` sets the sequences of one seed
+    apart.
 
     Uniform numbers have 24 random bits (a float32's), normal ones 32; they are rounded to `dtype` once.
     """
@@ -47,8 +50,10 @@ def _numbers(law: Law, count: int, seed: int, stream: str) -> Iterator[Floats]:
 def _encode(numbers: Floats, dtype: str) -> bytes:
     if dtype == "BF16":  # the upper half of a float32, rounded to nearest even
         bits = numbers.astype("<f4").view("<u4")
-        return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype("<u2").tobytes()
-    return numbers.astype({"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8"}[dtype]).tobytes()
+        rounded = ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype("<u2")
+    else:
+        rounded = numbers.astype({"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8"}[dtype])
+    return bytes(rounded.data)
 
 
 def _sizes(count: int) -> Iterator[int]:
@@ -72,7 +77,8 @@ def _log(x: Floats) -> Floats:
     mantissa = np.where(low, mantissa * 2, mantissa)
     s = (mantissa - 1) / (mantissa + 1)
     odd = _polynomial(s * s, *(1 / n for n in range(1, 24, 2)))
-    return (exponent - low) * 0.6931471805599453 + 2 * s * odd
+    logarithm: Floats = (exponent - low) * 0.6931471805599453 + 2 * s * odd
+    return logarithm
 
 
 def _normal_quantile(p: Floats) -> Floats:

@@ -16,7 +16,11 @@ _OTHERS = (
     (b"\x89HDF\r\n", "an HDF5 file (Keras)", None),
     (b"\x93NUMPY", "a numpy array", None),
     (b"\x08", "perhaps an ONNX file", None),
-    (b"\x80", "a bare or stacked pickle (torch before 1.6)", "save it again with a newer torch: torch.save(torch.load(path), path)"),
+    (
+        b"\x80",
+        "a bare or stacked pickle (torch before 1.6)",
+        "save it again with a newer torch: torch.save(torch.load(path), path)",
+    ),
 )
 
 
@@ -41,7 +45,9 @@ def _read(file: OpenFile) -> Container:
 
         return safetensors.read(file)
     if head[257:262] == b"ustar" or head.startswith(b"sys_info\0"):
-        raise CheckpointError("it is a tar archive (torch of 2016-17)", hint="this version reads safetensors files and torch's zip files")
+        raise CheckpointError(
+            "it is a tar archive (torch of 2016-17)", hint="this version reads safetensors files and torch's zip files"
+        )
     if head.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
         raise CheckpointError("it is a web page, not a checkpoint", hint="download the file itself")
     for magic, what, hint in _OTHERS:

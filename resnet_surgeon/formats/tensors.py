@@ -45,7 +45,9 @@ class Computed:
 
 @dataclass(frozen=True, eq=False)
 class Initialised:
-    """A fresh tensor drawn from `law`. The numbers depend on the law, the shape, `seed` and `stream` (its first name), on nothing else."""
+    """A fresh tensor drawn from `law`. The numbers depend on the law, the shape, `seed` and `stream` (its first name),
+    on nothing else.
+    """
 
     dtype: str
     shape: tuple[int, ...]

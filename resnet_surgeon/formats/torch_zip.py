@@ -1,4 +1,5 @@
-"""The zip archive that `torch.save` has written since 2020: `<root>/data.pkl` and one uncompressed member `<root>/data/<key>` a storage.
+"""The zip archive that `torch.save` has written since 2020: `<root>/data.pkl` and one uncompressed member
+`<root>/data/<key>` a storage.
 
 Read in place, never unpacked. Knows nothing of networks: its tensors have the names that the file gives them.
 """
@@ -21,7 +22,9 @@ _LOCAL_HEADER = b"PK\3\4"
 
 
 def read(file: OpenFile) -> Container:
-    """The state_dict in a torch zip archive. Raises CheckpointError for anything else, and for archives that mean two things."""
+    """The state_dict in a torch zip archive. Raises CheckpointError for anything else, and for archives that mean two
+    things.
+    """
     members = _members(file)
     root = _root(members)
     pickle_member = members[f"{root}/data.pkl"]
@@ -51,10 +54,12 @@ def read(file: OpenFile) -> Container:
 
 
 def state_dict(root: object) -> Mapping[str, View]:
-    """`root` if it is a state_dict: a dict from text to tensors. Raises CheckpointError that says what it is instead."""
+    """`root` if it is a state_dict: a dict from text to tensors. Raises CheckpointError otherwise."""
     if not isinstance(root, dict):
         what = "a single tensor" if isinstance(root, View) else f"a {type(root).__name__}"
-        raise CheckpointError(f"it holds {what}, expected a state_dict", hint="save with torch.save(model.state_dict(), path)")
+        raise CheckpointError(
+            f"it holds {what}, expected a state_dict", hint="save with torch.save(model.state_dict(), path)"
+        )
     for name, value in root.items():
         if not isinstance(name, str) or not isinstance(value, View):
             what = type(value).__name__ if not isinstance(value, dict) else "dict of its own"
@@ -87,10 +92,15 @@ def _members(file: OpenFile) -> dict[str, zipfile.ZipInfo]:
 def _root(members: Mapping[str, zipfile.ZipInfo]) -> str:
     roots = {name.split("/", 1)[0] for name in members}
     if len(roots) != 1:
-        raise CheckpointError("its zip archive has not one folder, as torch writes it", hint="give a file that torch.save wrote")
+        raise CheckpointError(
+            "its zip archive has not one folder, as torch writes it", hint="give a file that torch.save wrote"
+        )
     (root,) = roots
     if f"{root}/constants.pkl" in members or any(name.startswith(f"{root}/code/") for name in members):
-        raise CheckpointError("it is a TorchScript archive", hint="save the state_dict: torch.save(torch.jit.load(path).state_dict(), path)")
+        raise CheckpointError(
+            "it is a TorchScript archive",
+            hint="save the state_dict: torch.save(torch.jit.load(path).state_dict(), path)",
+        )
     if f"{root}/data.pkl" not in members:
         raise CheckpointError("it is a zip archive without `data.pkl`: not a torch checkpoint, or an incomplete one")
     return root
@@ -115,13 +125,17 @@ def _small_member(file: OpenFile, member: zipfile.ZipInfo) -> bytes:
 def _data_offset(file: OpenFile, member: zipfile.ZipInfo) -> int:
     """Where a member's bytes begin, by its local header, which must agree with the directory."""
     if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 0x1 or member.file_size != member.compress_size:
-        raise CheckpointError(f"its member {printable(member.filename)} is compressed or encrypted, which torch.save never does")
+        raise CheckpointError(
+            f"its member {printable(member.filename)} is compressed or encrypted, which torch.save never does"
+        )
     header = file.read(member.header_offset, min(30, file.size - member.header_offset))
     name_size, extra_size = int.from_bytes(header[26:28], "little"), int.from_bytes(header[28:30], "little")
     offset = member.header_offset + 30 + name_size + extra_size
     if not header.startswith(_LOCAL_HEADER) or offset + member.file_size > file.size:
         raise CheckpointError(f"it is truncated or damaged at its member {printable(member.filename)}")
-    if file.read(member.header_offset + 30, name_size) != member.orig_filename.encode("utf-8" if member.flag_bits & 0x800 else "cp437"):
+    if file.read(member.header_offset + 30, name_size) != member.orig_filename.encode(
+        "utf-8" if member.flag_bits & 0x800 else "cp437"
+    ):
         raise CheckpointError(f"its member {printable(member.filename)} has another name in its own header")
     return offset
 
@@ -129,7 +143,10 @@ def _data_offset(file: OpenFile, member: zipfile.ZipInfo) -> int:
 def _whole(storage: Storage, member: zipfile.ZipInfo, file: OpenFile, offset: int) -> Stored:
     size = storage.count * BITS[storage.dtype] // 8
     if storage.count < 0 or size != member.file_size:
-        raise CheckpointError(f"its storage {printable(storage.key)} has {member.file_size} bytes where {storage.count} numbers of {storage.dtype} belong")
+        raise CheckpointError(
+            f"its storage {printable(storage.key)} has {member.file_size} bytes, "
+            f"not {storage.count} numbers of dtype {storage.dtype}"
+        )
     return Stored(storage.dtype, (storage.count,), file, offset)
 
 
@@ -140,19 +157,29 @@ def _tensor(name: str, view: View, record: Callable[[Storage], Stored], swapped:
         len(view.shape) != len(view.strides)
         or min((view.offset, *view.shape, *view.strides)) < 0
         or math.prod(view.shape) > storage.count
-        or (0 not in view.shape and view.offset + sum((size - 1) * stride for size, stride in zip(view.shape, view.strides)) >= storage.count)
+        or (
+            0 not in view.shape
+            and view.offset + sum((size - 1) * stride for size, stride in zip(view.shape, view.strides, strict=True))
+            >= storage.count
+        )
     ):
         raise CheckpointError(f"tensor {printable(name)} reaches outside of its storage of {storage.count} numbers")
     whole = record(storage)
     itemsize = BITS[storage.dtype] // 8
     if _is_contiguous(view) and (not swapped or itemsize == 1):
         return Stored(storage.dtype, view.shape, whole.file, whole.offset + view.offset * itemsize)
-    return Computed(storage.dtype, view.shape, (whole,), "put in row-major order", lambda data: _gather(data, view, itemsize, swapped))
+    return Computed(
+        storage.dtype,
+        view.shape,
+        (whole,),
+        "put in row-major order",
+        lambda data: _gather(data, view, itemsize, swapped),
+    )
 
 
 def _is_contiguous(view: View) -> bool:
     expected = 1
-    for size, stride in zip(reversed(view.shape), reversed(view.strides)):
+    for size, stride in zip(reversed(view.shape), reversed(view.strides), strict=True):
         if size != 1 and stride != expected:
             return 0 in view.shape
         expected *= size

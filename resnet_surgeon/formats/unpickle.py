@@ -52,8 +52,8 @@ _MARK = _Mark()
 
 _STORAGES = {
     "DoubleStorage": "F64", "FloatStorage": "F32", "HalfStorage": "F16", "BFloat16Storage": "BF16",
-    "LongStorage": "I64", "IntStorage": "I32", "ShortStorage": "I16", "CharStorage": "I8", "ByteStorage": "U8", "BoolStorage": "BOOL",
-    "ComplexFloatStorage": "C64",
+    "LongStorage": "I64", "IntStorage": "I32", "ShortStorage": "I16", "CharStorage": "I8", "ByteStorage": "U8",
+    "BoolStorage": "BOOL", "ComplexFloatStorage": "C64",
 }  # fmt: skip
 
 # Tensors that are not plain arrays, by the function of torch that rebuilds them.
@@ -67,9 +67,11 @@ _KINDS = {
 
 
 def unpickle(data: bytes) -> object:
-    """The object that the pickle describes: dicts, lists, tuples, sets, text, bytes, numbers, None, `Storage` and `View`.
+    """The object that the pickle describes: dicts, lists, tuples, sets, text, bytes, numbers, None, `Storage` and
+    `View`.
 
-    Raises CheckpointError for a name that is not on the list, an opcode that checkpoints have no use for, and damage of any kind.
+    Raises CheckpointError for a name that is not on the list, an opcode that checkpoints have no use for, and damage of
+    any kind.
     """
     return _Machine(data).run()
 
@@ -184,20 +186,32 @@ class _Machine:
         self.push(found)
 
     def persistent(self) -> None:
-        """('storage', storage type, key, location, element count), as torch.save writes it; the location does not matter here."""
+        """('storage', storage type, key, location, element count), as torch.save writes it; the location does not
+        matter here.
+        """
         identity = self.pop()
         if type(identity) is not tuple or len(identity) != 5 or identity[0] != "storage":
             self.refuse("refers to an object outside of itself that is no storage")
         _, kind, key, _, count = identity
-        if not isinstance(kind, _Global) or kind.name not in _STORAGES or type(key) is not str or type(count) is not int:
+        if (
+            not isinstance(kind, _Global)
+            or kind.name not in _STORAGES
+            or type(key) is not str
+            or type(count) is not int
+        ):
             self.refuse("is damaged")
         self.push(Storage(_STORAGES[kind.name], key, count))
 
 
 def _view(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> View:
-    """`torch._utils._rebuild_tensor_v2`; what follows (requires_grad, backward hooks, metadata) does not matter here."""
+    """`torch._utils._rebuild_tensor_v2`; what follows (requires_grad, hooks, metadata) does not matter here."""
     integers = [offset, *shape, *strides]
-    if type(storage) is not Storage or type(shape) is not tuple or type(strides) is not tuple or any(type(number) is not int for number in integers):
+    if (
+        type(storage) is not Storage
+        or type(shape) is not tuple
+        or type(strides) is not tuple
+        or any(type(number) is not int for number in integers)
+    ):
         raise TypeError
     return View(storage, offset, shape, strides)
 
@@ -251,7 +265,9 @@ def _constant(value: object) -> Callable[[_Machine], None]:
 
 
 def _signed(length_size: int) -> Callable[[_Machine], None]:
-    return lambda machine: machine.push(int.from_bytes(machine.take(machine.unsigned(length_size)), "little", signed=True))
+    return lambda machine: machine.push(
+        int.from_bytes(machine.take(machine.unsigned(length_size)), "little", signed=True)
+    )
 
 
 def _protocol(machine: _Machine) -> None:
@@ -266,7 +282,9 @@ def _stack_global(machine: _Machine) -> None:
 
 _ACTIONS: dict[bytes, Callable[[_Machine], None]] = {
     b"\x80": _protocol,
-    b"\x95": lambda machine: machine.refuse("is cut short") if machine.unsigned(8) > len(machine.data) else None,  # FRAME
+    b"\x95": lambda machine: (
+        machine.refuse("is cut short") if machine.unsigned(8) > len(machine.data) else None
+    ),  # FRAME
     b"(": lambda machine: machine.push(_MARK),
     b"N": _constant(None),
     b"\x88": _constant(True),

@@ -23,8 +23,10 @@ Init = Literal["mean", "scaled", "repeat", "random"]
 class Adapt:
     """Adapt the input channels of conv1, keeping its pretrained filters.
 
-    `mean` gives every new channel the mean of the old ones. `scaled` does the same times old/new channels, which keeps the size of
-    the responses: one channel then computes exactly what the original does on a gray image fed as R=G=B. `repeat` takes the
+    `mean` gives every new channel the mean of the old ones. `scaled` does the same times old/new channels, which keeps
+    the size of
+    the responses: one channel then computes exactly what the original does on a gray image fed as R=G=B. `repeat` takes
+    the
     old channels in turn, scaled likewise, as timm does. `random` draws a new layer.
     """
 
@@ -37,7 +39,9 @@ class Adapt:
 
     def __post_init__(self) -> None:
         if type(self.in_channels) is not int or self.in_channels < 1:
-            raise UsageError(f"in_channels must be a whole number of at least 1, not {self.in_channels}", subject="adapt")
+            raise UsageError(
+                f"in_channels must be a whole number of at least 1, not {self.in_channels}", subject="adapt"
+            )
         if self.init not in get_args(Init):
             raise UsageError(f"init must be one of {', '.join(get_args(Init))}, not {self.init}", subject="adapt")
 
@@ -70,7 +74,9 @@ class Adapt:
 
         def compute(data: bytes) -> bytes:
             filters = _planes(decode(data, weight.dtype), out, channels)
-            return b"".join(encode(plane, weight.dtype) for planes in filters for plane in function(planes, self.in_channels))
+            return b"".join(
+                encode(plane, weight.dtype) for planes in filters for plane in function(planes, self.in_channels)
+            )
 
         return Computed(weight.dtype, shape, (weight,), formula.format(old=channels, new=self.in_channels), compute)
 
@@ -86,17 +92,22 @@ class Adapt:
         return replace(old, mean=mean, std=std)
 
 
-# A filter's weight for one input channel: kh * kw numbers. Each operation on one rounds once, in the array's own precision.
+# A filter's weight for one input channel: kh * kw numbers. Each operation on one rounds once, in the array's own
+# precision.
 Plane: TypeAlias = "array[float]"
 
 
 def mean(planes: Sequence[Plane], in_channels: int) -> list[Plane]:
-    """One filter's C planes -> `in_channels` planes: the mean over C, repeated. Agrees with torch's `weight.mean(1, keepdim=True)`."""
+    """One filter's C planes -> `in_channels` planes: the mean over C, repeated. Agrees with torch's `weight.mean(1,
+    keepdim=True)`.
+    """
     return [_each(_sum(planes), lambda number: number / len(planes))] * in_channels
 
 
 def scaled(planes: Sequence[Plane], in_channels: int) -> list[Plane]:
-    """One filter's C planes -> `in_channels` planes: the mean over C times C / in_channels, which is the sum / in_channels."""
+    """One filter's C planes -> `in_channels` planes: the mean over C times C / in_channels, which is the sum /
+    in_channels.
+    """
     return [_each(_sum(planes), lambda number: number / in_channels)] * in_channels
 
 

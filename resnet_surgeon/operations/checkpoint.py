@@ -13,7 +13,9 @@ from resnet_surgeon.sources.catalog import Preprocessing
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """An architecture, the lazy tensor of each of its parameters by name, and how images are prepared for it, where that is known."""
+    """An architecture, the lazy tensor of each of its parameters by name, and how images are prepared for it, where
+    that is known.
+    """
 
     architecture: Architecture
     tensors: Mapping[str, LazyTensor]
@@ -24,7 +26,8 @@ Self = TypeVar("Self", bound="Operation")
 
 
 class Operation(Protocol):
-    """A pure function from checkpoint to checkpoint. Its dataclass fields are its options, in Python and on the command line.
+    """A pure function from checkpoint to checkpoint. Its dataclass fields are its options, in Python and on the command
+    line.
 
     The constructor raises UsageError for options that are wrong whatever the network.
     """
@@ -38,7 +41,9 @@ class Operation(Protocol):
         ...
 
     def resolved(self: Self, architecture: Architecture) -> Self:
-        """The same operation with every option that was left out filled in. Raises OperationError if `architecture` cannot take it."""
+        """The same operation with every option that was left out filled in. Raises OperationError if `architecture`
+        cannot take it.
+        """
         ...
 
     def apply(self, checkpoint: Checkpoint) -> Checkpoint:
@@ -46,7 +51,7 @@ class Operation(Protocol):
         ...
 
 
-def option(help: str, *, spelling: str | None = None, default: Any = ...) -> Any:
+def option(description: str, *, spelling: str | None = None, default: Any = ...) -> Any:
     """A dataclass field that is an option: its help, and a short spelling of `--field-name` where people want one."""
-    metadata = {"help": help, "spelling": spelling}
+    metadata = {"help": description, "spelling": spelling}
     return field(metadata=metadata) if default is ... else field(default=default, metadata=metadata)

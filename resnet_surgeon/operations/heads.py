@@ -17,13 +17,14 @@ Own = Literal["none", "layer1", "layer2", "layer3", "layer4"]
 # A head is an attribute of a torch.nn.ModuleDict, which has these already.
 RESERVED_NAMES = frozenset(
     """
-    T_destination add_module apply bfloat16 buffers call_super_init children clear compile cpu cuda double dump_patches eval extra_repr
-    float forward get_buffer get_extra_state get_parameter get_submodule half ipu items keys load_state_dict modules mtia named_buffers
-    named_children named_modules named_parameters parameters pop register_backward_hook register_buffer register_forward_hook
-    register_forward_pre_hook register_full_backward_hook register_full_backward_pre_hook register_load_state_dict_post_hook
-    register_load_state_dict_pre_hook register_module register_parameter register_state_dict_post_hook register_state_dict_pre_hook
-    requires_grad_ set_extra_state set_submodule share_memory state_dict to to_empty train training type update values xpu zero_grad
-    """.split()
+    T_destination add_module apply bfloat16 buffers call_super_init children clear compile cpu cuda double dump_patches
+    eval extra_repr float forward get_buffer get_extra_state get_parameter get_submodule half ipu items keys
+    load_state_dict modules mtia named_buffers named_children named_modules named_parameters parameters pop
+    register_backward_hook register_buffer register_forward_hook register_forward_pre_hook register_full_backward_hook
+    register_full_backward_pre_hook register_load_state_dict_post_hook register_load_state_dict_pre_hook
+    register_module register_parameter register_state_dict_post_hook register_state_dict_pre_hook requires_grad_
+    set_extra_state set_submodule share_memory state_dict to to_empty train training type update values xpu zero_grad
+    """.split()  # noqa: SIM905
 )
 
 
@@ -31,7 +32,8 @@ RESERVED_NAMES = frozenset(
 class Heads:
     """Replace the classifier by one or several new ones.
 
-    Each of several heads owns a private copy of the layers from `--own` on (layer4 if left out), then pooling, flatten and a new
+    Each of several heads owns a private copy of the layers from `--own` on (layer4 if left out), then pooling, flatten
+    and a new
     linear layer; the module returns a list, one output a head. A single head is a new `fc` and returns its tensor.
     """
 
@@ -57,14 +59,25 @@ class Heads:
 
     def _check_names(self, names: tuple[str, ...]) -> None:
         if len(names) != len(self.classes):
-            raise UsageError(f"{len(names)} names for {len(self.classes)} heads", subject="heads", hint="give one name for each number of classes")
+            raise UsageError(
+                f"{len(names)} names for {len(self.classes)} heads",
+                subject="heads",
+                hint="give one name for each number of classes",
+            )
         if len(set(names)) != len(names):
             raise UsageError("two heads have the same name", subject="heads")
         for name in names:
             if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,63}", name) or name.startswith("__"):
-                raise UsageError(f"{printable(name)} is no name for a head", subject="heads", hint="use letters, digits and `_`, beginning with a letter")
+                raise UsageError(
+                    f"{printable(name)} is no name for a head",
+                    subject="heads",
+                    hint="use letters, digits and `_`, beginning with a letter",
+                )
             if name in RESERVED_NAMES:
-                raise UsageError(f"a head cannot be called `{name}`: every torch module has an attribute of that name", subject="heads")
+                raise UsageError(
+                    f"a head cannot be called `{name}`: every torch module has an attribute of that name",
+                    subject="heads",
+                )
 
     @property
     def suffix(self) -> str:
@@ -81,8 +94,13 @@ class Heads:
         if len(self.classes) > 1:
             own = self.own or ("layer4" if "layer4" in stages else "none")
         if own != "none" and own not in stages:
-            raise OperationError(f"the network has no `{own}` that heads could own", hint=f"it has {', '.join(stages) or 'no stages'}; or use `--own none`")
-        default = tuple(f"head{number}" for number in range(1, len(self.classes) + 1)) if len(self.classes) > 1 else ("fc",)
+            raise OperationError(
+                f"the network has no `{own}` that heads could own",
+                hint=f"it has {', '.join(stages) or 'no stages'}; or use `--own none`",
+            )
+        default = (
+            tuple(f"head{number}" for number in range(1, len(self.classes) + 1)) if len(self.classes) > 1 else ("fc",)
+        )
         return replace(self, names=self.names or default, own=own)
 
     def apply(self, checkpoint: Checkpoint) -> Checkpoint:

@@ -17,8 +17,10 @@ from resnet_surgeon.operations.checkpoint import Checkpoint, option
 class Remove:
     """Remove the last layers, or layers by name.
 
-    The children are conv1, bn1, relu, maxpool, layer1, layer2, layer3, layer4, avgpool, fc. `--last 3` drops layer4, avgpool and fc:
-    the output is then layer3's feature map; without fc alone it is the pooled embedding. `--layers` takes last children,
+    The children are conv1, bn1, relu, maxpool, layer1, layer2, layer3, layer4, avgpool, fc. `--last 3` drops layer4,
+    avgpool and fc:
+    the output is then layer3's feature map; without fc alone it is the pooled embedding. `--layers` takes last
+    children,
     maxpool (which becomes the identity), and residual blocks whose shortcut is the identity, such as layer3.4.
     """
 
@@ -30,7 +32,11 @@ class Remove:
 
     def __post_init__(self) -> None:
         if (self.last is None) == (self.layers is None):
-            raise UsageError("give either last or layers", subject="remove", hint="for instance `--last 1`, or `--layers layer4,avgpool,fc`")
+            raise UsageError(
+                "give either last or layers",
+                subject="remove",
+                hint="for instance `--last 1`, or `--layers layer4,avgpool,fc`",
+            )
         if self.last is not None and (type(self.last) is not int or self.last < 1):
             raise UsageError(f"last must be a whole number of at least 1, not {self.last}", subject="remove")
         if self.layers is not None:
@@ -49,14 +55,18 @@ class Remove:
         if self.last is not None:
             if self.last >= len(children):
                 raise OperationError(
-                    f"removing the last {self.last} children would leave nothing: the network has {len(children)} ({', '.join(children)})",
+                    f"removing the last {self.last} children would leave nothing of {', '.join(children)}",
                     hint=f"remove at most {len(children) - 1}",
                 )
             return Remove(layers=children[-self.last :])
         assert self.layers is not None
         _cut(architecture, self.layers)
-        order = {name: index for index, name in enumerate(children)}
-        return Remove(layers=tuple(sorted(set(self.layers), key=lambda layer: (order[layer.split(".")[0]], layer))))
+
+        def place(layer: str) -> tuple[int, int]:
+            child, _, block = layer.partition(".")
+            return children.index(child), int(block or -1)
+
+        return Remove(layers=tuple(sorted(set(self.layers), key=place)))
 
     def apply(self, checkpoint: Checkpoint) -> Checkpoint:
         """The tensors of what is left, the blocks of a stage numbered without a gap."""
@@ -67,12 +77,14 @@ class Remove:
             stage, index, *rest = name.split(".")
             return ".".join([stage, str(blocks[stage][int(index)]), *rest]) if stage in blocks else name
 
-        tensors = {parameter.name: checkpoint.tensors[old_name(parameter.name)] for parameter in parameters(architecture)}
+        tensors = {
+            parameter.name: checkpoint.tensors[old_name(parameter.name)] for parameter in parameters(architecture)
+        }
         return replace(checkpoint, architecture=architecture, tensors=tensors)
 
 
 def _cut(architecture: Architecture, layers: tuple[str, ...]) -> tuple[Architecture, dict[str, list[int]]]:
-    """What is left without `layers`, and for each stage the old numbers of the blocks that stay. Raises OperationError."""
+    """What is left, and for each stage the old numbers of the blocks that stay. Raises OperationError."""
     children = architecture.children
     removed = {layer for layer in layers if layer in children}
     kept = len(children)
@@ -86,7 +98,11 @@ def _cut(architecture: Architecture, layers: tuple[str, ...]) -> tuple[Architect
             _refuse_child(architecture, layer)
         elif layer in trunk and architecture.maxpool_is_identity:
             raise OperationError("`maxpool` is the identity already")
-    blocks = {stage.name: [index for index in range(stage.blocks) if f"{stage.name}.{index}" not in layers] for stage in architecture.stages if stage.name in trunk}
+    blocks = {
+        stage.name: [index for index in range(stage.blocks) if f"{stage.name}.{index}" not in layers]
+        for stage in architecture.stages
+        if stage.name in trunk
+    }
     for name, indices in blocks.items():
         if not indices:
             raise OperationError(f"no block of `{name}` would be left", hint="keep at least one")
@@ -94,7 +110,9 @@ def _cut(architecture: Architecture, layers: tuple[str, ...]) -> tuple[Architect
         architecture,
         stem=tuple(name for name in architecture.stem if name in trunk),
         maxpool_is_identity="maxpool" in trunk and (architecture.maxpool_is_identity or "maxpool" in removed),
-        stages=tuple(replace(stage, blocks=len(blocks[stage.name])) for stage in architecture.stages if stage.name in trunk),
+        stages=tuple(
+            replace(stage, blocks=len(blocks[stage.name])) for stage in architecture.stages if stage.name in trunk
+        ),
         avgpool="avgpool" in trunk,
         heads=architecture.heads if {"fc", "heads"} & set(trunk) else (),
     )
@@ -115,9 +133,13 @@ def _check_block(architecture: Architecture, layer: str) -> None:
     if index >= stage.blocks:
         raise OperationError(f"the network has no block `{layer}`: `{stage.name}` has {stage.blocks}, counted from 0")
     if index == 0 and stage.downsample:
-        others = f"remove another of its blocks, such as `{stage.name}.1`" if stage.blocks > 1 else "it is the only block of its stage"
+        others = (
+            f"remove another of its blocks, such as `{stage.name}.1`"
+            if stage.blocks > 1
+            else "it is the only block of its stage"
+        )
         raise OperationError(
-            f"`{layer}` changes the channels or the resolution (it has a downsample), so the layers after it would not fit what comes before",
+            f"`{layer}` changes the channels or the resolution (it has a downsample), which the next layers need",
             hint=others,
         )
 
@@ -126,11 +148,16 @@ def _refuse_child(architecture: Architecture, layer: str) -> NoReturn:
     children = architecture.children
     tail = ",".join(children[children.index(layer) :])
     if layer == "conv1":
-        raise OperationError("`conv1` takes the image: without it no network is left", hint="to change its channels use `adapt`")
+        raise OperationError(
+            "`conv1` takes the image: without it no network is left", hint="to change its channels use `adapt`"
+        )
     hint = f"remove it with all that follows: `--layers {tail}`"
     stage = next((stage for stage in architecture.stages if stage.name == layer), None)
     if stage is None:
         raise OperationError(f"`{layer}` stands between layers that were trained with it", hint=hint)
     if stage.blocks > 1:
         hint += f"; or single blocks of it, such as `{layer}.{stage.blocks - 1}`"
-    raise OperationError(f"without `{layer}` the layers after it would get {stage.in_channels} channels in place of {stage.out_channels}", hint=hint)
+    raise OperationError(
+        f"without `{layer}` the layers after it would get {stage.in_channels} channels, not {stage.out_channels}",
+        hint=hint,
+    )

@@ -1,4 +1,6 @@
-"""The catalogue of torchvision's published ResNet weights, read from `catalog.json`. Knows where weights are, not how to get them."""
+"""The catalogue of torchvision's published ResNet weights, read from `catalog.json`. Knows where weights are, not how
+to get them.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,8 @@ from resnet_surgeon.errors import UsageError
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How images are prepared: resized so that the short side is `resize_size`, cropped to `crop_size`, scaled to [0, 1], then normalised.
+    """How images are prepared: resized so that the short side is `resize_size`, cropped to `crop_size`, scaled to [0,
+    1], then normalised.
 
     `mean` and `std` have one number a channel. As in `torchvision.transforms._presets.ImageClassification`.
     """
@@ -27,7 +30,9 @@ class Preprocessing:
 
 @dataclass(frozen=True)
 class Entry:
-    """One published file: `digest` begins its SHA-256, `megabytes` and the accuracies (percent, ImageNet-1K) are torchvision's figures."""
+    """One published file: `digest` begins its SHA-256, `megabytes` and the accuracies (percent, ImageNet-1K) are
+    torchvision's figures.
+    """
 
     architecture: str
     weights: str
@@ -57,7 +62,10 @@ def entries() -> tuple[Entry, ...]:
     def preprocessing(values: dict[str, Any]) -> Preprocessing:
         return Preprocessing(**{**values, "mean": tuple(values["mean"]), "std": tuple(values["std"])})
 
-    return tuple(Entry(**{**values, "preprocessing": preprocessing(values["preprocessing"])}) for values in _document()["weights"])
+    return tuple(
+        Entry(**{**values, "preprocessing": preprocessing(values["preprocessing"])})
+        for values in _document()["weights"]
+    )
 
 
 def categories() -> tuple[str, ...]:

@@ -1,4 +1,6 @@
-"""Writes `catalog.json` from the installed torchvision: `python -m resnet_surgeon.sources.generate_catalog`. Not used at run time."""
+"""Writes `catalog.json` from the installed torchvision: `python -m resnet_surgeon.sources.generate_catalog`. Not used
+at run time.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,7 @@ def catalog() -> dict[str, Any]:
                 {
                     "architecture": architecture,
                     "weights": entry.name,
-                    "is_default": entry is published.DEFAULT,  # type: ignore[attr-defined]
+                    "is_default": entry is published.DEFAULT,
                     "url": entry.url,
                     # The same pattern as torch.hub's HASH_REGEX.
                     "digest": re.search(r"-([a-f0-9]*)\.", entry.url)[1],  # type: ignore[index]

@@ -1,4 +1,6 @@
-"""Published weights: from torch's hub cache, else downloaded into it. Torch finds there what this puts there, and the other way round."""
+"""Published weights: from torch's hub cache, else downloaded into it. Torch finds there what this puts there, and the
+other way round.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,8 @@ def download_url(entry: Entry) -> str:
 
 
 def fetch(entry: Entry, progress: Progress) -> Path:
-    """The path of the entry's file in the cache; if it is not there it is downloaded, and kept only if its digest is right.
+    """The path of the entry's file in the cache; if it is not there it is downloaded, and kept only if its digest is
+    right.
 
     Raises WeightsError. A cached file's digest is checked when it is read.
     """
@@ -70,7 +73,8 @@ def _download(url: str, path: Path, digest: str, progress: Progress) -> None:
                 if total is not None and file.tell() != total:
                     raise ValueError(f"the connection broke after {file.tell()} of {total} bytes")
                 if not found.hexdigest().startswith(digest):
-                    raise ValueError(f"its SHA-256 is {found.hexdigest()[: len(digest)]}..., expected {digest}...: not the published file")
+                    begin = found.hexdigest()[: len(digest)]
+                    raise ValueError(f"its SHA-256 begins {begin}, expected {digest}: not the published file")
                 file.flush()
                 os.fsync(file.fileno())
             _give_usual_mode(temporary)

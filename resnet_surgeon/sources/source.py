@@ -1,4 +1,6 @@
-"""Where a network comes from: a name, a path, standard input, bytes or a stream. Yields named tensors and where they are from."""
+"""Where a network comes from: a name, a path, standard input, bytes or a stream. Yields named tensors and where they
+are from.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,7 @@ Location = Union[str, "os.PathLike[str]", bytes, IO[bytes]]
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a network is from: a file (name, container, SHA-256), published weights (these, and more), or random ones."""
+    """Where a network is from: a file (name, container, SHA-256), published weights (more besides), or random ones."""
 
     file: str | None = None
     container: str | None = None
@@ -60,16 +62,20 @@ class Source:
             return self.origin
         digest = self.container.sha256()
         if self.entry is not None and not digest.startswith(self.entry.digest):
+            begin = digest[: len(self.entry.digest)]
             raise CheckpointError(
-                f"its SHA-256 begins {digest[: len(self.entry.digest)]}, but its name says {self.entry.digest}: it is not the published file",
+                f"its SHA-256 begins {begin}, but its name says {self.entry.digest}: it is not the published file",
                 subject=self.container.file.name,
                 hint="delete it to download it again, or rename it if it is another file",
             )
         return replace(self.origin, sha256=digest)
 
 
-def open_source(location: Location = DEFAULT_NAME, weights: str | None = None, seed: int = 0, progress: Progress = silent) -> Source:
-    """Opens a model name (with `weights`: DEFAULT, a published name, or random), a path, `-`, bytes, or a binary stream.
+def open_source(
+    location: Location = DEFAULT_NAME, weights: str | None = None, seed: int = 0, progress: Progress = silent
+) -> Source:
+    """Opens a model name (with `weights`: DEFAULT, a published name, or random), a path, `-`, bytes, or a binary
+    stream.
 
     Raises UsageError, AccessError, CheckpointError or WeightsError.
     """
@@ -81,7 +87,11 @@ def open_source(location: Location = DEFAULT_NAME, weights: str | None = None, s
         entry = catalog.entry(location, weights or "DEFAULT")
         return _from_file(OpenFile.at(published.fetch(entry, progress)), location)
     if weights is not None:
-        raise UsageError("weights are chosen for a model name, not for a file", subject="weights", hint=f"model names are {', '.join(VARIANTS)}")
+        raise UsageError(
+            "weights are chosen for a model name, not for a file",
+            subject="weights",
+            hint=f"model names are {', '.join(VARIANTS)}",
+        )
     if location == STANDARD_INPUT:
         return _from_file(_standard_input(), "resnet")
     if isinstance(location, bytes):
@@ -90,7 +100,9 @@ def open_source(location: Location = DEFAULT_NAME, weights: str | None = None, s
         return _from_file(_at(location), Path(os.fspath(location)).stem)
     if hasattr(location, "read"):
         return _from_file(OpenFile.spooled(location, "stream"), "resnet")
-    raise UsageError(f"a source is a name, a path, bytes or a binary stream, not {type(location).__name__}", subject="source")
+    raise UsageError(
+        f"a source is a name, a path, bytes or a binary stream, not {type(location).__name__}", subject="source"
+    )
 
 
 def _random(name: str, seed: int) -> Source:
@@ -114,8 +126,8 @@ def _at(path: str | os.PathLike[str]) -> OpenFile:
         return OpenFile.at(path)
     except AccessError as error:
         name = os.fspath(path)
-        near = difflib.get_close_matches(name, VARIANTS, n=1)
-        if error.hint is None and not os.path.lexists(name) and os.sep not in name:
+        if error.hint is None and "." not in name and os.sep not in name:
+            near = difflib.get_close_matches(name, VARIANTS, n=1)
             error.hint = f"did you mean the model `{near[0]}`?" if near else f"model names are {', '.join(VARIANTS)}"
         raise
 
@@ -130,7 +142,9 @@ def _standard_input() -> OpenFile:
         raise AccessError("it is closed", subject=name) from None
     file = OpenFile(descriptor, name)
     if is_terminal:
-        raise UsageError("it is a terminal, not a stream", subject=name, hint="pipe a safetensors file into it, or name a file")
+        raise UsageError(
+            "it is a terminal, not a stream", subject=name, hint="pipe a safetensors file into it, or name a file"
+        )
     if not at_start:
         file = OpenFile.spooled(0, name)
     if file.size == 0:
