@@ -93,8 +93,8 @@ def _problems(architecture: Architecture, tensors: Mapping[str, Described]) -> I
 _OTHER_KINDS = (
     (r"conv1\.\d+\.weight|stem\.conv\d.*", "a ResNet with a deep stem of several 3x3 convolutions (as in ResNet-D)"),
     (r"layer\d\.\d+\.(se|se_module|attn)\..*", "a ResNet with squeeze-and-excitation or attention in its blocks"),
+    (r"layer\d\.\d+\.conv\d\.(paths|attn)\..*", "a selective-kernel network (SK-ResNet)"),
     (r"layer\d\.\d+\.downsample\.2\..*", "a ResNet with pooling in its downsample (as in ResNet-D)"),
-    (r"layer\d\.\d+\.(aa|conv\d\.1|bn\d\.1)\..*", "an anti-aliased ResNet"),
     (r"(stages|layer\d?)\.\d+(\.blocks\.\d+)?\.(norm1|preact)\..*", "a pre-activation ResNet (ResNet v2)"),
     (r"layer\d\.\d+\.shortcut\.\d\..*", "a CIFAR ResNet (shortcuts named `shortcut`)"),
 )
@@ -107,6 +107,8 @@ def _refuse_other_kinds(shapes: Mapping[str, tuple[int, ...]]) -> None:
     for pattern, kind in _OTHER_KINDS:
         if any(re.fullmatch(pattern, name) for name in shapes):
             refuse(kind)
+    if "bn1.weight" in shapes and not any(name.endswith("running_mean") for name in shapes):
+        refuse("a ResNet without batch norms (they have no running means: group norms, or frozen in another way)")
     stem = shapes.get("conv1.weight", ())
     if len(stem) == 4 and stem[2:] == (3, 3):
         refuse(f"a CIFAR ResNet ({stem[0]} channels from a 3x3 stem)")

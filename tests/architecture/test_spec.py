@@ -1,0 +1,70 @@
+"""What an architecture says of its output, held against torchvision's forward pass."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+import torchvision
+
+from resnet_surgeon.architecture.spec import STEM, Architecture, Head, Stage
+from resnet_surgeon.architecture.variants import VARIANTS
+
+RESNET18 = VARIANTS["resnet18"]
+
+
+@pytest.mark.parametrize("size", [(224, 224), (65, 33), (1, 1), (97, 130)])
+@pytest.mark.parametrize("cut", range(1, 10))
+def test_output_shape_is_what_torchvision_gives(size: tuple[int, int], cut: int) -> None:
+    children = list(torchvision.models.resnet18().children())[:-cut]
+    names = RESNET18.children[:-cut]
+    architecture = replace(
+        RESNET18,
+        stem=tuple(name for name in STEM if name in names),
+        stages=tuple(stage for stage in RESNET18.stages if stage.name in names),
+        avgpool="avgpool" in names,
+        heads=(),
+    )
+    with torch.no_grad():
+        expected = torch.nn.Sequential(*children).eval()(torch.zeros(1, 3, *size)).squeeze(0)
+    expected = expected.flatten() if architecture.avgpool else expected
+    assert architecture.output_shape(None, *size) == tuple(expected.shape)
+
+
+def test_children_are_torchvisions() -> None:
+    assert RESNET18.children == tuple(name for name, _ in torchvision.models.resnet18().named_children())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"in_channels": 0},
+        {"stem": ("bn1",)},
+        {"stem": ("conv1",)},
+        {"stages": RESNET18.stages[1:]},
+        {"avgpool": False},
+        {"groups": 3},
+        {"heads": (Head("a", 1), Head("a", 2))},
+    ],
+)
+def test_an_architecture_that_cannot_be_built_cannot_be_described(change: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match="."):
+        replace(RESNET18, **change)  # type: ignore[arg-type]
+
+
+def test_no_stage_is_endless() -> None:
+    with pytest.raises(ValueError, match="between"):
+        Stage("layer1", 10**9, 64, 64, 64, 1)
+
+
+def test_the_depth_of_heads_with_their_own_stages_is_that_of_the_network() -> None:
+    owned = Architecture(
+        block="basic",
+        in_channels=3,
+        stages=RESNET18.stages[:3],
+        avgpool=False,
+        heads=(Head("a", 2, RESNET18.stages[3:]), Head("b", 3, RESNET18.stages[3:])),
+    )
+    assert owned.depth == RESNET18.stages
+    assert owned.features(owned.heads[0]) == 512

@@ -1,0 +1,86 @@
+"""Networks of one block a stage, made by torchvision and saved by the libraries that people save with; and the command line as a process."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torchvision.models import ResNet
+from torchvision.models.resnet import BasicBlock, Bottleneck
+
+Run = Callable[..., "subprocess.CompletedProcess[bytes]"]
+
+
+def small_network(
+    block: type[BasicBlock | Bottleneck] = BasicBlock,
+    depths: tuple[int, ...] = (1, 1, 1, 1),
+    *,
+    in_channels: int = 3,
+    classes: int = 10,
+    groups: int = 1,
+    width_per_group: int = 64,
+    seed: int = 0,
+) -> ResNet:
+    """A torchvision ResNet in evaluation mode, whose batch norms are far from the identity, so that no two layers are alike."""
+    torch.manual_seed(seed)
+    model = ResNet(block, list(depths), num_classes=classes, groups=groups, width_per_group=width_per_group)
+    if in_channels != 3:
+        model.conv1 = torch.nn.Conv2d(in_channels, 64, 7, 2, 3, bias=False)
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(module.weight, 0.5, 1.5)
+            torch.nn.init.normal_(module.bias, std=0.2)
+            module.running_mean.normal_(std=0.2)
+            module.running_var.uniform_(0.5, 1.5)
+            module.num_batches_tracked.fill_(7)
+    return model.eval()
+
+
+def images(channels: int = 3, size: int = 64, batch: int = 2) -> torch.Tensor:
+    return torch.randn(batch, channels, size, size, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture(scope="session")
+def basic() -> ResNet:
+    return small_network(BasicBlock, (2, 1, 2, 1))
+
+
+@pytest.fixture(scope="session")
+def bottleneck() -> ResNet:
+    return small_network(Bottleneck, (1, 2, 3, 1))
+
+
+@pytest.fixture(scope="session")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory, basic: ResNet, bottleneck: ResNet) -> Path:
+    """A folder with basic.safetensors, basic.pth, bottleneck.safetensors and bottleneck.pth."""
+    folder = tmp_path_factory.mktemp("checkpoints")
+    for name, model in (("basic", basic), ("bottleneck", bottleneck)):
+        save_file(model.state_dict(), folder / f"{name}.safetensors", metadata={"format": "pt"})
+        torch.save(model.state_dict(), folder / f"{name}.pth")
+    return folder
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """Runs `resnet-surgeon` with these arguments as a process of its own, in an empty folder with an empty weights cache."""
+
+    def run(
+        *arguments: str | Path, stdin: bytes | None = None, env: dict[str, str] | None = None
+    ) -> subprocess.CompletedProcess[bytes]:
+        return subprocess.run(
+            [sys.executable, "-m", "resnet_surgeon", *map(str, arguments)],
+            input=stdin,
+            stdin=subprocess.DEVNULL if stdin is None else None,
+            capture_output=True,
+            cwd=tmp_path,
+            env={**os.environ, "TORCH_HOME": str(tmp_path / "torch"), "RESNET_SURGEON_MIRROR": "http://127.0.0.1:9", **(env or {})},
+            timeout=120,
+        )
+
+    return run

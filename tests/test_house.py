@@ -1,0 +1,110 @@
+"""The house: rooms import downhill only, say what they are for, and cost nothing until they are needed."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import resnet_surgeon
+
+PACKAGE = Path(resnet_surgeon.__file__).parent
+# From the foundations up: a room may import from rooms before it in this list, and from itself.
+ROOMS = [
+    "_version",
+    "errors",
+    "architecture",
+    "formats",
+    "sources",
+    "operations",
+    "manifest",
+    "plan",
+    "output",
+    "network",
+    "module",
+    "__init__",
+    "cli",
+    "__main__",
+]
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+
+def room(module: Path) -> str:
+    return module.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imported_rooms(module: Path) -> set[str]:
+    """The rooms whose modules this one imports, at its top or in a function."""
+    rooms = set()
+    for node in ast.walk(ast.parse(module.read_text("utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "resnet_surgeon":
+            path = node.module.split(".")[1:]
+            rooms |= {path[0]} if path else {alias.name if alias.name in ROOMS else "__init__" for alias in node.names}
+        elif isinstance(node, ast.Import):
+            rooms |= {"__init__" for alias in node.names if alias.name == "resnet_surgeon"}
+    return rooms
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_rooms_import_downhill_only(module: Path) -> None:
+    allowed = ROOMS[: ROOMS.index(room(module)) + 1]
+    assert imported_rooms(module) <= set(allowed)
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_every_module_says_what_it_is_for(module: Path) -> None:
+    assert ast.get_docstring(ast.parse(module.read_text("utf-8")))
+
+
+def test_only_the_module_room_imports_torch_at_its_top() -> None:
+    importers = {
+        room(module)
+        for module in MODULES
+        for node in ast.parse(module.read_text("utf-8")).body
+        if isinstance(node, ast.Import | ast.ImportFrom) and "torch" in ast.unparse(node).replace("torch_zip", "")
+    }
+    assert importers == {"module"}
+
+
+def loaded_by(code: str) -> set[str]:
+    """The heavy packages that a fresh interpreter has loaded after `code`."""
+    script = f"import sys\n{code}\nprint(*sys.modules, file=sys.stderr)"
+    process = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    return {"torch", "torchvision", "numpy", "pydantic", "rich"} & set(process.stderr.split())
+
+
+def test_importing_the_package_loads_nothing_heavy() -> None:
+    assert loaded_by("import resnet_surgeon") == set()
+
+
+def test_help_loads_neither_torch_nor_numpy() -> None:
+    code = "from resnet_surgeon.cli.app import app\ntry: app(['--help'])\nexcept SystemExit: pass"
+    assert loaded_by(code) <= {"rich"}
+
+
+def test_adapt_loads_nothing_heavy(checkpoints: Path, tmp_path: Path) -> None:
+    source, target = str(checkpoints / "basic.pth"), str(tmp_path / "out.safetensors")
+    code = f"from resnet_surgeon.cli.app import app\ntry: app(['adapt', {source!r}, '--in-ch', '1', '-o', {target!r}])\nexcept SystemExit: pass"
+    assert loaded_by(code) == set()
+
+
+def test_every_public_name_is_there() -> None:
+    assert resnet_surgeon.__all__ == sorted(resnet_surgeon.__all__)
+    for name in resnet_surgeon.__all__:
+        assert getattr(resnet_surgeon, name)
+
+
+def test_without_torch_load_says_which_extra_to_install() -> None:
+    code = """
+import sys
+sys.modules["torch"] = None
+import resnet_surgeon as rs
+try: rs.load
+except rs.DependencyError as error: print(error, error.hint)
+"""
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "torch is not installed" in process.stdout
+    assert "resnet-surgeon[torch]" in process.stdout
