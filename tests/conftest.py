@@ -79,7 +79,12 @@ def run(tmp_path: Path) -> Run:
             stdin=subprocess.DEVNULL if stdin is None else None,
             capture_output=True,
             cwd=tmp_path,
-            env={**os.environ, "TORCH_HOME": str(tmp_path / "torch"), "RESNET_SURGEON_MIRROR": "http://127.0.0.1:9", **(env or {})},
+            env={
+                **os.environ,
+                "TORCH_HOME": str(tmp_path / "torch"),
+                "RESNET_SURGEON_MIRROR": "http://127.0.0.1:9",
+                **(env or {}),
+            },
             timeout=120,
         )
 

@@ -61,7 +61,8 @@ def test_the_bytes_that_are_written() -> None:
 def test_wide_elements_come_first() -> None:
     open_file = OpenFile.spooled(DATA, "test")
     tensors = {
-        name: Stored(dtype, (1,), open_file, 0) for name, dtype in [("a", "F16"), ("b", "I64"), ("c", "F32"), ("d", "F16")]
+        name: Stored(dtype, (1,), open_file, 0)
+        for name, dtype in [("a", "F16"), ("b", "I64"), ("c", "F32"), ("d", "F16")]
     }
     assert list(safetensors.in_file_order(tensors)) == ["b", "c", "a", "d"]
 
@@ -96,7 +97,10 @@ REFUSED = {
     "sizes as text": (file({"a": {**TENSOR, "shape": "22"}}), "no list of sizes"),
     "true for a size": (file({"a": {**TENSOR, "shape": [True, 4]}}), "no list of sizes"),
     "one offset": (file({"a": {**TENSOR, "data_offsets": [0]}}), "do not fit"),
-    "offsets with an exponent": (file(b'{"a":{"dtype":"F32","shape":[2,2],"data_offsets":[0,1.6e1]}}'), "no list of sizes"),
+    "offsets with an exponent": (
+        file(b'{"a":{"dtype":"F32","shape":[2,2],"data_offsets":[0,1.6e1]}}'),
+        "no list of sizes",
+    ),
     "shape and offsets differ": (file({"a": {**TENSOR, "data_offsets": [0, 4]}}, bytes(4)), "do not fit"),
     "end before begin": (file({"a": {**TENSOR, "data_offsets": [16, 0]}}), "do not fit"),
     "a gap before the first": (file({"a": {**TENSOR, "data_offsets": [4, 20]}}, bytes(20)), "after a gap"),
@@ -105,7 +109,10 @@ REFUSED = {
     "data cut": (file({"a": TENSOR}, bytes(14)), "2 bytes of its tensors are missing"),
     "data and more": (file({"a": TENSOR}, DATA + b"extra"), "5 bytes follow"),
     "overflow": (file({"a": {**TENSOR, "shape": [2, 2**64 - 2]}}), "no list of sizes"),
-    "overflowing product": (file({"a": {**TENSOR, "shape": [2**62, 4, 0], "data_offsets": [0, 0]}}), "larger than any file"),
+    "overflowing product": (
+        file({"a": {**TENSOR, "shape": [2**62, 4, 0], "data_offsets": [0, 0]}}),
+        "larger than any file",
+    ),
     "half a byte": (file({"a": {"dtype": "F4", "shape": [1, 3], "data_offsets": [0, 1]}}, b"\0"), "do not fit"),
     "a lone surrogate": (file(b'{"__metadata__":{"a":"\\ud800"}}', b""), "not Unicode"),
 }
@@ -156,7 +163,9 @@ def test_whatever_the_library_writes_we_accept(tensors: dict[str, list[int]]) ->
 
 def test_the_library_and_we_differ_in_what_the_format_forbids() -> None:
     """The format's page forbids duplicate keys; the library takes them, we do not."""
-    twice = b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'
+    twice = (
+        b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'
+    )
     assert len(load(file(twice, bytes(4)))) == 1
     with pytest.raises(CheckpointError, match="twice"):
         read(file(twice, bytes(4)))

@@ -65,12 +65,18 @@ def test_a_longer_draw_begins_with_the_shorter_one() -> None:
     assert np.array_equal(numbers(Normal(1.0), 100_000)[:1001], numbers(Normal(1.0), 1001))
 
 
-@pytest.mark.parametrize(("dtype", "torch_dtype"), [("F32", torch.float32), ("F16", torch.float16), ("BF16", torch.bfloat16)])
+@pytest.mark.parametrize(
+    ("dtype", "torch_dtype"), [("F32", torch.float32), ("F16", torch.float16), ("BF16", torch.bfloat16)]
+)
 @pytest.mark.parametrize("law", [Normal(1.0), Uniform(0.1)], ids=str)
 def test_numbers_are_rounded_to_the_dtype_as_torch_rounds(law: Law, dtype: str, torch_dtype: torch.dtype) -> None:
     wide = torch.frombuffer(bytearray(draw(law, 10_001, "F64")), dtype=torch.float64)
     narrow = torch.frombuffer(bytearray(draw(law, 10_001, dtype)), dtype=torch_dtype)
-    expected = wide.float().to(torch_dtype) if dtype == "BF16" else torch.from_numpy(wide.numpy().astype("f2" if dtype == "F16" else "f4"))
+    expected = (
+        wide.float().to(torch_dtype)
+        if dtype == "BF16"
+        else torch.from_numpy(wide.numpy().astype("f2" if dtype == "F16" else "f4"))
+    )
     assert torch.equal(narrow, expected)
 
 

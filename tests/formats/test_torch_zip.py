@@ -1,0 +1,200 @@
+"""What torch.save writes is read in place, value for value; archives that are damaged, or mean two things, are refused."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import zipfile
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from resnet_surgeon.errors import CheckpointError
+from resnet_surgeon.formats import torch_zip
+from resnet_surgeon.formats.container import Container
+from resnet_surgeon.formats.files import OpenFile
+from resnet_surgeon.formats.tensors import Stored, content
+
+
+def saved(value: object) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(value, buffer)
+    return buffer.getvalue()
+
+
+def read(data: bytes) -> Container:
+    return torch_zip.read(OpenFile.spooled(data, "test"))
+
+
+def raw(tensor: torch.Tensor) -> bytes:
+    return tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+
+
+BASE = torch.arange(24, dtype=torch.float32).reshape(2, 3, 4)
+TENSORS = {
+    "float32": BASE,
+    "float64": BASE.double(),
+    "float16": BASE.half(),
+    "bfloat16": BASE.bfloat16(),
+    "int64": torch.tensor(7),
+    "bool": BASE > 3,
+    "parameter": torch.nn.Parameter(BASE),
+    "transposed": BASE.transpose(0, 2),
+    "channels_last": BASE.reshape(2, 3, 2, 2).contiguous(memory_format=torch.channels_last),
+    "a slice": BASE[:, 1:, ::2],
+    "from an offset": BASE[1],
+    "empty": torch.zeros(0, 3),
+    "one element": BASE[0, 0, :1],
+}
+
+
+@pytest.mark.parametrize("tensor", TENSORS.values(), ids=TENSORS.keys())
+def test_every_tensor_comes_out_contiguous_with_its_values(tensor: torch.Tensor) -> None:
+    found = read(saved({"x": tensor})).tensors["x"]
+    assert found.shape == tuple(tensor.shape)
+    assert content(found) == raw(tensor)
+
+
+def test_a_contiguous_tensor_is_read_where_it_is() -> None:
+    assert isinstance(read(saved({"x": BASE[1]})).tensors["x"], Stored)
+
+
+def test_tensors_that_share_a_storage_are_each_read() -> None:
+    tensors = read(saved({"a": BASE, "b": BASE[1], "c": BASE.view(-1)})).tensors
+    assert content(tensors["b"]) == raw(BASE[1])
+    assert content(tensors["a"]) == content(tensors["c"])
+
+
+def test_the_digest_pass_tests_the_checksums() -> None:
+    data = saved(OrderedDict(a=BASE, b=BASE.double()))
+    assert len(read(data).sha256()) == 64
+    flipped = bytearray(data)
+    flipped[data.index(raw(BASE.double())) + 5] ^= 1
+    with pytest.raises(CheckpointError, match="checksum of `data/1` does not hold"):
+        read(bytes(flipped)).sha256()
+
+
+def rezipped(data: bytes, change: Callable[[str, bytes], tuple[str, bytes] | None], **options: Any) -> bytes:
+    """The archive with each member passed through `change` (None drops it)."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(data)) as old, zipfile.ZipFile(buffer, "w", **options) as new:
+        for name in old.namelist():
+            changed = change(name, old.read(name))
+            if changed:
+                new.writestr(*changed)
+    return buffer.getvalue()
+
+
+def replaced(end: str, content: bytes) -> Callable[[str, bytes], tuple[str, bytes]]:
+    return lambda name, old: (name, content if name.endswith(end) else old)
+
+
+def with_member(data: bytes, name: str, content: bytes = b"") -> bytes:
+    buffer = io.BytesIO(data)
+    with zipfile.ZipFile(buffer, "a") as archive:
+        archive.writestr(name, content)
+    return buffer.getvalue()
+
+
+SAVED = saved({"x": BASE})
+
+
+def test_big_endian_archives_are_swapped() -> None:
+    swapped = BASE.numpy().astype(">f4").tobytes()
+    big = rezipped(
+        SAVED, lambda name, old: (name, {"byteorder": b"big", "0": swapped}.get(name.rsplit("/", 1)[1], old))
+    )
+    assert content(read(big).tensors["x"]) == raw(BASE)
+    witness = torch.load(io.BytesIO(big), weights_only=True)
+    assert torch.equal(witness["x"], BASE)
+
+
+def test_without_a_byte_order_it_is_little() -> None:
+    older = rezipped(SAVED, lambda name, old: None if name.endswith("byteorder") else (name, old))
+    assert content(read(older).tensors["x"]) == raw(BASE)
+
+
+def pickle_of(
+    count: int = 24, offset: int = 0, shape: object = (2, 3, 4), strides: object = (12, 4, 1), key: str = "0"
+) -> bytes:
+    """The pickle of {"x": a view of these numbers}, true or not."""
+
+    class View:
+        def __reduce__(self) -> tuple[object, ...]:
+            storage = ("storage", torch.FloatStorage, key, "cpu", count)
+            return torch._utils._rebuild_tensor_v2, (_Persistent(storage), offset, shape, strides, False, OrderedDict())
+
+    class _Persistent:
+        def __init__(self, identity: object) -> None:
+            self.identity = identity
+
+    class Pickler(pickle.Pickler):
+        def persistent_id(self, item: object) -> object:
+            return item.identity if isinstance(item, _Persistent) else None
+
+    buffer = io.BytesIO()
+    Pickler(buffer, 2).dump({"x": View()})
+    return buffer.getvalue()
+
+
+REFUSED = {
+    "half the file": (SAVED[: len(SAVED) // 2], "truncated"),
+    "the last byte missing": (SAVED[:-1], "truncated"),
+    "its first bytes": (b"PK\3\4", "truncated"),
+    "junk behind it": (SAVED + bytes(40), "truncated"),
+    "junk before it": (b"#!/bin/sh\n" + SAVED, "does not begin"),
+    "no pickle": (
+        rezipped(SAVED, lambda name, old: None if name.endswith("pkl") else (name, old)),
+        "without `data.pkl`",
+    ),
+    "no storage": (
+        rezipped(SAVED, lambda name, old: None if name.endswith("data/0") else (name, old)),
+        "storage `0` is missing",
+    ),
+    "a short storage": (rezipped(SAVED, replaced("data/0", bytes(8))), "has 8 bytes, not 24 numbers"),
+    "an unknown byte order": (rezipped(SAVED, replaced("byteorder", b"foo")), "byte order is `foo`"),
+    "TorchScript": (with_member(SAVED, "archive/constants.pkl"), "TorchScript"),
+    "TorchScript code": (with_member(SAVED, "archive/code/__torch__.py"), "TorchScript"),
+    "two roots": (with_member(SAVED, "other/data.pkl"), "not one folder"),
+    "a way out": (with_member(SAVED, "../evil"), "not one folder"),
+    "compressed": (rezipped(SAVED, lambda name, old: (name, old), compression=zipfile.ZIP_DEFLATED), "compressed"),
+    "a huge count": (rezipped(SAVED, replaced("data.pkl", pickle_of(count=2**40))), "not 1099511627776 numbers"),
+    "a negative count": (rezipped(SAVED, replaced("data.pkl", pickle_of(count=-1))), "outside of its storage"),
+    "an offset outside": (rezipped(SAVED, replaced("data.pkl", pickle_of(offset=1000))), "outside of its storage"),
+    "a negative offset": (rezipped(SAVED, replaced("data.pkl", pickle_of(offset=-1))), "outside of its storage"),
+    "a negative stride": (
+        rezipped(SAVED, replaced("data.pkl", pickle_of(strides=(12, 4, -2)))),
+        "outside of its storage",
+    ),
+    "a huge stride": (
+        rezipped(SAVED, replaced("data.pkl", pickle_of(strides=(2**62, 4, 1)))),
+        "outside of its storage",
+    ),
+    "a negative size": (rezipped(SAVED, replaced("data.pkl", pickle_of(shape=(-2, 3, 4)))), "outside of its storage"),
+    "too few strides": (rezipped(SAVED, replaced("data.pkl", pickle_of(strides=(1,)))), "outside of its storage"),
+    "a size that repeats": (
+        rezipped(SAVED, replaced("data.pkl", pickle_of(shape=(2**40,), strides=(0,)))),
+        "outside of its storage",
+    ),
+    "sizes of text": (rezipped(SAVED, replaced("data.pkl", pickle_of(shape="abc"))), "damaged"),
+    "a way out by key": (rezipped(SAVED, replaced("data.pkl", pickle_of(key="../../x"))), "is missing"),
+    "a damaged pickle": (SAVED.replace(b"FloatStorage", b"FlootStorage"), "checksum of `archive/data.pkl`"),
+    "a tensor": (saved(BASE), "a single tensor, expected a state_dict"),
+    "a list": (saved([BASE]), "a list, expected a state_dict"),
+    "a training checkpoint": (saved({"epoch": 3, "x": BASE}), "under `epoch` it holds a int"),
+    "a nested state_dict": (saved({"state_dict": {"x": BASE}}), "under `state_dict` it holds a dict of its own"),
+    "a whole module": (
+        saved(torch.nn.Linear(2, 2)),
+        "refused to load the Python object `torch.nn.modules.linear.Linear`",
+    ),
+    "a sparse tensor": (saved({"x": BASE[0].to_sparse()}), "sparse"),
+}
+
+
+@pytest.mark.parametrize(("data", "reason"), REFUSED.values(), ids=REFUSED.keys())
+def test_what_is_no_state_dict_of_torch_is_refused(data: bytes, reason: str) -> None:
+    with pytest.raises(CheckpointError, match=reason):
+        read(data)
