@@ -1,4 +1,4 @@
-"""Networks of one block a stage, made by torchvision and saved by the libraries that people save with; and the command line as a process."""
+"""Networks of a few blocks, made by torchvision and saved as people save; and the command as a process."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def small_network(
     width_per_group: int = 64,
     seed: int = 0,
 ) -> ResNet:
-    """A torchvision ResNet in evaluation mode, whose batch norms are far from the identity, so that no two layers are alike."""
+    """A torchvision ResNet in evaluation mode, with batch norms far from the identity: no two layers are alike."""
     torch.manual_seed(seed)
     model = ResNet(block, list(depths), num_classes=classes, groups=groups, width_per_group=width_per_group)
     if in_channels != 3:
@@ -68,7 +68,8 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory, basic: ResNet, bottlen
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
-    """Runs `resnet-surgeon` with these arguments as a process of its own, in an empty folder with an empty weights cache."""
+    """Runs `resnet-surgeon` as a process of its own, in an empty folder, with an empty weights cache and no network."""
+    offline = {"TORCH_HOME": str(tmp_path / "torch"), "RESNET_SURGEON_MIRROR": "http://127.0.0.1:9"}
 
     def run(
         *arguments: str | Path, stdin: bytes | None = None, env: dict[str, str] | None = None
@@ -79,12 +80,7 @@ def run(tmp_path: Path) -> Run:
             stdin=subprocess.DEVNULL if stdin is None else None,
             capture_output=True,
             cwd=tmp_path,
-            env={
-                **os.environ,
-                "TORCH_HOME": str(tmp_path / "torch"),
-                "RESNET_SURGEON_MIRROR": "http://127.0.0.1:9",
-                **(env or {}),
-            },
+            env={**os.environ, **offline, **(env or {})},
             timeout=120,
         )
 

@@ -80,15 +80,18 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
     assert loaded_by("import resnet_surgeon") == set()
 
 
+def command(*arguments: str) -> str:
+    return f"from resnet_surgeon.cli.app import app\ntry: app({list(arguments)})\nexcept SystemExit: pass"
+
+
 def test_help_loads_neither_torch_nor_numpy() -> None:
-    code = "from resnet_surgeon.cli.app import app\ntry: app(['--help'])\nexcept SystemExit: pass"
-    assert loaded_by(code) <= {"rich"}
+    assert loaded_by(command("--help")) <= {"rich"}
 
 
 def test_adapt_loads_nothing_heavy(checkpoints: Path, tmp_path: Path) -> None:
-    source, target = str(checkpoints / "basic.pth"), str(tmp_path / "out.safetensors")
-    code = f"from resnet_surgeon.cli.app import app\ntry: app(['adapt', {source!r}, '--in-ch', '1', '-o', {target!r}])\nexcept SystemExit: pass"
-    assert loaded_by(code) == set()
+    assert (
+        loaded_by(command("adapt", f"{checkpoints}/basic.pth", "--in-ch=1", f"-o{tmp_path}/out.safetensors")) == set()
+    )
 
 
 def test_every_public_name_is_there() -> None:

@@ -54,10 +54,7 @@ def fetch(entry: Entry, progress: Progress) -> Path:
 
 def _download(url: str, path: Path, digest: str, progress: Progress) -> None:
     """Downloads to a temporary file beside `path`, which it becomes when it is whole and right."""
-    import urllib.request
-
-    request = urllib.request.Request(url, headers={"User-Agent": "resnet-surgeon"})
-    with urllib.request.urlopen(request, timeout=_TIMEOUT) as response:
+    with _answer(url) as response:
         length = response.headers.get("Content-Length")
         total = int(length) if length else None
         descriptor, temporary = tempfile.mkstemp(prefix=f"{path.name}.", suffix=".partial", dir=path.parent)
@@ -82,6 +79,19 @@ def _download(url: str, path: Path, digest: str, progress: Progress) -> None:
         except BaseException:
             os.unlink(temporary)
             raise
+
+
+def _answer(url: str) -> http.client.HTTPResponse:
+    import urllib.error
+    import urllib.request
+
+    request = urllib.request.Request(url, headers={"User-Agent": "resnet-surgeon"})
+    try:
+        response: http.client.HTTPResponse = urllib.request.urlopen(request, timeout=_TIMEOUT)
+    except urllib.error.HTTPError as error:
+        error.close()
+        raise ValueError(f"the server answers {error.code} {error.reason}") from None
+    return response
 
 
 def _give_usual_mode(path: str) -> None:

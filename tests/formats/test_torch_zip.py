@@ -1,4 +1,4 @@
-"""What torch.save writes is read in place, value for value; archives that are damaged, or mean two things, are refused."""
+"""What torch.save writes is read in place, value for value; damaged and ambiguous archives are refused."""
 
 from __future__ import annotations
 

@@ -1,0 +1,129 @@
+"""A network is opened from a name, a path, bytes or a stream, and told by content alone."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from pathlib import Path
+
+import pytest
+
+from resnet_surgeon.architecture.variants import VARIANTS
+from resnet_surgeon.errors import AccessError, CheckpointError, SurgeonError, UsageError
+from resnet_surgeon.formats.tensors import Initialised, byte_size, content
+from resnet_surgeon.sources import catalog
+from resnet_surgeon.sources.source import Origin, open_source
+
+
+def test_random_weights_are_drawn_by_torchvisions_laws() -> None:
+    source = open_source("resnet18", weights="random", seed=3)
+    assert source.origin == Origin(architecture="resnet18", weights="random", seed=3)
+    assert all(isinstance(tensor, Initialised) and tensor.seed == 3 for tensor in source.tensors.values())
+    assert sum(byte_size(tensor) for tensor in source.tensors.values()) > 4 * 11_689_512
+
+
+@pytest.mark.parametrize("name", ["basic.safetensors", "basic.pth"])
+def test_a_file_is_known_by_its_name_container_and_digest(name: str, checkpoints: Path) -> None:
+    source = open_source(checkpoints / name)
+    digest = hashlib.sha256((checkpoints / name).read_bytes()).hexdigest()
+    container = "safetensors" if name.endswith("safetensors") else "torch_zip"
+    assert source.label == "basic"
+    assert source.identified() == Origin(file=name, container=container, sha256=digest)
+
+
+@pytest.mark.parametrize("name", ["basic.safetensors", "basic.pth"])
+def test_the_extension_does_not_matter(name: str, checkpoints: Path, tmp_path: Path) -> None:
+    lying = tmp_path / "weights.bin"
+    lying.symlink_to(checkpoints / name)
+    assert open_source(lying).tensors.keys() == open_source(checkpoints / name).tensors.keys()
+
+
+@pytest.mark.parametrize("name", ["basic.safetensors", "basic.pth"])
+def test_bytes_and_streams_are_read_as_files_are(name: str, checkpoints: Path) -> None:
+    data = (checkpoints / name).read_bytes()
+    witness = content(open_source(checkpoints / name).tensors["conv1.weight"])
+    assert content(open_source(data).tensors["conv1.weight"]) == witness
+    assert content(open_source(io.BytesIO(data)).tensors["conv1.weight"]) == witness
+
+
+def test_a_file_with_a_published_name_must_be_the_published_file(checkpoints: Path, tmp_path: Path) -> None:
+    path = tmp_path / catalog.entry("resnet50", "IMAGENET1K_V1").file_name
+    path.write_bytes((checkpoints / "basic.pth").read_bytes())
+    source = open_source(path)
+    assert source.origin.weights == "IMAGENET1K_V1"
+    with pytest.raises(CheckpointError, match="not the published file"):
+        source.identified()
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "it is empty"),
+        (b"hello", "not a checkpoint"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:abc\nsize 3\n", "Git LFS pointer"),
+        (b"<!DOCTYPE html><html></html>", "web page"),
+        (b"\n\n<html>", "web page"),
+        (b"\x1f\x8b\x08\x00" + bytes(20), "gzip"),
+        (b"GGUF" + bytes(20), "GGUF"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(20), "HDF5"),
+        (b"\x93NUMPY\x01\x00" + bytes(20), "numpy"),
+        (b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.", "pickle"),
+        (b"sys_info" + bytes(249) + b"ustar" + bytes(250), "tar archive"),
+    ],
+)
+def test_what_is_no_checkpoint_is_named(content: bytes, reason: str, tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=reason) as caught:
+        open_source(path)
+    assert str(caught.value).startswith(f"{path}: ")
+
+
+def test_places_that_are_no_files_are_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "loop").symlink_to("loop")
+    for place, reason in [
+        ("missing.pth", "no such file"),
+        ("", "a folder"),
+        ("fifo", "not a regular file"),
+        ("loop", "symbolic links"),
+    ]:
+        with pytest.raises(AccessError, match=reason):
+            open_source(tmp_path / place)
+
+
+@pytest.mark.parametrize("name", ["/dev/zero", "/dev/null", "a\0b"])
+def test_devices_and_impossible_names_are_refused(name: str) -> None:
+    with pytest.raises(AccessError):
+        open_source(name)
+
+
+def test_a_misspelt_model_is_pointed_out() -> None:
+    with pytest.raises(AccessError) as caught:
+        open_source("resnet5O")
+    assert caught.value.hint == "did you mean the model `resnet50`?"
+
+
+@pytest.mark.parametrize("source", [3, None, ["resnet50"]])
+def test_other_objects_are_no_sources(source: object) -> None:
+    with pytest.raises(UsageError, match="a source is"):
+        open_source(source)  # type: ignore[arg-type]
+
+
+def test_weights_belong_to_a_model_name(checkpoints: Path) -> None:
+    with pytest.raises(UsageError, match="for a model name"):
+        open_source(checkpoints / "basic.pth", weights="DEFAULT")
+
+
+def test_a_model_name_is_never_taken_for_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("resnet18").write_bytes(b"hello")
+    assert open_source("resnet18", weights="random").label == "resnet18"
+    with pytest.raises(SurgeonError, match="not a checkpoint"):
+        open_source("./resnet18")
+
+
+def test_every_variant_has_random_weights() -> None:
+    for name in VARIANTS:
+        assert open_source(name, weights="random").tensors
