@@ -79,12 +79,9 @@ def manifest_path(path: Path) -> Path:
 def check_target(path: Path, force: bool) -> None:
     """Raises AccessError or UsageError for what cannot be written, before anything is read."""
     sidecar = manifest_path(path)
-    if sidecar.name == path.name:
-        raise UsageError(
-            "the output is a safetensors file; its manifest gets the .json name",
-            subject=str(path),
-            hint="end its name in .safetensors",
-        )
+    if path.suffix == ".json":
+        reason = "the output is a safetensors file; its manifest gets the .json name"
+        raise UsageError(reason, subject=str(path), hint="end its name in .safetensors")
     for target in (path, sidecar):
         try:
             mode = target.stat().st_mode

@@ -36,9 +36,9 @@ def small_network(
         if isinstance(module, torch.nn.BatchNorm2d):
             torch.nn.init.uniform_(module.weight, 0.5, 1.5)
             torch.nn.init.normal_(module.bias, std=0.2)
-            module.running_mean.normal_(std=0.2)
-            module.running_var.uniform_(0.5, 1.5)
-            module.num_batches_tracked.fill_(7)
+            for buffer, law in (("mean", torch.nn.init.normal_), ("var", torch.nn.init.uniform_)):
+                law(module.get_buffer(f"running_{buffer}"), 0.5, 1.5)
+            module.get_buffer("num_batches_tracked").fill_(7)
     return model.eval()
 
 

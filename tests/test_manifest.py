@@ -1,4 +1,4 @@
-"""The manifest is valid by its published schema, says how each tensor came about, and is read back exactly or not at all."""
+"""The manifest is valid by its published schema, says how each tensor came about, and is read back exactly or not."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ CHAINS: dict[str, Callable[[Network], Network]] = {
 }
 
 
-@pytest.fixture(params=CHAINS.values(), ids=CHAINS.keys())
+@pytest.fixture(params=[*CHAINS.values()], ids=[*CHAINS])
 def manifest(request: pytest.FixtureRequest, checkpoints: Path) -> Manifest:
     result: Manifest = request.param(rs.open(checkpoints / "bottleneck.pth")).manifest()
     return result

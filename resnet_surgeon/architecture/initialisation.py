@@ -27,7 +27,7 @@ class Uniform:
     distribution: Literal["uniform"] = "uniform"
 
     def __str__(self) -> str:
-        return f"uniform in ±{self.bound:.6g}"
+        return f"uniform(-{self.bound:.6g}, {self.bound:.6g})"
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Normal:
     distribution: Literal["normal"] = "normal"
 
     def __str__(self) -> str:
-        return f"normal with deviation {self.std:.6g}"
+        return f"normal(0, {self.std:.6g})"
 
 
 Law = Constant | Uniform | Normal

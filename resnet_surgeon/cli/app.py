@@ -8,6 +8,7 @@ import dataclasses
 import inspect
 import json as json_format
 import os
+import signal
 import sys
 import typing
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ import typer
 
 import resnet_surgeon as rs
 from resnet_surgeon.cli import text
+from resnet_surgeon.cli.signals import Signalled
 from resnet_surgeon.errors import AccessError, UsageError
 from resnet_surgeon.manifest import operation_record
 from resnet_surgeon.network import Network
@@ -127,7 +129,10 @@ def _add_command(operation: type[Operation]) -> None:
     def command(source: str, **values: Any) -> None:
         options = Run(**{name: values[name] for name in _names(Run)})
         arguments = {name: _from_text(hints[name], values[name], name) for name in _names(operation)}
-        run(source, operation(**arguments), options)
+        try:
+            run(source, operation(**arguments), options)
+        except BrokenPipeError:
+            raise Signalled(signal.SIGPIPE) from None
 
     hints = typing.get_type_hints(operation)
     parameters = [

@@ -8,7 +8,6 @@ import gc
 import os
 import signal
 import sys
-from types import FrameType
 from typing import NoReturn
 
 # A command lives for a fraction of a second and makes no cycles to speak of: collecting them would take a tenth of its
@@ -18,17 +17,11 @@ gc.disable()
 # turn.
 sys.setswitchinterval(0.0002)
 
+from resnet_surgeon.cli.signals import Signalled, die_by, raise_on_signals  # noqa: E402
 from resnet_surgeon.errors import SurgeonError, UsageError  # noqa: E402
 
 PROGRAM = "resnet-surgeon"
 _BUG = 3
-
-
-class _Signalled(BaseException):
-    """A signal asked the process to end: unwinds the stack, so that temporary files go."""
-
-    def __init__(self, number: int) -> None:
-        self.number = number
 
 
 def main() -> NoReturn:
@@ -36,17 +29,13 @@ def main() -> NoReturn:
     the signal that came.
     """
     _fill_closed_descriptors()
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _raise_signalled)
+    raise_on_signals()
     try:
         code = _run()
-    except _Signalled as signalled:
-        _die_by(signalled.number)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        _die_by(signal.SIGINT)
-    except BrokenPipeError:
-        _die_by(signal.SIGPIPE)
+    except Signalled as signalled:
+        if signalled.number == signal.SIGINT:
+            print("interrupted", file=sys.stderr)
+        die_by(signalled.number)
     _end(code)
 
 
@@ -59,12 +48,8 @@ def _run() -> int:
         return app(standalone_mode=False) or 0
     except typer.TyperException as error:
         return _tell(error.format_message(), f"see `{_command_path(error)} --help`", UsageError.exit_code)
-    except typer.Abort:
-        raise KeyboardInterrupt from None
     except SurgeonError as error:
         return _tell(str(error), error.hint, error.exit_code)
-    except BrokenPipeError:
-        raise
     except MemoryError:
         return _tell("not enough memory", None, 1)
     except Exception as error:
@@ -96,17 +81,6 @@ def _one_line(text: str) -> str:
 def _command_path(error: Exception) -> str:
     """`resnet-surgeon adapt` for an error in the options of adapt."""
     return getattr(getattr(error, "ctx", None), "command_path", None) or PROGRAM
-
-
-def _raise_signalled(number: int, frame: FrameType | None) -> NoReturn:
-    raise _Signalled(number)
-
-
-def _die_by(number: int) -> NoReturn:
-    """Ends as the signal would have ended the process, so that whoever waits for it sees why."""
-    signal.signal(number, signal.SIG_DFL)
-    os.kill(os.getpid(), number)
-    os._exit(128 + number)  # where the signal is blocked
 
 
 def _end(code: int) -> NoReturn:

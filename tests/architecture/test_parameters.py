@@ -30,7 +30,7 @@ def fits(law: Law, values: torch.Tensor) -> bool:
         edge = float(values.abs().max())
         return edge <= law.bound and (len(values.flatten()) < 1000 or edge > 0.98 * law.bound)
     assert isinstance(law, Normal)
-    return abs(float(values.std()) / law.std - 1) < 6 / (2 * values.numel()) ** 0.5
+    return bool(abs(float(values.std()) / law.std - 1) < 6 / (2 * values.numel()) ** 0.5)
 
 
 @pytest.mark.parametrize(("block", "ours"), [(BasicBlock, "basic"), (Bottleneck, "bottleneck")])

@@ -7,6 +7,7 @@ import hashlib
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from resnet_surgeon.architecture.initialisation import Constant, Law, Normal, Uniform
 from resnet_surgeon.formats.sampling import sample
@@ -16,7 +17,7 @@ def draw(law: Law, count: int, dtype: str = "F32", seed: int = 0, stream: str = 
     return b"".join(sample(law, count, dtype, seed, stream))
 
 
-def numbers(law: Law, count: int, seed: int = 0, stream: str = "conv1.weight") -> np.ndarray:  # type: ignore[type-arg]
+def numbers(law: Law, count: int, seed: int = 0, stream: str = "conv1.weight") -> NDArray[np.float64]:
     return np.frombuffer(draw(law, count, "F64", seed, stream), "<f8")
 
 

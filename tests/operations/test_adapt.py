@@ -68,7 +68,7 @@ def test_repeat_is_timms(in_channels: int, dtype: str) -> None:
 
 @pytest.mark.parametrize("channels", [5, 8, 13])
 def test_sums_of_many_channels_agree_within_rounding(channels: int) -> None:
-    """torch adds more than four channels in an order that depends on the processor; the sums differ in the last bits."""
+    """torch adds more than four channels in an order that depends on the processor: last bits may differ."""
     weight = weight_of(channels)
     torch.testing.assert_close(adapted(weight, "F32", Adapt(1, "repeat")), adapt_input_conv(1, weight, channels))
 

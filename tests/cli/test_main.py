@@ -1,0 +1,158 @@
+"""How the process ends: by its exit code, or by the signal that came; and what it leaves behind."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from resnet_surgeon import errors
+from resnet_surgeon.errors import SurgeonError
+from tests.conftest import Run
+
+COMMAND = [sys.executable, "-m", "resnet_surgeon"]
+SLOW = [*COMMAND, "adapt", "wide_resnet101_2", "--weights", "random", "--in-ch", "1", "-q"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGKILL])
+def test_a_signal_ends_it_by_that_signal_and_leaves_nothing(number: signal.Signals, tmp_path: Path) -> None:
+    (tmp_path / "out.safetensors").write_text("old")
+    process = subprocess.Popen([*SLOW, "-o", "out.safetensors", "--force"], cwd=tmp_path, stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 30
+    while not list(tmp_path.glob(".*.tmp")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(number)
+    _, stderr = process.communicate(timeout=30)
+    assert process.returncode == -number
+    assert b"Traceback" not in stderr
+    assert (tmp_path / "out.safetensors").read_text() == "old"
+    left = [path.name for path in tmp_path.iterdir() if path.name != "out.safetensors"]
+    if number == signal.SIGKILL:
+        assert all(name.startswith(".out.") and name.endswith(".tmp") for name in left)
+    else:
+        assert left == []
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_reader_that_goes_away_ends_it_by_sigpipe(unbuffered: str, checkpoints: Path) -> None:
+    process = subprocess.Popen(
+        [*COMMAND, "adapt", str(checkpoints / "bottleneck.safetensors"), "--in-ch", "1", "-o", "-"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+    )
+    assert process.stdout
+    assert process.stderr
+    process.stdout.read(1)
+    process.stdout.close()
+    stderr = process.stderr.read()
+    process.stderr.close()
+    assert process.wait(timeout=30) == -signal.SIGPIPE
+    assert b"Traceback" not in stderr
+
+
+def shell(command: str, folder: Path) -> subprocess.CompletedProcess[bytes]:
+    """Runs a line of shell in which `rs` is the command."""
+    prefix = f'rs() {{ {" ".join(COMMAND)} "$@"; }}; '
+    return subprocess.run(["bash", "-c", prefix + command], cwd=folder, capture_output=True, timeout=60)
+
+
+@pytest.mark.parametrize(
+    ("redirection", "reason"),
+    [(">/dev/full", b"No space left on device"), (">&-", b"standard output")],
+)
+@pytest.mark.parametrize("output", ["-o -", "-o out.safetensors --force", "--json --dry-run"])
+def test_a_standard_output_that_fails_is_an_error(
+    output: str, redirection: str, reason: bytes, checkpoints: Path, tmp_path: Path
+) -> None:
+    done = shell(f"rs adapt {checkpoints}/basic.safetensors --in-ch 1 {output} {redirection}", tmp_path)
+    assert done.returncode == 1
+    assert reason in done.stderr
+    assert b"Traceback" not in done.stderr
+
+
+def test_a_closed_standard_input_is_an_error(tmp_path: Path) -> None:
+    done = shell("rs adapt - --in-ch 1 <&-", tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.startswith(b"error: standard input: ")
+
+
+def test_closed_standard_streams_never_become_the_output(checkpoints: Path, tmp_path: Path) -> None:
+    done = shell(f"rs adapt {checkpoints}/basic.safetensors --in-ch 1 -o a.safetensors <&- >&- 2>&-; true", tmp_path)
+    again = shell(f"rs adapt {checkpoints}/basic.safetensors --in-ch 1 -o b.safetensors", tmp_path)
+    assert (done.returncode, again.returncode) == (0, 0)
+    assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
+
+
+def on_a_terminal(*arguments: str, stream: str) -> tuple[int, bytes]:
+    """Runs the command with one standard stream on a terminal."""
+    controller, terminal = pty.openpty()
+    streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, stream: terminal}
+    process = subprocess.run([*COMMAND, *arguments], stderr=subprocess.PIPE, timeout=60, **streams)  # type: ignore[call-overload]
+    os.close(terminal)
+    os.close(controller)
+    return process.returncode, process.stderr
+
+
+def test_a_stream_never_goes_to_a_terminal() -> None:
+    code, stderr = on_a_terminal("adapt", "resnet18", "--weights", "random", "--in-ch", "1", "-o", "-", stream="stdout")
+    assert (code, stderr.splitlines()[0][:41]) == (2, b"error: standard output is a terminal, and")
+
+
+def test_a_terminal_is_never_waited_for() -> None:
+    code, stderr = on_a_terminal("adapt", "-", "--in-ch", "1", stream="stdin")
+    assert (code, stderr.splitlines()[0]) == (2, b"error: standard input: it is a terminal, not a stream")
+
+
+def test_a_progress_bar_is_drawn_on_a_terminal(tmp_path: Path) -> None:
+    controller, terminal = pty.openpty()
+    process = subprocess.Popen(
+        [*SLOW[:-1], "-o", "out.safetensors"],
+        stdout=subprocess.DEVNULL,
+        stderr=terminal,
+        cwd=tmp_path,
+        env={**os.environ, "TERM": "xterm"},
+    )
+    os.close(terminal)
+    shown = b""
+    while True:
+        try:
+            piece = os.read(controller, 4096)
+        except OSError:
+            break
+        shown += piece
+    os.close(controller)
+    assert process.wait(timeout=60) == 0
+    assert "writing out.safetensors" in shown.decode()
+    assert "MB" in shown.decode()
+
+
+def test_a_bug_of_ours_asks_for_a_report(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import resnet_surgeon.operations.adapt as a\na.Adapt.apply = lambda *_: 1 / 0\n"
+    )
+    arguments = ["adapt", "resnet18", "--weights", "random", "--in-ch", "1"]
+    env = {"PYTHONPATH": f"{tmp_path}:{Path(__file__).parents[2]}"}
+    done = run(*arguments, env=env)
+    assert done.returncode == 3
+    assert done.stderr.decode().splitlines() == [
+        "error: this is a bug in resnet-surgeon: ZeroDivisionError: division by zero",
+        "hint: please report it with what the same command prints with `--debug`",
+    ]
+    assert b"Traceback" in run(*arguments, "--debug", env=env).stderr
+
+
+def kinds(error: type[SurgeonError]) -> set[type[SurgeonError]]:
+    return {error}.union(*map(kinds, error.__subclasses__()))
+
+
+def test_every_kind_of_error_is_drawn_with_its_exit_code() -> None:
+    for kind in kinds(SurgeonError):
+        assert kind is SurgeonError or re.search(rf"{kind.__name__} +{kind.exit_code} ", errors.__doc__ or ""), kind

@@ -1,0 +1,265 @@
+"""At any moment the old file or the whole new one stands, and what is written is what the libraries read."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import stat
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torchvision.models import ResNet
+
+import resnet_surgeon as rs
+from resnet_surgeon import output
+from resnet_surgeon.errors import AccessError, CheckpointError, UsageError
+from tests.conftest import small_network
+
+
+@pytest.mark.parametrize("name", ["basic.safetensors", "basic.pth"])
+def test_untouched_tensors_are_identical_to_the_bit(
+    name: str, checkpoints: Path, basic: ResNet, tmp_path: Path
+) -> None:
+    rs.open(checkpoints / name).adapt(1).save(tmp_path / "out.safetensors")
+    written = load_file(tmp_path / "out.safetensors")
+    original = basic.state_dict()
+    assert written.keys() == original.keys()
+    for key in original.keys() - {"conv1.weight"}:
+        assert torch.equal(written[key].view(-1).view(torch.uint8), original[key].view(-1).view(torch.uint8))
+
+
+def test_nan_payloads_infinities_and_subnormals_pass_untouched(tmp_path: Path) -> None:
+    model = small_network()
+    bits = torch.tensor([0x7FA00001, -0x400001, 0x7F800000, -0x800000, 1, -0x80000000], dtype=torch.int32)
+    model.layer1[0].conv1.weight.data.view(-1)[:6] = bits.view(torch.float32)
+    torch.save(model.state_dict(), tmp_path / "in.pth")
+    rs.open(tmp_path / "in.pth").adapt(1).save(tmp_path / "out.safetensors")
+    written = load_file(tmp_path / "out.safetensors")["layer1.0.conv1.weight"].view(-1)[:6]
+    assert torch.equal(written.view(torch.int32), bits)
+
+
+def test_the_sidecar_is_the_embedded_manifest_to_the_byte(checkpoints: Path, tmp_path: Path) -> None:
+    path = rs.open(checkpoints / "basic.pth").adapt(1).save(tmp_path / "out.safetensors")
+    data = path.read_bytes()
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    assert header["__metadata__"]["resnet_surgeon.manifest"].encode() == (tmp_path / "out.json").read_bytes()
+
+
+def test_every_tensor_is_aligned_to_its_elements(checkpoints: Path, tmp_path: Path) -> None:
+    torch.save(small_network().half().state_dict(), tmp_path / "half.pth")
+    path = rs.open(tmp_path / "half.pth").heads([3, 5]).save(tmp_path / "out.safetensors")
+    data = path.read_bytes()
+    start = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:start])
+    sizes = {"I64": 8, "F16": 2}
+    for name, entry in header.items():
+        if name != "__metadata__":
+            assert (start + entry["data_offsets"][0]) % sizes[entry["dtype"]] == 0
+
+
+def test_the_digest_is_that_of_the_source(checkpoints: Path, tmp_path: Path) -> None:
+    import hashlib
+
+    rs.open(checkpoints / "basic.pth").adapt(1).save(tmp_path / "out.safetensors")
+    document = json.loads((tmp_path / "out.json").read_text("utf-8"))
+    assert document["source"]["sha256"] == hashlib.sha256((checkpoints / "basic.pth").read_bytes()).hexdigest()
+
+
+def saved(path: Path, checkpoints: Path, **options: Any) -> Path:
+    return rs.open(checkpoints / "basic.safetensors").adapt(1).save(path, **options)
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077, 0o002])
+def test_new_files_have_the_mode_of_the_umask(umask: int, checkpoints: Path, tmp_path: Path) -> None:
+    old = os.umask(umask)
+    try:
+        saved(tmp_path / "out.safetensors", checkpoints)
+    finally:
+        os.umask(old)
+    for path in tmp_path.iterdir():
+        assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~umask
+
+
+def test_a_replaced_file_keeps_its_mode(checkpoints: Path, tmp_path: Path) -> None:
+    path = saved(tmp_path / "out.safetensors", checkpoints)
+    path.chmod(0o640)
+    saved(path, checkpoints, force=True)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+
+
+def test_a_symbolic_link_is_followed(checkpoints: Path, tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "out.safetensors").symlink_to("real/out.safetensors")
+    saved(tmp_path / "out.safetensors", checkpoints)
+    assert (tmp_path / "out.safetensors").is_symlink()
+    assert load_file(tmp_path / "real" / "out.safetensors")
+
+
+@pytest.mark.parametrize("taken", ["out.safetensors", "out.json"])
+def test_an_existing_file_is_refused_without_force(taken: str, checkpoints: Path, tmp_path: Path) -> None:
+    (tmp_path / taken).write_text("old")
+    with pytest.raises(AccessError, match="exists already"):
+        saved(tmp_path / "out.safetensors", checkpoints)
+    assert [path.name for path in tmp_path.iterdir()] == [taken]
+    assert (tmp_path / taken).read_text() == "old"
+
+
+def test_a_file_that_appears_meanwhile_is_not_replaced(
+    checkpoints: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "out.safetensors"
+    reserve = output._reserve
+    monkeypatch.setattr(output, "_reserve", lambda *arguments: (target.write_text("theirs"), reserve(*arguments)))
+    with pytest.raises(AccessError, match="file exists"):
+        saved(target, checkpoints)
+    assert [path.name for path in tmp_path.iterdir()] == ["out.safetensors"]
+    assert target.read_text() == "theirs"
+
+
+@pytest.mark.parametrize("way", ["the same path", "a hard link", "a symbolic link"])
+def test_the_output_may_be_the_input(way: str, checkpoints: Path, tmp_path: Path) -> None:
+    source = tmp_path / "model.safetensors"
+    source.write_bytes((checkpoints / "basic.safetensors").read_bytes())
+    target = source if way == "the same path" else tmp_path / "link.safetensors"
+    if way == "a hard link":
+        os.link(source, target)
+    elif way == "a symbolic link":
+        target.symlink_to(source)
+    rs.open(source).adapt(1).save(target, force=True)
+    witness = saved(tmp_path / "witness.safetensors", checkpoints)
+    assert load_file(target)["conv1.weight"].equal(load_file(witness)["conv1.weight"])
+    assert load_file(target)["fc.weight"].equal(load_file(witness)["fc.weight"])
+
+
+PLACES: list[tuple[str, type[Exception], str]] = [
+    ("missing/out.safetensors", AccessError, "does not exist"),
+    ("folder", AccessError, "it is a folder"),
+    ("fifo", AccessError, "not a regular file"),
+    ("out.json", UsageError, "its manifest gets the .json name"),
+    ("file/out.safetensors", AccessError, "is not a folder"),
+]
+
+
+@pytest.mark.parametrize(("name", "error", "reason"), PLACES)
+def test_places_that_cannot_be_written_are_refused(
+    name: str, error: type[Exception], reason: str, checkpoints: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(error, match=reason):
+        saved(tmp_path / name, checkpoints, force=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["fifo", "file", "folder"]
+
+
+Fail = Callable[..., Any]
+CALLS = ["open", "pwrite", "copy_file_range", "fsync", "posix_fallocate", "replace", "link"]
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("force", [True, False])
+def test_whichever_call_fails_the_old_file_stands_or_the_whole_new_one(
+    call: str, code: int, force: bool, checkpoints: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The Nth call fails, for each N until none does, as in SQLite's own tests of input and output errors."""
+    target = tmp_path / "out.safetensors"
+    network = rs.open(checkpoints / "basic.safetensors").adapt(1).heads([3])
+    whole = network.save(tmp_path / "whole.safetensors").read_bytes()
+    original = getattr(os, call)
+    for failing in range(1, 1000):
+        for path in (target, tmp_path / "out.json"):
+            path.write_text("old") if force else path.unlink(missing_ok=True)
+        counter = iter(range(1, 10_000))
+
+        def fail(*arguments: Any, counter: Any = counter, failing: int = failing, **options: Any) -> Any:
+            counted = threading.current_thread() is threading.main_thread() or call == "fsync"
+            if counted and next(counter) == failing:
+                raise OSError(code, os.strerror(code))
+            return original(*arguments, **options)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, call, fail)
+            try:
+                network.save(target, force=force)
+            except AccessError:
+                succeeded = False
+            else:
+                succeeded = True
+        assert not [path.name for path in tmp_path.iterdir() if path.name.endswith(".tmp")]
+        if target.exists():
+            assert target.read_bytes() in ((b"old", whole) if force else (whole,))
+        if succeeded:
+            assert target.read_bytes() == whole
+            if next(counter) <= failing:
+                return
+    pytest.fail("it never succeeded")
+
+
+def test_where_the_kernel_cannot_copy_the_bytes_are_the_same(
+    checkpoints: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    witness = saved(tmp_path / "witness.safetensors", checkpoints)
+
+    def unsupported(*_: object) -> int:
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    monkeypatch.setattr(os, "copy_file_range", unsupported)
+    assert saved(tmp_path / "out.safetensors", checkpoints).read_bytes() == witness.read_bytes()
+    monkeypatch.delattr(os, "copy_file_range")
+    monkeypatch.delattr(os, "posix_fallocate")
+    assert saved(tmp_path / "again.safetensors", checkpoints).read_bytes() == witness.read_bytes()
+
+
+def test_short_writes_are_continued(checkpoints: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    witness = saved(tmp_path / "witness.safetensors", checkpoints)
+    pwrite, copy = os.pwrite, os.copy_file_range
+    monkeypatch.setattr(os, "pwrite", lambda fd, data, position: pwrite(fd, data[:1000], position))
+    monkeypatch.setattr(os, "copy_file_range", lambda a, b, count, *offsets: copy(a, b, min(count, 50_000), *offsets))
+    assert saved(tmp_path / "out.safetensors", checkpoints).read_bytes() == witness.read_bytes()
+
+
+def test_a_source_that_changes_meanwhile_is_refused(
+    checkpoints: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "model.safetensors"
+    source.write_bytes((checkpoints / "basic.safetensors").read_bytes())
+    network = rs.open(source).adapt(1)
+    os.utime(source, ns=(1, 1))
+    with pytest.raises(CheckpointError, match="changed while it was read"):
+        network.save(tmp_path / "out.safetensors")
+    assert [path.name for path in tmp_path.iterdir()] == ["model.safetensors"]
+
+
+def test_a_damaged_member_of_a_zip_is_noticed_and_nothing_is_written(checkpoints: Path, tmp_path: Path) -> None:
+    data = bytearray((checkpoints / "basic.pth").read_bytes())
+    data[len(data) // 2] ^= 1
+    (tmp_path / "model.pth").write_bytes(data)
+    with pytest.raises(CheckpointError, match="checksum of `data/"):
+        rs.open(tmp_path / "model.pth").adapt(1).save(tmp_path / "out.safetensors")
+    assert [path.name for path in tmp_path.iterdir()] == ["model.pth"]
+
+
+@pytest.mark.parametrize("name", ["basic.safetensors", "basic.pth"])
+def test_the_stream_is_the_file(name: str, checkpoints: Path, tmp_path: Path) -> None:
+    network = rs.open(checkpoints / name).adapt(1).heads([3, 5])
+    witness = network.save(tmp_path / "out.safetensors").read_bytes()
+    reader, writer = os.pipe()
+    received: list[bytes] = []
+
+    def drain() -> None:
+        with open(reader, "rb") as stream:
+            received.append(stream.read())
+
+    thread = threading.Thread(target=drain)
+    thread.start()
+    network.stream(writer)
+    os.close(writer)
+    thread.join()
+    assert received == [witness]
