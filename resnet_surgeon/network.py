@@ -49,7 +49,7 @@ class Network:
         return self.checkpoint.tensors
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.source.label}: {describe(self.architecture)}>"
+        return f"<{type(self).__name__} {self.label}: {describe(self.architecture)}>"
 
     def apply(self, operation: Operation) -> Network:
         """The network after the operation. Raises OperationError if it makes no sense on this network."""
@@ -90,17 +90,20 @@ class Network:
         output.stream(self._document(), descriptor, progress)
 
     @property
+    def label(self) -> str:
+        """What people call the network: its model's or file's name; for a stream, that of the file it began with."""
+        if self.history is None or not self.source.is_anonymous:
+            return self.source.label
+        origin = self.history.source
+        return origin.architecture or Path(origin.file or self.source.label).stem
+
+    @property
     def default_name(self) -> str:
-        """The file name for this network: its source's name and what was done since, such as
-        `resnet50-in1.safetensors`.
-        """
-        parts = [operation.suffix for operation in self.operations]
-        label = self.source.label
-        if self.history is not None and self.source.origin.file == "standard input":
-            origin = self.history.source
-            label = origin.architecture or Path(origin.file or label).stem
-            parts = [documents.operation_from_record(record).suffix for record in self.history.operations] + parts
-        return "-".join([label, *parts]) + ".safetensors"
+        """The file name for this network: its label and what was done since, such as `resnet50-in1.safetensors`."""
+        operations = list(self.operations)
+        if self.history is not None and self.source.is_anonymous:
+            operations = [*map(documents.operation_from_record, self.history.operations), *operations]
+        return "-".join([self.label, *(operation.suffix for operation in operations)]) + ".safetensors"
 
     def _document(self) -> output.Document:
         return output.document(self.tensors, self._manifest(), self.source)

@@ -6,32 +6,22 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import json as json_format
-import os
 import signal
-import sys
 import typing
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 import typer
 
-import resnet_surgeon as rs
-from resnet_surgeon.cli import text
+from resnet_surgeon._version import __version__
+from resnet_surgeon.cli.run import Options, run, to_standard_output
 from resnet_surgeon.cli.signals import Signalled
-from resnet_surgeon.errors import AccessError, UsageError
-from resnet_surgeon.manifest import operation_record
-from resnet_surgeon.network import Network
+from resnet_surgeon.errors import UsageError
 from resnet_surgeon.operations import OPERATIONS
-from resnet_surgeon.operations.checkpoint import Operation, option
-from resnet_surgeon.output import manifest_path
-from resnet_surgeon.sources.progress import Progress, silent
+from resnet_surgeon.operations.checkpoint import Operation
 from resnet_surgeon.sources.source import DEFAULT_NAME
 
 PROGRAM = "resnet-surgeon"
-STANDARD_OUTPUT = "-"
 
 app = typer.Typer(
     name=PROGRAM,
@@ -45,89 +35,11 @@ app = typer.Typer(
 )
 
 
-@dataclass(frozen=True)
-class Run:
-    """The options that every operation's command has: where the network is from, where it goes, and what is said."""
-
-    weights: str | None = option(
-        "Published weights of a model name: DEFAULT, IMAGENET1K_V1, IMAGENET1K_V2; or random.", default=None
-    )
-    seed: int = option("Seed of what is drawn at random.", default=0)
-    output: str | None = option(
-        "The file to write, or - for a stream on standard output. Left out: a name from source and operation.",
-        spelling="-o",
-        default=None,
-    )
-    force: bool = option("Replace an existing file.", default=False)
-    dry_run: bool = option("Print the plan and write nothing.", default=False)
-    json: bool = option("Print one JSON document on standard output in place of the path.", default=False)
-    quiet: bool = option("Say nothing on standard error but errors.", spelling="-q", default=False)
-    debug: bool = option("Show the traceback of an error.", default=False)
-
-    @property
-    def progress(self) -> Progress:
-        if self.quiet or not sys.stderr or not sys.stderr.isatty():
-            return silent
-        from resnet_surgeon.cli.progress import bar
-
-        return bar
-
-
-def run(source: str, operation: Operation, options: Run) -> None:
-    """Opens, operates, writes, and says so."""
-    to_stream = options.output == STANDARD_OUTPUT
-    if to_stream and options.json:
-        raise UsageError("--json and `-o -` both want standard output", hint="write to a file, or leave --json out")
-    if to_stream and not options.dry_run and os.isatty(1):
-        raise UsageError(
-            "standard output is a terminal, and a stream of tensors is not text",
-            hint="pipe it into a command, or name a file with `-o`",
-        )
-    network = rs.open(source, weights=options.weights, seed=options.seed, progress=options.progress).apply(operation)
-    target = options.output or network.default_name
-    if not options.dry_run and to_stream:
-        network.stream(1, progress=options.progress)
-    elif not options.dry_run:
-        network.save(target, force=options.force, progress=options.progress)
-    if not options.quiet:
-        print(text.summary(network, "standard output" if to_stream else target), file=sys.stderr)
-        if options.dry_run:
-            print("dry run: nothing was written", file=sys.stderr)
-    if options.json:
-        _to_standard_output(json_format.dumps(_report(network, target, options), indent=1, sort_keys=True))
-    elif not to_stream and not options.dry_run:
-        _to_standard_output(target)
-
-
-def _report(network: Network, target: str, options: Run) -> dict[str, Any]:
-    """What `--json` prints."""
-    return {
-        "output": target,
-        "manifest": str(manifest_path(Path(target))),
-        "written": not options.dry_run,
-        "operations": [operation_record(operation) for operation in network.operations],
-        "architecture": dataclasses.asdict(network.architecture),
-        "plan": [dataclasses.asdict(step) for step in network.plan()],
-    }
-
-
-def _to_standard_output(line: str) -> None:
-    """Writes the line as it is, whatever the locale; names of files are bytes."""
-    data = os.fsencode(line + "\n")
-    try:
-        while data:
-            data = data[os.write(1, data) :]
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise AccessError(f"writing failed: {error.strerror}", subject="standard output") from None
-
-
 def _add_command(operation: type[Operation]) -> None:
-    own = [field for field in dataclasses.fields(typing.cast(Any, operation)) if field.name not in _names(Run)]
+    own = [field for field in dataclasses.fields(typing.cast(Any, operation)) if field.name not in _names(Options)]
 
     def command(source: str, **values: Any) -> None:
-        options = Run(**{name: values[name] for name in _names(Run)})
+        options = Options(**{name: values[name] for name in _names(Options)})
         arguments = {name: _from_text(hints[name], values[name], name) for name in _names(operation)}
         try:
             run(source, operation(**arguments), options)
@@ -140,7 +52,7 @@ def _add_command(operation: type[Operation]) -> None:
             "source", inspect.Parameter.POSITIONAL_OR_KEYWORD, default=DEFAULT_NAME, annotation=Annotated[str, _SOURCE]
         ),
         *_parameters(own, hints, "Options"),
-        *_parameters(dataclasses.fields(Run), typing.get_type_hints(Run), "Input and output"),
+        *_parameters(dataclasses.fields(Options), typing.get_type_hints(Options), "Input and output"),
     ]
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
@@ -220,7 +132,7 @@ def _from_text(hint: Any, value: Any, name: str) -> Any:
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        _to_standard_output(f"{PROGRAM} {rs.__version__}")
+        to_standard_output(f"{PROGRAM} {__version__}")
         raise typer.Exit
 
 

@@ -27,7 +27,7 @@ def summary(network: Network, target: str) -> str:
     """What was opened, what happens to its tensors, and what comes of it."""
     rows = [*_rows(network.plan())]
     widths = [max(len(getattr(row, column)) for row in rows) for column in ("action", "what", "tensors", "size")]
-    lines = [f"{network.source.label}: {describe(network.opened.architecture)}, {_total(network.opened.tensors)}"]
+    lines = [f"{network.label}: {describe(network.opened.architecture)}, {_total(network.opened.tensors)}"]
     for row in rows:
         action, what, tensors, bytes_ = (
             text.ljust(width) for text, width in zip((row.action, row.what, row.tensors, row.size), widths, strict=True)

@@ -43,7 +43,7 @@ class Origin:
 class Source:
     """An opened source: its tensors, lazily; nothing of it has been read but names and shapes.
 
-    `label` is how people call it, and what default file names begin with.
+    `label` is how people call it, and what default file names begin with; streams and bytes are anonymous.
     """
 
     label: str
@@ -52,6 +52,7 @@ class Source:
     container: Container | None = None
     entry: catalog.Entry | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
+    is_anonymous: bool = False
 
     def identified(self) -> Origin:
         """The origin with its SHA-256, for which the whole file is read once.
@@ -93,13 +94,13 @@ def open_source(
             hint=f"model names are {', '.join(VARIANTS)}",
         )
     if location == STANDARD_INPUT:
-        return _from_file(_standard_input(), "resnet")
+        return _anonymous(_standard_input())
     if isinstance(location, bytes):
-        return _from_file(OpenFile.spooled(location, "bytes"), "resnet")
+        return _anonymous(OpenFile.spooled(location, "bytes"))
     if isinstance(location, (str, os.PathLike)):
         return _from_file(_at(location), Path(os.fspath(location)).stem)
     if hasattr(location, "read"):
-        return _from_file(OpenFile.spooled(location, "stream"), "resnet")
+        return _anonymous(OpenFile.spooled(location, "stream"))
     raise UsageError(
         f"a source is a name, a path, bytes or a binary stream, not {type(location).__name__}", subject="source"
     )
@@ -109,6 +110,10 @@ def _random(name: str, seed: int) -> Source:
     """Drawn by torchvision's own laws of initialisation."""
     tensors = {p.name: Initialised(p.dtype, p.shape, p.law, seed, p.name) for p in parameters(VARIANTS[name])}
     return Source(name, tensors, Origin(architecture=name, weights="random", seed=seed))
+
+
+def _anonymous(file: OpenFile) -> Source:
+    return replace(_from_file(file, "resnet"), is_anonymous=True)
 
 
 def _from_file(file: OpenFile, label: str) -> Source:

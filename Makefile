@@ -1,0 +1,47 @@
+# The habits of this project; CI calls the same. Needs Python 3.10+ and make, and nothing else on a new machine.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+DEMO := build/demo
+# Where bytecode is not cached, every start would compile the package anew.
+COMPILE := $(BIN)/python -m compileall -q resnet_surgeon
+
+.PHONY: demo test lint types docs bench clean
+
+demo: $(VENV)/core
+	@rm -rf $(DEMO) && mkdir -p $(DEMO)
+	@$(COMPILE)
+	@cd $(DEMO) && PATH="$(CURDIR)/$(BIN):$$PATH" sh ../../docs/demo.sh
+
+test: $(VENV)/dev
+	@$(COMPILE)
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/dev
+	$(BIN)/mypy
+
+docs: $(VENV)/dev
+	$(BIN)/python docs/generate.py
+
+bench: $(VENV)/dev
+	@$(COMPILE)
+	$(BIN)/python benchmarks/run.py $(BENCH)
+
+clean:
+	rm -rf $(VENV) build .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+$(VENV)/python:
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/core: $(VENV)/python pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+$(VENV)/dev: $(VENV)/core
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@

@@ -1,0 +1,100 @@
+"""What every operation's command does: open, operate, write, say so. The options that all commands share."""
+
+from __future__ import annotations
+
+import dataclasses
+import json as json_format
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import resnet_surgeon as rs
+from resnet_surgeon.cli import text
+from resnet_surgeon.errors import AccessError, UsageError
+from resnet_surgeon.manifest import operation_record
+from resnet_surgeon.network import Network
+from resnet_surgeon.operations.checkpoint import Operation, option
+from resnet_surgeon.output import manifest_path
+from resnet_surgeon.sources.progress import Progress, silent
+
+STANDARD_OUTPUT = "-"
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options that every operation's command has: where the network is from, where it goes, and what is said."""
+
+    weights: str | None = option(
+        "Published weights of a model name: DEFAULT, IMAGENET1K_V1, IMAGENET1K_V2; or random.", default=None
+    )
+    seed: int = option("Seed of what is drawn at random.", default=0)
+    output: str | None = option(
+        "The file to write, or - for a stream on standard output. Left out: a name from source and operation.",
+        spelling="-o",
+        default=None,
+    )
+    force: bool = option("Replace an existing file.", default=False)
+    dry_run: bool = option("Print the plan and write nothing.", default=False)
+    json: bool = option("Print one JSON document on standard output in place of the path.", default=False)
+    quiet: bool = option("Say nothing on standard error but errors.", spelling="-q", default=False)
+    debug: bool = option("Show the traceback of an error.", default=False)
+
+    @property
+    def progress(self) -> Progress:
+        if self.quiet or not sys.stderr or not sys.stderr.isatty():
+            return silent
+        from resnet_surgeon.cli.progress import bar
+
+        return bar
+
+
+def run(source: str, operation: Operation, options: Options) -> None:
+    """Opens, operates, writes, and says so."""
+    to_stream = options.output == STANDARD_OUTPUT
+    if to_stream and options.json:
+        raise UsageError("--json and `-o -` both want standard output", hint="write to a file, or leave --json out")
+    if to_stream and not options.dry_run and os.isatty(1):
+        raise UsageError(
+            "standard output is a terminal, and a stream of tensors is not text",
+            hint="pipe it into a command, or name a file with `-o`",
+        )
+    network = rs.open(source, weights=options.weights, seed=options.seed, progress=options.progress).apply(operation)
+    target = options.output or network.default_name
+    if not options.dry_run and to_stream:
+        network.stream(1, progress=options.progress)
+    elif not options.dry_run:
+        network.save(target, force=options.force, progress=options.progress)
+    if not options.quiet:
+        print(text.summary(network, "standard output" if to_stream else target), file=sys.stderr)
+        if options.dry_run:
+            print("dry run: nothing was written", file=sys.stderr)
+    if options.json:
+        to_standard_output(json_format.dumps(_report(network, target, options), indent=1, sort_keys=True))
+    elif not to_stream and not options.dry_run:
+        to_standard_output(target)
+
+
+def _report(network: Network, target: str, options: Options) -> dict[str, Any]:
+    """What `--json` prints."""
+    return {
+        "output": target,
+        "manifest": str(manifest_path(Path(target))),
+        "written": not options.dry_run,
+        "operations": [operation_record(operation) for operation in network.operations],
+        "architecture": dataclasses.asdict(network.architecture),
+        "plan": [dataclasses.asdict(step) for step in network.plan()],
+    }
+
+
+def to_standard_output(line: str) -> None:
+    """Writes the line as it is, whatever the locale; names of files are bytes."""
+    data = os.fsencode(line + "\n")
+    try:
+        while data:
+            data = data[os.write(1, data) :]
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise AccessError(f"writing failed: {error.strerror}", subject="standard output") from None

@@ -1,0 +1,122 @@
+"""README and docs are true: every command and every Python block on them is run, and prints what the page shows."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+
+from resnet_surgeon.operations import OPERATIONS
+from resnet_surgeon.sources import catalog
+from tests.test_house import PACKAGE, ROOMS
+
+TOP = PACKAGE.parent
+PAGES = [TOP / "README.md", *sorted((TOP / "docs").glob("*.md"))]
+GENERATED = {"cli.md"}
+
+
+@dataclass(frozen=True)
+class Block:
+    language: str
+    text: str
+
+
+def blocks(page: Path) -> Iterator[Block]:
+    for match in re.finditer(r"^```(console|python)\n(.*?)^```$", page.read_text("utf-8"), re.DOTALL | re.MULTILINE):
+        yield Block(match[1], match[2])
+
+
+@pytest.fixture(scope="session")
+def published(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """An environment that has resnet50's published file in the cache: one of ours, with its digest in the catalogue."""
+    folder = tmp_path_factory.mktemp("published")
+    entry = catalog.entry("resnet50", "DEFAULT")
+    path = folder / "hub" / "checkpoints" / entry.file_name
+    path.parent.mkdir(parents=True)
+    import torchvision
+
+    torch.save(torchvision.models.resnet50().state_dict(), path)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:8]
+    (folder / "sitecustomize.py").write_text(
+        "import dataclasses\n"
+        "from resnet_surgeon.sources import catalog\n"
+        f"digests = {{ {entry.digest!r}: {digest!r} }}\n"
+        "entries = [dataclasses.replace(e, digest=digests.get(e.digest, e.digest)) for e in catalog.entries()]\n"
+        "catalog.entries = lambda: tuple(entries)\n"
+    )
+    return {
+        **os.environ,
+        "TORCH_HOME": str(folder),
+        "PYTHONPATH": f"{folder}:{TOP}",
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    }
+
+
+def run_console(block: str, folder: Path, env: dict[str, str]) -> None:
+    """Runs each `$ command` and compares what it prints on both streams with the lines that follow."""
+    for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
+        command, _, expected = part.partition("\n")
+        done = subprocess.run(
+            ["bash", "-c", f"{{ {command}; }} 2>&1"], cwd=folder, env=env, capture_output=True, text=True
+        )
+        assert done.stdout == expected, command
+
+
+def run_python(code: str, folder: Path, env: dict[str, str]) -> None:
+    """Runs the blocks of a page as one script; `# ...` after a print shows what it prints."""
+    expected = re.findall(r"^\s*print\(.*\)\n\s*# (.*)$", code, re.MULTILINE)
+    done = subprocess.run([sys.executable, "-c", code], cwd=folder, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == expected
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.name not in GENERATED], ids=lambda page: page.name)
+def test_what_a_page_shows_is_what_happens(page: Path, tmp_path: Path, published: dict[str, str]) -> None:
+    for block in blocks(page):
+        if block.language == "console":
+            run_console(block.text, tmp_path, published)
+    code = "".join(block.text for block in blocks(page) if block.language == "python")
+    run_python(code, tmp_path, published)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text("utf-8")):
+        assert (page.parent / target).exists(), target
+
+
+def test_the_command_line_s_page_is_generated() -> None:
+    script = [
+        sys.executable,
+        "-c",
+        "import sys; sys.path.insert(0, 'docs'); import generate; print(generate.cli_page(), end='')",
+    ]
+    page = subprocess.run(script, cwd=TOP, check=True, capture_output=True, text=True).stdout
+    assert (TOP / "docs" / "cli.md").read_text("utf-8") == page
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_every_operation_has_its_place_on_the_pages(operation: str) -> None:
+    assert f"## `resnet-surgeon {operation}`" in (TOP / "docs" / "cli.md").read_text("utf-8")
+    assert f"## {operation}" in (TOP / "docs" / "getting-started.md").read_text("utf-8")
+
+
+def test_the_house_on_the_page_is_the_house_in_the_tests() -> None:
+    rooms = re.findall(r"^\| `(\w+)` \|", (TOP / "docs" / "house.md").read_text("utf-8"), re.MULTILINE)
+    assert rooms == ROOMS
+
+
+def test_the_version_is_the_changelogs_newest() -> None:
+    import resnet_surgeon
+
+    newest = re.search(r"^## (\S+)", (TOP / "CHANGELOG.md").read_text("utf-8"), re.MULTILINE)
+    assert newest
+    assert newest[1] == resnet_surgeon.__version__
