@@ -28,10 +28,8 @@ def load(path: Location, device: torch.device | str | int | None = None, dtype: 
     to train.
 
     `path` is a path, a model's name, bytes, or a binary stream. `device` and `dtype` say where the parameters live and
-    in which
-    floating point type; left out, they are on the CPU (or torch's default device) in the file's own. Every tensor of
-    the file and every
-    parameter of the module must fit. Raises the errors of `resnet_surgeon.open`.
+    in which floating point type; left out, they are on the CPU (or torch's default device) in the file's own. Every
+    tensor of the file and every parameter of the module must fit. Raises the errors of `resnet_surgeon.open`.
 
     >>> load("resnet50-heads-3-5.safetensors")(torch.zeros(2, 3, 224, 224))     # two tensors, [2, 3] and [2, 5]
     """
@@ -112,8 +110,7 @@ class ResNet(nn.Module):
     """The network that an Architecture describes, its children named and ordered as in torchvision.
 
     The forward pass takes [batch, in_channels, height, width] and gives the logits [batch, classes] of a single head, a
-    list of
-    such tensors for several heads in their order, the pooled embedding [batch, channels], or a feature map
+    list of such tensors for several heads in their order, the pooled embedding [batch, channels], or a feature map
     [batch, channels, height, width].
     """
 

@@ -186,8 +186,7 @@ def open(
     source: Location = DEFAULT_NAME, *, weights: str | None = None, seed: int = 0, progress: Progress = silent
 ) -> Network:
     """Opens a model name (`weights`: DEFAULT, IMAGENET1K_V1, IMAGENET1K_V2 or random), a checkpoint's path, `-` for
-    standard input,
-    bytes, or a binary stream.
+    standard input, bytes, or a binary stream.
 
     Raises UsageError, AccessError, WeightsError, or CheckpointError for what is no ResNet of torchvision's kind.
     """

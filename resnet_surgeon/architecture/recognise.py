@@ -30,8 +30,8 @@ def recognise(tensors: Mapping[str, Described]) -> Architecture:
     """The torchvision-style ResNet whose state_dict has these tensors: any depths, width, groups, channels, classes;
     `fc` or not.
 
-    Raises ArchitectureError: not a ResNet, or a kind that is not torchvision's (named), or one whose tensors
-    do not fit each other (all problems in one message).
+    Raises ArchitectureError: not a ResNet, or a kind that is not torchvision's (named), or one whose tensors do not fit
+    each other (all problems in one message).
     """
     _refuse_other_kinds({name: tensor.shape for name, tensor in tensors.items()})
     architecture = _read_off({name: tensor.shape for name, tensor in tensors.items()})

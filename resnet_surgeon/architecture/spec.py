@@ -24,8 +24,7 @@ class Stage:
     """`layer1` ... `layer4`: residual blocks in sequence, the first of which may change channels and resolution.
 
     `width` counts the channels of the 3x3 convolutions (`planes` in a basic block), `first_dilation` belongs to the
-    first block,
-    `dilation` to the others, as `replace_stride_with_dilation` of `torchvision.models.ResNet` sets them.
+    first block, `dilation` to the others, as `replace_stride_with_dilation` of `torchvision.models.ResNet` sets them.
     """
 
     name: str

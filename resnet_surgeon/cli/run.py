@@ -69,7 +69,9 @@ def run(source: str, operation: Operation, options: Options) -> None:
     if not options.quiet:
         print(text.summary(network, "standard output" if to_stream else target), file=sys.stderr)
         if options.dry_run:
-            print("dry run: nothing was written", file=sys.stderr)
+            in_the_way = not options.force and not to_stream and os.path.lexists(target)
+            note = f" ({target} exists already: this would need `--force`)" if in_the_way else ""
+            print(f"dry run: nothing was written{note}", file=sys.stderr)
     if options.json:
         to_standard_output(json_format.dumps(_report(network, target, options), indent=1, sort_keys=True))
     elif not to_stream and not options.dry_run:

@@ -1,8 +1,8 @@
 """The numbers of small floating point tensors, without numpy: importing it takes longer than copying a ResNet-50.
 
 Every `array` operation rounds once, to float32 for typecode "f", to float64 for "d". Between float64 arithmetic and
-float32 results
-that second rounding is harmless for + - * / (Figueroa 1995), so the results are those of float32 arithmetic to the bit.
+float32 results that second rounding is harmless for + - * / (Figueroa 1995), so the results are those of float32
+arithmetic to the bit.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """The safetensors format: header in, header out. Knows nothing of the tensors' meaning.
 
 A file is: the header's length (8 bytes, little-endian), the header (JSON: name -> dtype, shape, data_offsets; and text
-`__metadata__`),
-the tensors' bytes without a gap. What the format's own page forbids is refused here, exactly.
+`__metadata__`), the tensors' bytes without a gap. What the format's own page forbids is refused here, exactly.
 """
 
 from __future__ import annotations

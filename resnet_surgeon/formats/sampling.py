@@ -1,9 +1,8 @@
 """Reproducible random numbers: the same on every machine, in any order of asking, for all time.
 
 Made of the Philox counter generator (whose raw output numpy guarantees) and of additions, multiplications, divisions
-and square
-roots alone, which IEEE 754 rounds the same everywhere; numpy's and libm's own normal deviates and logarithms promise no
-such thing.
+and square roots alone, which IEEE 754 rounds the same everywhere; numpy's and libm's own normal deviates and logarithms
+promise no such thing.
 """
 
 from __future__ import annotations

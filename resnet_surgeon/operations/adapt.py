@@ -24,10 +24,8 @@ class Adapt:
     """Adapt the input channels of conv1, keeping its pretrained filters.
 
     `mean` gives every new channel the mean of the old ones. `scaled` does the same times old/new channels, which keeps
-    the size of
-    the responses: one channel then computes exactly what the original does on a gray image fed as R=G=B. `repeat` takes
-    the
-    old channels in turn, scaled likewise, as timm does. `random` draws a new layer.
+    the size of the responses: one channel then computes exactly what the original does on a gray image fed as R=G=B.
+    `repeat` takes the old channels in turn, scaled likewise, as timm does. `random` draws a new layer.
     """
 
     name: ClassVar[str] = "adapt"

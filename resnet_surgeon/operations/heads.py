@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, get_args
 
@@ -33,8 +34,8 @@ class Heads:
     """Replace the classifier by one or several new ones.
 
     Each of several heads owns a private copy of the layers from `--own` on (layer4 if left out), then pooling, flatten
-    and a new
-    linear layer; the module returns a list, one output a head. A single head is a new `fc` and returns its tensor.
+    and a new linear layer; the module returns a list, one output a head. A single head is a new `fc` and returns its
+    tensor.
     """
 
     name: ClassVar[str] = "heads"
@@ -46,7 +47,7 @@ class Heads:
     seed: int = option("Seed of what is drawn at random.", default=0)
 
     def __post_init__(self) -> None:
-        classes = (self.classes,) if isinstance(self.classes, int) else tuple(self.classes)
+        classes = tuple(self.classes) if isinstance(self.classes, Iterable) else (self.classes,)
         if not classes or not all(type(count) is int and count >= 1 for count in classes):
             raise UsageError("classes must be whole numbers of at least 1, one for each head", subject="heads")
         object.__setattr__(self, "classes", classes)

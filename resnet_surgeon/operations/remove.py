@@ -18,10 +18,9 @@ class Remove:
     """Remove the last layers, or layers by name.
 
     The children are conv1, bn1, relu, maxpool, layer1, layer2, layer3, layer4, avgpool, fc. `--last 3` drops layer4,
-    avgpool and fc:
-    the output is then layer3's feature map; without fc alone it is the pooled embedding. `--layers` takes last
-    children,
-    maxpool (which becomes the identity), and residual blocks whose shortcut is the identity, such as layer3.4.
+    avgpool and fc: the output is then layer3's feature map; without fc alone it is the pooled embedding. `--layers`
+    takes last children, maxpool (which becomes the identity), and residual blocks whose shortcut is the identity, such
+    as layer3.4.
     """
 
     name: ClassVar[str] = "remove"

@@ -194,6 +194,7 @@ def test_an_existing_file_needs_force(run: Run, checkpoints: Path) -> None:
         "error: basic-in1.safetensors: it exists already",
         "hint: use `--force` to replace it, or `--output` to write elsewhere",
     ]
+    assert b"this would need `--force`" in run(*arguments, "--dry-run").stderr
     assert run(*arguments, "--force").returncode == 0
 
 

@@ -143,6 +143,8 @@ def test_the_reserved_names_are_those_of_torchs_modules() -> None:
         {"classes": []},
         {"classes": [0]},
         {"classes": [2.0]},
+        {"classes": None},
+        {"classes": "35"},
         {"classes": [3, 5], "names": ["a"]},
         {"classes": [3, 5], "names": ["a", "a"]},
         {"classes": [3, 5], "names": ["a", "type"]},
