@@ -71,5 +71,11 @@ class DependencyError(SurgeonError):
 
 def printable(name: str) -> str:
     """A name from a file, safe on a terminal: quoted, escaped, and cut where it is too long."""
-    text = name if len(name) <= 80 else f"{name[:80]}..."
-    return f"`{text.encode('unicode_escape').decode('ascii')}`"
+    return f"`{escaped(name if len(name) <= 80 else f'{name[:80]}...')}`"
+
+
+def escaped(text: str) -> str:
+    """The text with everything escaped that would move the cursor, begin a new line or not be seen."""
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape", "surrogatepass").decode("ascii") for char in text
+    )

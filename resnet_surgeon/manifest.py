@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
 FORMAT_VERSION = 1
-METADATA_KEY = "resnet_surgeon.manifest"  # in a safetensors file's metadata
 
 
 @dataclass(frozen=True)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resnet_surgeon import manifest as documents
-from resnet_surgeon import output
 from resnet_surgeon._version import __version__
 from resnet_surgeon.architecture.parameters import parameters
 from resnet_surgeon.architecture.recognise import check_fit, describe, recognise
@@ -18,10 +18,12 @@ from resnet_surgeon.errors import CheckpointError, SurgeonError
 from resnet_surgeon.formats.tensors import Computed, Initialised, LazyTensor
 from resnet_surgeon.operations import OPERATIONS
 from resnet_surgeon.operations.checkpoint import Checkpoint, Operation
+from resnet_surgeon.output import Document, document, stream, write
 from resnet_surgeon.plan import Step, by_identity, plan
 from resnet_surgeon.sources import catalog
 from resnet_surgeon.sources.progress import Progress, silent
-from resnet_surgeon.sources.source import DEFAULT_NAME, Location, Source, open_source
+from resnet_surgeon.sources.source import DEFAULT_NAME, MANIFEST_KEY, Location, Source, open_source
+from resnet_surgeon.sources.wrappings import dilated
 
 
 @dataclass(frozen=True)
@@ -77,17 +79,17 @@ class Network:
             manifest = replace(manifest, source=self.source.identified())
         return manifest
 
-    def save(self, path: str | Path, *, force: bool = False, progress: Progress = silent) -> Path:
-        """Writes the safetensors file and, beside it, the manifest (`model.json` for `model.safetensors`); returns the
-        file's path.
+    def save(self, output: str | os.PathLike[str], *, force: bool = False, progress: Progress = silent) -> Path:
+        """Writes the safetensors file `output` and, beside it, the manifest (`model.json` for `model.safetensors`).
 
-        Raises AccessError if the file exists and not `force`, or cannot be written; then nothing was changed.
+        Returns the file's path. Raises AccessError if the file exists and not `force`, or cannot be written; then
+        nothing was changed.
         """
-        return output.write(self._document(), Path(path), force=force, progress=progress).path
+        return write(self._document(), Path(output), force=force, progress=progress)
 
     def stream(self, descriptor: int, *, progress: Progress = silent) -> None:
         """Sends the safetensors file to an open descriptor, such as a pipe's."""
-        output.stream(self._document(), descriptor, progress)
+        stream(self._document(), descriptor, progress)
 
     @property
     def label(self) -> str:
@@ -105,8 +107,8 @@ class Network:
             operations = [*map(documents.operation_from_record, self.history.operations), *operations]
         return "-".join([self.label, *(operation.suffix for operation in operations)]) + ".safetensors"
 
-    def _document(self) -> output.Document:
-        return output.document(self.tensors, self._manifest(), self.source)
+    def _document(self) -> Document:
+        return document(self.tensors, self._manifest(), self.source)
 
     def _manifest(self) -> documents.Manifest:
         """Continues the source's own manifest where it has one, so that a pipe, a chain and files in between come to
@@ -138,7 +140,7 @@ class Network:
             if isinstance(tensor, Initialised):
                 return documents.Initialised(tensor.law, tensor.seed, tensor.stream)
             if name is not None:
-                return documents.Kept(name)
+                return documents.Kept(self.source.names.get(name, name))
             assert isinstance(tensor, Computed)
             return documents.Computed(tensor.formula, tuple(provenance(source) for source in tensor.inputs))
 
@@ -183,14 +185,19 @@ def _kept_names(records: Mapping[str, documents.TensorRecord]) -> set[str]:
 
 
 def open(
-    source: Location = DEFAULT_NAME, *, weights: str | None = None, seed: int = 0, progress: Progress = silent
+    source: Location = DEFAULT_NAME,
+    *,
+    weights: str | None = None,
+    seed: int = 0,
+    key: str | None = None,
+    progress: Progress = silent,
 ) -> Network:
     """Opens a model name (`weights`: DEFAULT, IMAGENET1K_V1, IMAGENET1K_V2 or random), a checkpoint's path, `-` for
-    standard input, bytes, or a binary stream.
+    standard input, bytes, or a binary stream. `key` chooses one of several networks in a file.
 
     Raises UsageError, AccessError, WeightsError, or CheckpointError for what is no ResNet of torchvision's kind.
     """
-    opened = open_source(source, weights, seed, progress)
+    opened = open_source(source, weights, seed, key, progress)
     try:
         checkpoint, history = _recognised(opened)
     except CheckpointError as error:
@@ -200,10 +207,10 @@ def open(
 
 def _recognised(source: Source) -> tuple[Checkpoint, documents.Manifest | None]:
     """The source's checkpoint, by its own manifest or else by its names and shapes; tensors in torchvision's order."""
-    text = source.metadata.get(documents.METADATA_KEY)
+    text = source.metadata.get(MANIFEST_KEY)
     history = documents.from_json(text) if text is not None else None
     if history is None:
-        architecture = recognise(source.tensors)
+        architecture = dilated(recognise(source.tensors), source.dilated_stages)
         preprocessing = source.entry.preprocessing if source.entry else None
     else:
         architecture, preprocessing = history.architecture, history.inputs.preprocessing

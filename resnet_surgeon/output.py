@@ -20,9 +20,9 @@ from resnet_surgeon.errors import AccessError, CheckpointError, UsageError
 from resnet_surgeon.formats import safetensors
 from resnet_surgeon.formats.files import OpenFile
 from resnet_surgeon.formats.tensors import LazyTensor, Stored, byte_size, chunks
-from resnet_surgeon.manifest import METADATA_KEY, Manifest
+from resnet_surgeon.manifest import Manifest
 from resnet_surgeon.sources.progress import Advance, Progress
-from resnet_surgeon.sources.source import Source
+from resnet_surgeon.sources.source import MANIFEST_KEY, Source
 
 _SLICE = 1 << 24  # how much is copied between two looks at signals and progress
 
@@ -49,7 +49,7 @@ class Document:
         return replace(self, manifest=self.manifest.replace(self.digest_place, digest), digest_place=None)
 
     def header(self) -> bytes:
-        return safetensors.header(self.tensors, {**self.source.metadata, "format": "pt", METADATA_KEY: self.manifest})
+        return safetensors.header(self.tensors, {**self.source.metadata, "format": "pt", MANIFEST_KEY: self.manifest})
 
     def size(self) -> int:
         return sum(byte_size(tensor) for tensor in self.tensors.values())
@@ -61,14 +61,6 @@ def document(tensors: Mapping[str, LazyTensor], manifest: Manifest, source: Sour
         place = secrets.token_hex(32)  # unlike any text that is there already
         manifest = replace(manifest, source=replace(manifest.source, sha256=place))
     return Document(safetensors.in_file_order(tensors), manifest.to_json(), source, place)
-
-
-@dataclass(frozen=True)
-class Written:
-    """The two files of a network."""
-
-    path: Path
-    manifest: Path
 
 
 def manifest_path(path: Path) -> Path:
@@ -110,8 +102,8 @@ def check_target(path: Path, force: bool) -> None:
         raise AccessError(f"no permission to write into {folder}", subject=str(path))
 
 
-def write(content: Document, path: Path, *, force: bool, progress: Progress) -> Written:
-    """Writes the file, then its manifest, each to a temporary file beside it that is synced and renamed.
+def write(content: Document, path: Path, *, force: bool, progress: Progress) -> Path:
+    """Writes the file, then its manifest, each to a temporary file beside it that is synced and renamed. Returns it.
 
     Raises AccessError (target exists and not `force`, no room, no permission), CheckpointError (the source is damaged
     or changed).
@@ -140,7 +132,7 @@ def write(content: Document, path: Path, *, force: bool, progress: Progress) -> 
             _sync_folder(target.parent)
         except OSError as error:
             raise _cannot_write(path, error) from None
-    return Written(path, manifest_path(path))
+    return path
 
 
 def stream(content: Document, descriptor: int, progress: Progress) -> None:

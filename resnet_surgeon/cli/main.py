@@ -18,7 +18,7 @@ gc.disable()
 sys.setswitchinterval(0.0002)
 
 from resnet_surgeon.cli.signals import Signalled, die_by, raise_on_signals  # noqa: E402
-from resnet_surgeon.errors import SurgeonError, UsageError  # noqa: E402
+from resnet_surgeon.errors import SurgeonError, UsageError, escaped  # noqa: E402
 
 PROGRAM = "resnet-surgeon"
 _BUG = 3
@@ -65,17 +65,10 @@ def _tell(message: str, hint: str | None, code: int) -> int:
         import traceback
 
         traceback.print_exc()
-    print("error:", _one_line(message), file=sys.stderr)
+    print("error:", escaped(message), file=sys.stderr)
     if hint:
-        print("hint:", _one_line(hint), file=sys.stderr)
+        print("hint:", escaped(hint), file=sys.stderr)
     return code
-
-
-def _one_line(text: str) -> str:
-    """Nothing from a file or a file's name moves the cursor or begins a new line."""
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape", "surrogatepass").decode("ascii") for char in text
-    )
 
 
 def _command_path(error: Exception) -> str:

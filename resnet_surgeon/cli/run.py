@@ -30,6 +30,7 @@ class Options:
         "Published weights of a model name: DEFAULT, IMAGENET1K_V1, IMAGENET1K_V2; or random.", default=None
     )
     seed: int = option("Seed of what is drawn at random.", default=0)
+    key: str | None = option("Which network to take, if a file holds several: its key or prefix.", default=None)
     output: str | None = option(
         "The file to write, or - for a stream on standard output. Left out: a name from source and operation.",
         spelling="-o",
@@ -60,7 +61,9 @@ def run(source: str, operation: Operation, options: Options) -> None:
             "standard output is a terminal, and a stream of tensors is not text",
             hint="pipe it into a command, or name a file with `-o`",
         )
-    network = rs.open(source, weights=options.weights, seed=options.seed, progress=options.progress).apply(operation)
+    network = rs.open(
+        source, weights=options.weights, seed=options.seed, key=options.key, progress=options.progress
+    ).apply(operation)
     target = options.output or network.default_name
     if not options.dry_run and to_stream:
         network.stream(1, progress=options.progress)

@@ -12,9 +12,8 @@ from typing import Literal
 
 from resnet_surgeon.errors import CheckpointError
 from resnet_surgeon.formats.files import OpenFile
-from resnet_surgeon.formats.tensors import LazyTensor
 
-ContainerKind = Literal["safetensors", "torch_zip"]
+ContainerKind = Literal["safetensors", "torch_zip", "torch_legacy", "torch_tar", "safetensors_index"]
 
 
 @dataclass(frozen=True)
@@ -29,16 +28,17 @@ class Checksum:
 
 @dataclass(frozen=True)
 class Container:
-    """The tensors of one file under the names it gives them, in its order."""
+    """What one file holds: `root` maps names to tensors, or is whatever else was saved, with tensors in it."""
 
     kind: ContainerKind
     file: OpenFile
-    tensors: Mapping[str, LazyTensor]
+    root: object
     metadata: Mapping[str, str] = field(default_factory=dict)
     checksums: tuple[Checksum, ...] = ()
+    others: tuple[OpenFile, ...] = ()  # of a sharded checkpoint: the shards; `file` is the index
 
     def sha256(self) -> str:
-        """The digest of the whole file, in hexadecimal; the checksums are tested in the same pass.
+        """The digest of the whole file (and then its shards), in hexadecimal; checksums are tested in the same pass.
 
         Raises CheckpointError for a checksum that does not hold, or a file that changed since it was opened.
         """
@@ -56,7 +56,8 @@ class Container:
                     f"it is damaged: the checksum of `{checksum.name}` does not hold", subject=self.file.name
                 )
             position = checksum.offset + checksum.size
-        for chunk in self.file.chunks(position, self.file.size - position):
-            digest.update(chunk)
-        self.file.check_unchanged()
+        for file, start in [(self.file, position), *((file, 0) for file in self.others)]:
+            for chunk in file.chunks(start, file.size - start):
+                digest.update(chunk)
+            file.check_unchanged()
         return digest.hexdigest()

@@ -22,6 +22,12 @@ _INT64_MAX = 2**63 - 1
 
 def read(file: OpenFile) -> Container:
     """The tensors and metadata of a safetensors file. Raises CheckpointError for anything that breaks the format."""
+    tensors, metadata = tensors_and_metadata(file)
+    return Container("safetensors", file, tensors, metadata)
+
+
+def tensors_and_metadata(file: OpenFile) -> tuple[dict[str, Stored], dict[str, str]]:
+    """What a safetensors file holds, by name. Raises CheckpointError as `read` does."""
     if file.size < 8:
         raise CheckpointError("it is too short to be a safetensors file")
     length = int.from_bytes(file.read(0, 8), "little")
@@ -36,7 +42,7 @@ def read(file: OpenFile) -> Container:
     start = 8 + length
     tensors = {name: _tensor(name, entry, file, start) for name, entry in header.items()}
     _check_cover(tensors, start, file.size)
-    return Container("safetensors", file, tensors, metadata)
+    return tensors, metadata
 
 
 def header(tensors: Mapping[str, LazyTensor], metadata: Mapping[str, str]) -> bytes:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+
 from resnet_surgeon.errors import CheckpointError
 from resnet_surgeon.formats.container import Container
 from resnet_surgeon.formats.files import OpenFile
@@ -16,11 +18,6 @@ _OTHERS = (
     (b"\x89HDF\r\n", "an HDF5 file (Keras)", None),
     (b"\x93NUMPY", "a numpy array", None),
     (b"\x08", "perhaps an ONNX file", None),
-    (
-        b"\x80",
-        "a bare or stacked pickle (torch before 1.6)",
-        "save it again with a newer torch: torch.save(torch.load(path), path)",
-    ),
 )
 
 
@@ -36,22 +33,29 @@ def _read(file: OpenFile) -> Container:
     head = file.read(0, min(512, file.size))
     if not head:
         raise CheckpointError("it is empty")
-    if head.startswith(b"PK"):
-        from resnet_surgeon.formats import torch_zip
-
-        return torch_zip.read(file)
-    if head[8:9] == b"{" or head[8:].lstrip(b" \t\r\n").startswith(b"{"):
-        from resnet_surgeon.formats import safetensors
-
-        return safetensors.read(file)
-    if head[257:262] == b"ustar" or head.startswith(b"sys_info\0"):
-        raise CheckpointError(
-            "it is a tar archive (torch of 2016-17)", hint="this version reads safetensors files and torch's zip files"
-        )
+    module = _module(head)
+    if module is not None:
+        container: Container = import_module(f"resnet_surgeon.formats.{module}").read(file)
+        return container
     if head.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
         raise CheckpointError("it is a web page, not a checkpoint", hint="download the file itself")
     for magic, what, hint in _OTHERS:
         # A safetensors file of an odd header length may begin with any of these bytes; its ninth byte told above.
         if head.startswith(magic):
             raise CheckpointError(f"it is {what}", hint=hint)
-    raise CheckpointError("it is not a checkpoint: neither a safetensors file nor a zip file of torch.save")
+    raise CheckpointError("it is not a checkpoint: neither of safetensors nor of torch.save")
+
+
+def _module(head: bytes) -> str | None:
+    """The module of this room that reads files which begin so; each is imported only where it is needed."""
+    if head.startswith(b"PK"):
+        return "torch_zip"
+    if head[8:9] == b"{" or head[8:].lstrip(b" \t\r\n").startswith(b"{"):
+        return "safetensors"
+    if head[257:262] == b"ustar" or head.startswith(b"sys_info\0"):
+        return "torch_tar"
+    if head.startswith(b"\x80"):
+        return "torch_legacy"
+    if head.lstrip().startswith(b"{"):
+        return "safetensors_index"
+    return None

@@ -6,15 +6,15 @@ Read in place, never unpacked. Knows nothing of networks: its tensors have the n
 
 from __future__ import annotations
 
-import math
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from resnet_surgeon.errors import CheckpointError, printable
 from resnet_surgeon.formats.container import Checksum, Container
 from resnet_surgeon.formats.files import OpenFile
-from resnet_surgeon.formats.tensors import BITS, Computed, LazyTensor, Stored
-from resnet_surgeon.formats.unpickle import Storage, View, unpickle
+from resnet_surgeon.formats.tensors import BITS, Stored
+from resnet_surgeon.formats.unpickle import Storage, unpickle
+from resnet_surgeon.formats.views import tree
 
 _PICKLE_LIMIT = 100_000_000
 _END_OF_ARCHIVE = b"PK\5\6"
@@ -22,17 +22,15 @@ _LOCAL_HEADER = b"PK\3\4"
 
 
 def read(file: OpenFile) -> Container:
-    """The state_dict in a torch zip archive. Raises CheckpointError for anything else, and for archives that mean two
-    things.
-    """
+    """What a torch archive holds. Raises CheckpointError for other archives, and for those that mean two things."""
     members = _members(file)
     root = _root(members)
     pickle_member = members[f"{root}/data.pkl"]
     if pickle_member.file_size > _PICKLE_LIMIT:
         raise CheckpointError(f"its pickle would be {pickle_member.file_size} bytes long, which no state_dict needs")
     swapped = _byte_order(file, members.get(f"{root}/byteorder")) == "big"
-    state = state_dict(unpickle(_small_member(file, pickle_member)))
-    records: dict[str, tuple[Storage, Stored]] = {}
+    root_object = unpickle(_small_member(file, pickle_member))
+    records: dict[str, Stored] = {}
     checksums: list[Checksum] = []
 
     def record(storage: Storage) -> Stored:
@@ -43,31 +41,13 @@ def read(file: OpenFile) -> Container:
             if member is None:
                 raise CheckpointError(f"it is incomplete: the storage {printable(storage.key)} is missing")
             offset = _data_offset(file, member)
-            records[storage.key] = known = storage, _whole(storage, member, file, offset)
+            records[storage.key] = known = _whole(storage, member, file, offset)
             checksums.append(Checksum(offset, member.file_size, member.CRC, f"data/{storage.key}"))
-        if known[0] != storage:
+        if (known.dtype, known.shape) != (storage.dtype, (storage.count,)):
             raise CheckpointError(f"it reads the storage {printable(storage.key)} in two ways")
-        return known[1]
+        return known
 
-    tensors = {name: _tensor(name, view, record, swapped) for name, view in state.items()}
-    return Container("torch_zip", file, tensors, checksums=tuple(checksums))
-
-
-def state_dict(root: object) -> Mapping[str, View]:
-    """`root` if it is a state_dict: a dict from text to tensors. Raises CheckpointError otherwise."""
-    if not isinstance(root, dict):
-        what = "a single tensor" if isinstance(root, View) else f"a {type(root).__name__}"
-        raise CheckpointError(
-            f"it holds {what}, expected a state_dict", hint="save with torch.save(model.state_dict(), path)"
-        )
-    for name, value in root.items():
-        if not isinstance(name, str) or not isinstance(value, View):
-            what = type(value).__name__ if not isinstance(value, dict) else "dict of its own"
-            raise CheckpointError(
-                f"it is not a plain state_dict: under {printable(str(name))} it holds a {what}",
-                hint="save the state_dict alone: torch.save(model.state_dict(), path)",
-            )
-    return root
+    return Container("torch_zip", file, tree(root_object, record, swapped), checksums=tuple(checksums))
 
 
 def _members(file: OpenFile) -> dict[str, zipfile.ZipInfo]:
@@ -148,49 +128,3 @@ def _whole(storage: Storage, member: zipfile.ZipInfo, file: OpenFile, offset: in
             f"not {storage.count} numbers of dtype {storage.dtype}"
         )
     return Stored(storage.dtype, (storage.count,), file, offset)
-
-
-def _tensor(name: str, view: View, record: Callable[[Storage], Stored], swapped: bool) -> LazyTensor:
-    """The tensor that `view` describes, once its numbers are checked: stored where it is contiguous, else gathered."""
-    storage = view.storage
-    if (
-        len(view.shape) != len(view.strides)
-        or min((view.offset, *view.shape, *view.strides)) < 0
-        or math.prod(view.shape) > storage.count
-        or (
-            0 not in view.shape
-            and view.offset + sum((size - 1) * stride for size, stride in zip(view.shape, view.strides, strict=True))
-            >= storage.count
-        )
-    ):
-        raise CheckpointError(f"tensor {printable(name)} reaches outside of its storage of {storage.count} numbers")
-    whole = record(storage)
-    itemsize = BITS[storage.dtype] // 8
-    if _is_contiguous(view) and (not swapped or itemsize == 1):
-        return Stored(storage.dtype, view.shape, whole.file, whole.offset + view.offset * itemsize)
-    return Computed(
-        storage.dtype,
-        view.shape,
-        (whole,),
-        "put in row-major order",
-        lambda data: _gather(data, view, itemsize, swapped),
-    )
-
-
-def _is_contiguous(view: View) -> bool:
-    expected = 1
-    for size, stride in zip(reversed(view.shape), reversed(view.strides), strict=True):
-        if size != 1 and stride != expected:
-            return 0 in view.shape
-        expected *= size
-    return True
-
-
-def _gather(data: bytes, view: View, itemsize: int, swapped: bool) -> bytes:
-    import numpy
-
-    # Complex numbers are never swapped as a whole; no ResNet has them, so 8-byte elements here are whole numbers.
-    elements = numpy.frombuffer(data, f"{'>' if swapped else '<'}u{itemsize}")[view.offset :]
-    strides = [stride * itemsize for stride in view.strides]
-    strided = numpy.lib.stride_tricks.as_strided(elements, view.shape, strides, writeable=False)
-    return strided.astype(f"<u{itemsize}").tobytes()

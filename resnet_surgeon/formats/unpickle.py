@@ -12,15 +12,20 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from resnet_surgeon.errors import CheckpointError, printable
+from resnet_surgeon.formats.files import OpenFile
 
 
 @dataclass(frozen=True)
 class Storage:
-    """A run of elements in a checkpoint, under the key that the container files it by."""
+    """A run of elements in a checkpoint, under the key that the container files it by.
+
+    It is `count` elements long, or the `part` (first element, number of elements) of so many.
+    """
 
     dtype: str
     key: str
     count: int
+    part: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -33,8 +38,19 @@ class View:
     strides: tuple[int, ...]
 
 
+@dataclass
+class Parameter:
+    """A `torch.nn.Parameter` of 2016, made empty and filled later."""
+
+    data: object = None
+
+
+class Opaque:
+    """Plain data that no network needs, such as the arguments of a training script. Nothing of it is kept."""
+
+
 @dataclass(frozen=True)
-class _Global:
+class Global:
     """A name that the pickle refers to; what it stands for is decided here, never looked up."""
 
     module: str
@@ -56,6 +72,9 @@ _STORAGES = {
     "BoolStorage": "BOOL", "ComplexFloatStorage": "C64",
 }  # fmt: skip
 
+# `torch.FloatTensor` and the like: the type that a tensor of 2016 had, which its storage tells as well.
+_TENSORS = {name.replace("Storage", "Tensor"): dtype for name, dtype in _STORAGES.items()}
+
 # Tensors that are not plain arrays, by the function of torch that rebuilds them.
 _KINDS = {
     "_rebuild_qtensor": "a quantised tensor",
@@ -66,21 +85,97 @@ _KINDS = {
 }
 
 
-def unpickle(data: bytes) -> object:
-    """The object that the pickle describes: dicts, lists, tuples, sets, text, bytes, numbers, None, `Storage` and
-    `View`.
+Resolve = Callable[[object], object]  # from a persistent id to what it stands for
 
-    Raises CheckpointError for a name that is not on the list, an opcode that checkpoints have no use for, and damage of
-    any kind.
+
+def storage_reference(identity: object) -> Storage:
+    """('storage', storage type, key, location, count) and, until 1.5, what part of it: as `torch.save` writes it.
+
+    The location (a device) does not matter here.
     """
-    return _Machine(data).run()
+    if type(identity) is not tuple or len(identity) not in (5, 6) or identity[0] != "storage":
+        raise CheckpointError("its pickle refers to an object outside of itself that is no storage")
+    _, kind, key, _, count, *rest = identity
+    part = rest[0][1:] if rest and rest[0] is not None else None
+    if type(key) is not str or type(count) is not int or not (part is None or _are_integers(part, 2)):
+        raise TypeError
+    return Storage(storage_dtype(kind), key, count, part)
+
+
+def storage_dtype(kind: object) -> str:
+    """The dtype that a global such as `torch.FloatStorage` stands for. Raises TypeError for another."""
+    if not isinstance(kind, Global) or kind.name not in _STORAGES:
+        raise TypeError
+    return _STORAGES[kind.name]
+
+
+def _are_integers(value: object, count: int) -> bool:
+    return type(value) is tuple and len(value) == count and all(type(number) is int for number in value)
+
+
+def unpickle(data: bytes, resolve: Resolve = storage_reference) -> object:
+    """The object that the pickle describes: dicts, lists, tuples, text, bytes, numbers, None, `Storage` and `View`.
+
+    Raises CheckpointError for a name that is not on the list, an opcode that checkpoints have no use for, and damage
+    of any kind.
+    """
+    machine = _Machine(data, resolve, lambda size: data)
+    result = machine.run()
+    if machine.position != len(data):
+        machine.refuse("goes on after its end")
+    return result
+
+
+class Pickles:
+    """Pickles one after the other in a part of a file, with other bytes in between; `position` is the next byte."""
+
+    def __init__(self, file: OpenFile, start: int, end: int) -> None:
+        self.file = file
+        self.position = start
+        self.end = end
+
+    def next(self, resolve: Resolve = storage_reference) -> object:
+        """The object that the next pickle describes. Raises CheckpointError, as `unpickle` does."""
+        start = self.position
+        available = min(self.end - start, _LIMIT)
+
+        def extended(size: int) -> bytes:
+            return self.file.read(start, min(available, max(2 * size, _FIRST_PIECE)))
+
+        machine = _Machine(b"", resolve, extended)
+        result = machine.run()
+        self.position += machine.position
+        return result
+
+    def take(self, size: int) -> bytes:
+        """The next `size` bytes, which are no pickle."""
+        if size < 0 or size > self.end - self.position:
+            raise CheckpointError("it is truncated")
+        self.position += size
+        return self.file.read(self.position - size, size)
+
+    def skip(self, size: int) -> None:
+        """Passes over `size` bytes."""
+        if size < 0 or size > self.end - self.position:
+            raise CheckpointError(f"it is truncated: {size} bytes are expected, {self.end - self.position} are left")
+        self.position += size
+
+
+_LIMIT = 100_000_000  # bytes of one pickle
+_FIRST_PIECE = 1 << 14
+_LONGEST_LINE = 1000
 
 
 class _Machine:
-    """A pickle interpreter for the opcodes of protocols 2 to 5 that describe data."""
+    """A pickle interpreter for the opcodes of protocols 2 to 5 that describe data.
 
-    def __init__(self, data: bytes) -> None:
+    `extended(size)` gives the same data with at least `size` bytes, or with all that there are.
+    """
+
+    def __init__(self, data: bytes, resolve: Resolve, extended: Callable[[int], bytes]) -> None:
         self.data = data
+        self.resolve = resolve
+        self.extended = extended
         self.position = 0
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
@@ -97,8 +192,6 @@ class _Machine:
                 action(self)
         except (IndexError, KeyError, TypeError, ValueError, struct.error):
             self.refuse("is damaged")
-        if self.position != len(self.data):
-            self.refuse("goes on after its end")
         if len(self.stack) != 1 or self.stack[0] is _MARK:
             self.refuse("is damaged")
         return self.stack[0]
@@ -108,6 +201,8 @@ class _Machine:
 
     def take(self, count: int) -> bytes:
         end = self.position + count
+        if end > len(self.data):
+            self.data = self.extended(end)
         if count < 0 or end > len(self.data):
             self.refuse("is cut short")
         piece = self.data[self.position : end]
@@ -118,7 +213,9 @@ class _Machine:
         return int.from_bytes(self.take(size), "little")
 
     def line(self) -> str:
-        end = self.data.find(b"\n", self.position)
+        if len(self.data) < self.position + _LONGEST_LINE:
+            self.data = self.extended(self.position + _LONGEST_LINE)
+        end = self.data.find(b"\n", self.position, self.position + _LONGEST_LINE)
         if end < 0:
             self.refuse("is cut short")
         text = self.data[self.position : end].decode()
@@ -161,22 +258,29 @@ class _Machine:
         self.stack[-1].extend(items)
 
     def build(self) -> None:
-        """Instance state: only an OrderedDict has any that matters not (`_metadata`, the versions of modules)."""
-        state = self.pop()
-        if type(self.stack[-1]) is not dict or type(state) is not dict or any(key != "_metadata" for key in state):
+        """Instance state: the modules' versions in an OrderedDict (`_metadata`), a parameter's tensor, or opaque."""
+        state, target = self.pop(), self.stack[-1]
+        if type(target) is Parameter and type(state) is tuple and len(state) == 5:
+            target.data = state[0]  # (data, gradient, hooks, requires_grad, volatile)
+        elif type(target) is not Opaque and not (
+            type(target) is dict and type(state) is dict and all(key == "_metadata" for key in state)
+        ):
             self.refuse("sets attributes of an object that has none")
 
     def reduce(self) -> None:
         arguments, function = self.pop(), self.pop()
-        if not isinstance(function, _Global) or type(arguments) is not tuple:
+        if not isinstance(function, Global) or type(arguments) is not tuple:
             self.refuse("calls something that is no function")
         self.push(_CONSTRUCTORS[function.module, function.name](*arguments))
+
+    def persistent(self, identity: object) -> None:
+        self.push(self.resolve(identity))
 
     def push_global(self, module: Any, name: Any) -> None:
         if not isinstance(module, str) or not isinstance(name, str):
             self.refuse("is damaged")
-        found = _Global(module, name)
-        if (module, name) not in _CONSTRUCTORS and not (module == "torch" and name in _STORAGES):
+        found = Global(module, name)
+        if (module, name) not in _CONSTRUCTORS and not (module == "torch" and name in _STORAGES | _TENSORS):
             if module in ("torch._utils", "torch._tensor") and name in _KINDS:
                 raise CheckpointError(f"its pickle holds {_KINDS[name]}, which this tool does not take")
             raise CheckpointError(
@@ -184,23 +288,6 @@ class _Machine:
                 hint="save the network's state_dict: torch.save(model.state_dict(), path)",
             )
         self.push(found)
-
-    def persistent(self) -> None:
-        """('storage', storage type, key, location, element count), as torch.save writes it; the location does not
-        matter here.
-        """
-        identity = self.pop()
-        if type(identity) is not tuple or len(identity) != 5 or identity[0] != "storage":
-            self.refuse("refers to an object outside of itself that is no storage")
-        _, kind, key, _, count = identity
-        if (
-            not isinstance(kind, _Global)
-            or kind.name not in _STORAGES
-            or type(key) is not str
-            or type(count) is not int
-        ):
-            self.refuse("is damaged")
-        self.push(Storage(_STORAGES[kind.name], key, count))
 
 
 def _view(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> View:
@@ -229,6 +316,13 @@ def _dict(*pairs: Any) -> dict[Any, Any]:
     return {}
 
 
+def _latin1(text: Any, encoding: Any) -> bytes:
+    """How protocol 2 writes bytes; no other encoding is known."""
+    if type(text) is not str or encoding != "latin1":
+        raise TypeError
+    return text.encode("latin1")
+
+
 def _size(sizes: Any) -> tuple[Any, ...]:
     if type(sizes) is not tuple:
         raise TypeError
@@ -241,6 +335,13 @@ _CONSTRUCTORS: dict[tuple[str, str], Callable[..., Any]] = {
     ("torch._utils", "_rebuild_tensor"): _view,
     ("torch._utils", "_rebuild_tensor_v2"): _view,
     ("torch._utils", "_rebuild_parameter"): _view_itself,
+    ("torch.nn.parameter", "Parameter"): lambda *_: Parameter(),
+    ("argparse", "Namespace"): lambda *_: Opaque(),
+    ("torch", "device"): lambda *_: Opaque(),
+    ("numpy", "dtype"): lambda *_: Opaque(),
+    ("numpy.core.multiarray", "scalar"): lambda *_: Opaque(),
+    ("numpy._core.multiarray", "scalar"): lambda *_: Opaque(),
+    ("_codecs", "encode"): _latin1,
 }
 
 
@@ -304,8 +405,8 @@ _ACTIONS: dict[bytes, Callable[[_Machine], None]] = {
     b"X": _text(4),
     b"\x8c": _text(1),
     b"\x8d": _text(8),
-    b"U": _bytes(1),
-    b"T": _bytes(4),
+    b"U": _text(1),  # text of Python 2
+    b"T": _text(4),
     b"C": _bytes(1),
     b"B": _bytes(4),
     b"q": lambda machine: machine.memoize(machine.unsigned(1)),
@@ -319,7 +420,9 @@ _ACTIONS: dict[bytes, Callable[[_Machine], None]] = {
     b"e": lambda machine: machine.fill_list(machine.pop_to_mark()),
     b"b": _Machine.build,
     b"R": _Machine.reduce,
-    b"Q": _Machine.persistent,
+    b"\x81": _Machine.reduce,  # NEWOBJ: what is made is decided by the name alone, as for a call
+    b"Q": lambda machine: machine.persistent(machine.pop()),
+    b"P": lambda machine: machine.persistent(machine.line()),
     b"c": lambda machine: machine.push_global(machine.line(), machine.line()),
     b"\x93": _stack_global,
 }

@@ -20,9 +20,11 @@ from resnet_surgeon.formats.files import OpenFile
 from resnet_surgeon.formats.tensors import Initialised, LazyTensor
 from resnet_surgeon.sources import catalog
 from resnet_surgeon.sources.progress import Progress, silent
+from resnet_surgeon.sources.wrappings import Unwrapped, Wrapping, unwrap
 
 DEFAULT_NAME = "resnet50"
 STANDARD_INPUT = "-"
+MANIFEST_KEY = "resnet_surgeon.manifest"  # in a safetensors file's metadata, where this tool wrote it
 Location = Union[str, "os.PathLike[str]", bytes, IO[bytes]]
 
 
@@ -37,6 +39,7 @@ class Origin:
     weights: str | None = None
     url: str | None = None
     seed: int | None = None
+    wrapping: Wrapping | None = None
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,8 @@ class Source:
     entry: catalog.Entry | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
     is_anonymous: bool = False
+    names: Mapping[str, str] = field(default_factory=dict)  # torchvision's name -> the name in the file, if another
+    dilated_stages: tuple[str, ...] = ()
 
     def identified(self) -> Origin:
         """The origin with its SHA-256, for which the whole file is read once.
@@ -73,12 +78,15 @@ class Source:
 
 
 def open_source(
-    location: Location = DEFAULT_NAME, weights: str | None = None, seed: int = 0, progress: Progress = silent
+    location: Location = DEFAULT_NAME,
+    weights: str | None = None,
+    seed: int = 0,
+    key: str | None = None,
+    progress: Progress = silent,
 ) -> Source:
-    """Opens a model name (with `weights`: DEFAULT, a published name, or random), a path, `-`, bytes, or a binary
-    stream.
+    """Opens a model name (with `weights`: DEFAULT, a published name, or random), a path, `-`, bytes, or a stream.
 
-    Raises UsageError, AccessError, CheckpointError or WeightsError.
+    `key` chooses one of several networks in a file. Raises UsageError, AccessError, CheckpointError or WeightsError.
     """
     if isinstance(location, str) and location in VARIANTS:
         if weights == "random":
@@ -86,24 +94,20 @@ def open_source(
         from resnet_surgeon.sources import published
 
         entry = catalog.entry(location, weights or "DEFAULT")
-        return _from_file(OpenFile.at(published.fetch(entry, progress)), location)
+        return _from_file(OpenFile.at(published.fetch(entry, progress)), location, key)
     if weights is not None:
-        raise UsageError(
-            "weights are chosen for a model name, not for a file",
-            subject="weights",
-            hint=f"model names are {', '.join(VARIANTS)}",
-        )
+        hint = f"model names are {', '.join(VARIANTS)}"
+        raise UsageError("weights are chosen for a model name, not for a file", subject="weights", hint=hint)
     if location == STANDARD_INPUT:
-        return _anonymous(_standard_input())
+        return _anonymous(_standard_input(), key)
     if isinstance(location, bytes):
-        return _anonymous(OpenFile.spooled(location, "bytes"))
+        return _anonymous(OpenFile.spooled(location, "bytes"), key)
     if isinstance(location, (str, os.PathLike)):
-        return _from_file(_at(location), Path(os.fspath(location)).stem)
+        return _from_file(_at(location), Path(os.fspath(location)).stem, key)
     if hasattr(location, "read"):
-        return _anonymous(OpenFile.spooled(location, "stream"))
-    raise UsageError(
-        f"a source is a name, a path, bytes or a binary stream, not {type(location).__name__}", subject="source"
-    )
+        return _anonymous(OpenFile.spooled(location, "stream"), key)
+    kind = type(location).__name__
+    raise UsageError(f"a source is a name, a path, bytes or a binary stream, not {kind}", subject="source")
 
 
 def _random(name: str, seed: int) -> Source:
@@ -112,18 +116,31 @@ def _random(name: str, seed: int) -> Source:
     return Source(name, tensors, Origin(architecture=name, weights="random", seed=seed))
 
 
-def _anonymous(file: OpenFile) -> Source:
-    return replace(_from_file(file, "resnet"), is_anonymous=True)
+def _anonymous(file: OpenFile, key: str | None) -> Source:
+    return replace(_from_file(file, "resnet", key), is_anonymous=True)
 
 
-def _from_file(file: OpenFile, label: str) -> Source:
+def _from_file(file: OpenFile, label: str, key: str | None) -> Source:
     container = sniff.read(file)
     name = Path(file.name).name
-    origin = Origin(file=name, container=container.kind)
+    try:
+        found = Unwrapped.bare(container.root) if MANIFEST_KEY in container.metadata else unwrap(container.root, key)
+    except CheckpointError as error:
+        raise error.about(file.name) from None
+    origin = Origin(file=name, container=container.kind, wrapping=found.wrapping)
     entry = catalog.entry_for_file(name)
     if entry is not None:
         origin = replace(origin, architecture=entry.architecture, weights=entry.weights, url=entry.url)
-    return Source(label, container.tensors, origin, container, entry, container.metadata)
+    return Source(
+        label=label,
+        tensors=found.tensors,
+        origin=origin,
+        container=container,
+        entry=entry,
+        metadata=container.metadata,
+        names=found.names,
+        dilated_stages=found.dilated_stages,
+    )
 
 
 def _at(path: str | os.PathLike[str]) -> OpenFile:

@@ -63,7 +63,6 @@ EVIL: dict[str, bytes] = {
     "torch.hub": b"\x80\x02ctorch.hub\nload\n.",
     "load from bytes": b"\x80\x02ctorch.storage\n_load_from_bytes\n.",
     "bytearray bomb": b"\x80\x02c__builtin__\nbytearray\n\x8a\x05\x00\x00\x00\x00\x02\x85R.",
-    "codecs": b"\x80\x02c_codecs\nencode\n.",
     "dotted name": b"\x80\x04\x8c\x0bcollections\x8c\x17OrderedDict.__init__.x.\x93.",
 }
 
@@ -109,10 +108,12 @@ def test_other_names_are_refused_and_nothing_happens(data: bytes) -> None:
         (b"\x80\x02ctorch\nFloatStorage\nK\x08\x85R.", "damaged"),
         (b"\x80\x02X\x06\x00\x00\x00moduleX\x01\x00\x00\x00aX\x01\x00\x00\x00bX\x01\x00\x00\x00cK\x01t.", "damaged"),
         (b"\x80\x02X\x06\x00\x00\x00moduleQ.", "no storage"),
+        (b"\x80\x02ctorch\nFloatTensor\n\x8a\x05\x00\x00\x00\x00\x02\x85R.", "damaged"),
+        (b"\x80\x02c_codecs\nencode\nX\x03\x00\x00\x00abcX\x05\x00\x00\x00rot13\x86R.", "damaged"),
         (b"\x80\x02ctorch._utils\n_rebuild_qtensor\n.", "quantised"),
         (b"\x80\x02ctorch._utils\n_rebuild_sparse_tensor\n.", "sparse"),
     ],
-    ids=range(25),
+    ids=range(27),
 )
 def test_damage_and_opcodes_without_use_are_refused(data: bytes, reason: str) -> None:
     with pytest.raises(CheckpointError, match=reason):

@@ -1,0 +1,45 @@
+"""A sharded checkpoint: an index, `model.safetensors.index.json`, that says which file beside it holds each tensor."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from resnet_surgeon.errors import CheckpointError, printable
+from resnet_surgeon.formats import safetensors
+from resnet_surgeon.formats.container import Container
+from resnet_surgeon.formats.files import OpenFile
+from resnet_surgeon.formats.tensors import Stored
+
+_LIMIT = 100_000_000
+_MOST_SHARDS = 1000
+
+
+def read(file: OpenFile) -> Container:
+    """The tensors of all shards. Raises CheckpointError if they do not fit the index, AccessError if one is missing."""
+    if file.size > _LIMIT:
+        raise CheckpointError("it is too long for an index")
+    try:
+        weight_map = json.loads(file.read(0, file.size))["weight_map"]
+        names = sorted(set(weight_map.values()))
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        raise CheckpointError("it is JSON, but no index of a sharded checkpoint") from None
+    if len(names) > _MOST_SHARDS:
+        raise CheckpointError(f"it has {len(names)} shards")
+    folder = Path(file.name).parent
+    files: list[OpenFile] = []
+    shards: dict[str, dict[str, Stored]] = {}
+    for name in names:
+        # A shard lies beside its index: a name that leads elsewhere is never followed.
+        if not isinstance(name, str) or Path(name).name != name:
+            raise CheckpointError(f"its shard {printable(str(name))} is not a file beside it")
+        files.append(OpenFile.at(folder / name))
+        shards[name], _ = safetensors.tensors_and_metadata(files[-1])
+    for tensor, name in weight_map.items():
+        if tensor not in shards[name]:
+            raise CheckpointError(f"tensor {printable(tensor)} is not in its shard {name}")
+    extra = [tensor for name in names for tensor in shards[name] if weight_map.get(tensor) != name]
+    if extra:
+        raise CheckpointError(f"a shard holds the tensor {printable(extra[0])}, which the index does not list there")
+    tensors = {tensor: shards[name][tensor] for tensor, name in weight_map.items()}
+    return Container("safetensors_index", file, tensors, others=tuple(files))

@@ -1,0 +1,133 @@
+"""What `torch.save` wrote in 2016 and 2017: a tar archive of pickles and storages, which torch itself refuses today.
+
+The first published `resnet18-5c106cde.pth` and `resnet50-19c8e357.pth` still circulate in it. Read in place, never
+unpacked. Knows nothing of networks.
+"""
+
+from __future__ import annotations
+
+import tarfile
+from typing import NoReturn
+
+from resnet_surgeon.errors import CheckpointError, printable
+from resnet_surgeon.formats.container import Container
+from resnet_surgeon.formats.files import OpenFile
+from resnet_surgeon.formats.tensors import BITS, Stored
+from resnet_surgeon.formats.torch_legacy import check_system
+from resnet_surgeon.formats.unpickle import Pickles, Storage, View, storage_dtype
+from resnet_surgeon.formats.views import tree
+
+_PARTS = ("sys_info", "pickle", "storages", "tensors")
+_MOST_DIMENSIONS = 64
+
+
+def read(file: OpenFile) -> Container:
+    """What the archive holds. Its members are `sys_info`, `storages`, `tensors` (views of them) and `pickle`.
+
+    Raises CheckpointError for archives with other members, and for damage of any kind.
+    """
+    parts = _parts(file)
+    check_system(parts["sys_info"].next())
+    try:
+        storages, places = _storages(parts["storages"])
+        tensors = _tensors(parts["tensors"], storages)
+    except (TypeError, ValueError):
+        raise CheckpointError("its tensors or storages are damaged") from None
+
+    def resolve(identity: object) -> View:
+        # The pickle names a tensor by text, the list of tensors by a number.
+        found = tensors.get(identity) if type(identity) is int else tensors.get(_number(identity))
+        if found is None:
+            raise CheckpointError(f"it is incomplete: the tensor {printable(str(identity))} is missing")
+        return found
+
+    root = parts["pickle"].next(resolve)
+
+    def record(storage: Storage) -> Stored:
+        return Stored(storage.dtype, (storage.count,), file, places[storage.key])
+
+    return Container("torch_tar", file, tree(root, record))
+
+
+def _number(text: object) -> int | None:
+    return int(text) if isinstance(text, str) and len(text) < 30 and text.lstrip("-").isdecimal() else None
+
+
+def _parts(file: OpenFile) -> dict[str, Pickles]:
+    """Each member as a stretch of the file."""
+
+    def refuse(reason: str) -> NoReturn:
+        raise CheckpointError(f"its tar archive {reason}")
+
+    parts: dict[str, Pickles] = {}
+    try:
+        with open(file.descriptor, "rb", closefd=False) as stream:
+            stream.seek(0)
+            for member in tarfile.open(fileobj=stream, mode="r:"):
+                name = member.name.removeprefix("./")
+                if name in ("", "."):
+                    continue
+                if name not in _PARTS or member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE):
+                    refuse(f"holds {printable(member.name)}, which torch never wrote")
+                if name in parts:
+                    refuse(f"holds {name} twice")
+                if member.offset_data + member.size > file.size:
+                    refuse(f"is truncated in {name}")
+                parts[name] = Pickles(file, member.offset_data, member.offset_data + member.size)
+    except (tarfile.TarError, EOFError, ValueError, OverflowError):
+        refuse("is damaged")
+    for name in _PARTS:
+        if name not in parts:
+            refuse(f"lacks {name}")
+    return parts
+
+
+def _count(pickles: Pickles) -> int:
+    count = pickles.next()
+    if type(count) is not int or count < 0:
+        raise TypeError
+    return count
+
+
+def _storages(pickles: Pickles) -> tuple[dict[object, Storage], dict[str, int]]:
+    """The storages, and the views of them that count as storages too, by key; and where each one's bytes begin."""
+    storages: dict[object, Storage] = {}
+    places: dict[str, int] = {}
+    for _ in range(_count(pickles)):
+        entry = pickles.next()
+        if type(entry) is not tuple or len(entry) != 3:
+            raise TypeError
+        key, _, kind = entry
+        count = int.from_bytes(pickles.take(8), "little", signed=True)
+        storages[key] = storage = Storage(storage_dtype(kind), str(key), count)
+        places[storage.key] = pickles.position
+        pickles.skip(count * BITS[storage.dtype] // 8)
+    views = pickles.next()
+    if type(views) is not list:
+        raise TypeError
+    for view in views:
+        key, root_key, first, count = view
+        root = storages.get(root_key)
+        if root is None or type(first) is not int or type(count) is not int:
+            raise TypeError
+        storages[key] = Storage(root.dtype, root.key, root.count, (first, count))
+    return storages, places
+
+
+def _tensors(pickles: Pickles, storages: dict[object, Storage]) -> dict[object, View]:
+    """Key -> view. Each is (key, storage's key, type) and then ndim, four bytes of noise, sizes, strides, offset."""
+    tensors: dict[object, View] = {}
+    for _ in range(_count(pickles)):
+        entry = pickles.next()
+        if type(entry) is not tuple or len(entry) != 3:
+            raise TypeError
+        key, storage_key, _ = entry
+        storage = storages.get(storage_key)
+        dimensions = int.from_bytes(pickles.take(4), "little", signed=True)
+        pickles.take(4)
+        if storage is None or not 0 <= dimensions <= _MOST_DIMENSIONS:
+            raise TypeError
+        numbers = [int.from_bytes(pickles.take(8), "little", signed=True) for _ in range(2 * dimensions + 1)]
+        shape, strides = tuple(numbers[:dimensions]), tuple(numbers[dimensions:-1])
+        tensors[key] = View(storage, numbers[-1], shape, strides)
+    return tensors

@@ -1,0 +1,272 @@
+"""Finds the ResNet in what people save: under keys, behind prefixes, by other libraries' names, among other tensors.
+
+Told by content alone. Each way of naming and each habit of saving is an entry of a table; knows no bytes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from resnet_surgeon.architecture.initialisation import Constant
+from resnet_surgeon.architecture.spec import Architecture
+from resnet_surgeon.errors import CheckpointError, printable
+from resnet_surgeon.formats.tensors import Initialised, LazyTensor
+
+_DEEPEST = 4  # keys on the way to a state_dict
+_SHOWN = 6
+
+
+@dataclass(frozen=True)
+class Wrapping:
+    """How a ResNet was packed: by whose habit, under which key and prefix; what lay beside it, and what it lacked."""
+
+    kind: str
+    key: str | None = None
+    prefix: str = ""
+    left_out: tuple[str, ...] = ()
+    filled: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Unwrapped:
+    """The tensors of a ResNet by torchvision's names, the names that they had, and how they were packed."""
+
+    tensors: Mapping[str, LazyTensor]
+    names: Mapping[str, str]
+    wrapping: Wrapping | None = None
+    dilated_stages: tuple[str, ...] = ()
+
+    @classmethod
+    def bare(cls, root: object) -> Unwrapped:
+        """A plain state_dict, as it is. Raises CheckpointError if `root` is none."""
+        if not isinstance(root, Mapping) or not all(isinstance(tensor, LazyTensor) for tensor in root.values()):
+            raise CheckpointError("it holds other things than tensors")
+        return cls(root, {})
+
+
+def unwrap(root: object, key: str | None = None) -> Unwrapped:
+    """The ResNet in `root`; `key` chooses one of several, by the key or prefix that it stands under.
+
+    Where there is none, the tensors as they are, for the caller to say what is odd about them. Raises CheckpointError
+    for what holds no named tensors, for several ResNets without `key`, and for two tensors that would get one name.
+    """
+    mappings = dict(_mappings(root))
+    if not mappings:
+        what = "a single tensor" if isinstance(root, LazyTensor) else f"a {type(root).__name__} without named tensors"
+        hint = "save with torch.save(model.state_dict(), path)"
+        raise CheckpointError(f"it holds {what}, expected a state_dict", hint=hint)
+    found = {(path, find.prefix, find.naming.name): find for path in mappings for find in _finds(path, mappings[path])}
+    finds = _preferred([find for find in found.values() if key is None or key in (find.key, find.prefix.rstrip("."))])
+    if len(finds) > 1:
+        where = ", ".join(f"`{find.place}`" for find in finds)
+        raise CheckpointError(f"it holds {len(finds)} ResNets, under {where}", hint="choose one with `--key`")
+    if key is not None and not finds:
+        places = ", ".join(f"`{find.place}`" for find in found.values()) or "none"
+        raise CheckpointError(f"it holds no ResNet under the key {printable(key)}", hint=f"ResNets are under {places}")
+    if not finds:
+        path, tensors = min(mappings.items(), key=lambda item: len(item[0]))
+        return Unwrapped(tensors, {}, Wrapping("nested", path) if path else None)
+    return _unwrapped(finds[0], root)
+
+
+@dataclass(frozen=True)
+class _Naming:
+    """A library's names for the parts of a ResNet. `mark` is the tensor that gives it away, after any prefix."""
+
+    name: str
+    mark: str
+    rename: Callable[[str], str | None]
+
+
+@dataclass(frozen=True)
+class _Find:
+    """A ResNet in a mapping."""
+
+    key: str
+    prefix: str
+    naming: _Naming
+    tensors: Mapping[str, LazyTensor]
+
+    @property
+    def place(self) -> str:
+        return self.prefix.rstrip(".") if self.prefix else self.key
+
+
+_OWN = r"(conv1|bn1|layer[1-4]|heads)\..+|fc\.(weight|bias)"
+
+
+def _torchvision(name: str) -> str | None:
+    return name if re.fullmatch(_OWN, name) else None
+
+
+def _sequential(name: str) -> str | None:
+    """`nn.Sequential(*model.children())`, as fastai and many tutorials cut networks."""
+    parts = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4", "9": "fc"}
+    index, _, rest = name.partition(".")
+    return _torchvision(f"{parts.get(index, '-')}.{rest}")
+
+
+def _transformers(name: str) -> str | None:
+    """`ResNetModel` of transformers."""
+    if match := re.fullmatch(r"embedder\.embedder\.(convolution|normalization)\.(\w+)", name):
+        return f"{'conv1' if match[1] == 'convolution' else 'bn1'}.{match[2]}"
+    match = re.fullmatch(
+        r"encoder\.stages\.(\d)\.layers\.(\d+)\.(shortcut|layer\.(\d))\.(convolution|normalization)\.(\w+)", name
+    )
+    if not match:
+        return None
+    convolution = match[5] == "convolution"
+    if match[3] == "shortcut":
+        part = f"downsample.{0 if convolution else 1}"
+    else:
+        part = f"{'conv' if convolution else 'bn'}{int(match[4]) + 1}"
+    return f"layer{int(match[1]) + 1}.{match[2]}.{part}.{match[6]}"
+
+
+def _detectron2(name: str) -> str | None:
+    """detectron2's `build_resnet_backbone`."""
+    if match := re.fullmatch(r"stem\.conv1\.(norm\.)?(\w+)", name):
+        return f"{'bn1' if match[1] else 'conv1'}.{match[2]}"
+    match = re.fullmatch(r"res([2-5])\.(\d+)\.(shortcut|conv(\d))\.(norm\.)?(\w+)", name)
+    if not match:
+        return None
+    if match[3] == "shortcut":
+        part = f"downsample.{1 if match[5] else 0}"
+    else:
+        part = f"{'bn' if match[5] else 'conv'}{match[4]}"
+    return f"layer{int(match[1]) - 1}.{match[2]}.{part}.{match[6]}"
+
+
+_NAMINGS = (
+    _Naming("torchvision", "layer1.0.conv1.weight", _torchvision),
+    _Naming("nn.Sequential", "4.0.conv1.weight", _sequential),
+    _Naming("transformers", "embedder.embedder.convolution.weight", _transformers),
+    _Naming("detectron2", "res2.0.conv1.weight", _detectron2),
+)
+
+
+@dataclass(frozen=True)
+class _Habit:
+    """A way of packing that people know by name. The first of the table that fits gives a wrapping its name."""
+
+    name: str
+    fits: Callable[[_Find, Mapping[object, object]], bool]
+    drops_fc: bool = False
+    dilated_stages: tuple[str, ...] = ()
+
+
+def _beside(find: _Find, prefix: str) -> bool:
+    return any(name.startswith(prefix) for name in find.tensors)
+
+
+_HABITS = (
+    _Habit("MoCo", lambda find, root: find.prefix.endswith(("encoder_q.", "base_encoder.")), drops_fc=True),
+    _Habit("torchvision detection", lambda find, root: find.prefix.endswith("backbone.body.")),
+    _Habit(
+        "torchvision segmentation",
+        lambda find, root: find.prefix.endswith("backbone.") and _beside(find, "classifier.4."),
+        dilated_stages=("layer3", "layer4"),
+    ),
+    _Habit("segmentation_models_pytorch", lambda find, root: find.prefix == "encoder." and _beside(find, "decoder.")),
+    _Habit("self-supervised", lambda find, root: _beside_any(find, r"(.*\.)?(projector|projection_head|head)\..*")),
+    _Habit("transformers", lambda find, root: find.naming.name == "transformers"),
+    _Habit("detectron2", lambda find, root: find.naming.name == "detectron2"),
+    _Habit("fastai", lambda find, root: find.naming.name == "nn.Sequential" and find.prefix.endswith("0.")),
+    _Habit("nn.Sequential", lambda find, root: find.naming.name == "nn.Sequential"),
+    _Habit("PyTorch Lightning", lambda find, root: "pytorch-lightning_version" in root),
+    _Habit("torch.compile", lambda find, root: "_orig_mod." in find.prefix),
+    _Habit("DistributedDataParallel", lambda find, root: find.prefix.startswith("module.")),
+)
+
+# Of twins that are trained together, the one that people take: (the one, its twin).
+_TWINS = (("encoder_q.", "encoder_k."), ("base_encoder.", "momentum_encoder."))
+
+
+def _beside_any(find: _Find, pattern: str) -> bool:
+    inside = re.compile(pattern)
+    return any(inside.fullmatch(name) for name in find.tensors)
+
+
+def _mappings(node: object, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Mapping[str, LazyTensor]]]:
+    """Every mapping with named tensors, by the keys on the way to it."""
+    if not isinstance(node, Mapping) or len(path) > _DEEPEST:
+        return
+    tensors = {name: item for name, item in node.items() if isinstance(name, str) and isinstance(item, LazyTensor)}
+    if tensors:
+        yield ".".join(path), tensors
+    for name, item in node.items():
+        if isinstance(name, str) and isinstance(item, Mapping):
+            yield from _mappings(item, (*path, name))
+
+
+def _finds(key: str, tensors: Mapping[str, LazyTensor]) -> Iterator[_Find]:
+    for naming in _NAMINGS:
+        for name in tensors:
+            prefix = name.removesuffix(naming.mark)
+            if prefix != name and (not prefix or prefix.endswith(".")):
+                yield _Find(key, prefix, naming, tensors)
+
+
+def _preferred(finds: list[_Find]) -> list[_Find]:
+    for one, twin in _TWINS:
+        if any(find.prefix.endswith(one) for find in finds):
+            finds = [find for find in finds if not find.prefix.endswith(twin)]
+    return finds
+
+
+def _unwrapped(find: _Find, root: object) -> Unwrapped:
+    habit = next((habit for habit in _HABITS if isinstance(root, Mapping) and habit.fits(find, root)), None)
+    tensors: dict[str, LazyTensor] = {}
+    names: dict[str, str] = {}
+    left_out: list[str] = []
+    for name, tensor in find.tensors.items():
+        new = _renamed(name, find)
+        if new is None or (habit and habit.drops_fc and new.startswith("fc.")):
+            left_out.append(name)
+        elif new in tensors:
+            raise CheckpointError(f"tensors {printable(names[new])} and {printable(name)} would both be `{new}`")
+        else:
+            tensors[new], names[new] = tensor, name
+    filled = dict(_missing_counters(tensors))
+    is_plain = not (find.key or find.prefix or left_out or filled) and find.naming.name == "torchvision"
+    kind = habit.name if habit else ("nested" if find.key else "prefixed" if find.prefix else "plain")
+    wrapping = Wrapping(kind, find.key or None, find.prefix, tuple(left_out), tuple(filled))
+    return Unwrapped(
+        {**tensors, **filled},
+        names,
+        None if is_plain else wrapping,
+        habit.dilated_stages if habit else (),
+    )
+
+
+def _renamed(name: str, find: _Find) -> str | None:
+    """torchvision's name of a tensor, or None if it is no part of the ResNet."""
+    if find.naming.name == "transformers":
+        outer = find.prefix.removesuffix("resnet.")
+        if name in (f"{outer}classifier.1.weight", f"{outer}classifier.1.bias"):
+            return f"fc.{name.rsplit('.', 1)[1]}"
+    if not name.startswith(find.prefix):
+        return None
+    return find.naming.rename(name.removeprefix(find.prefix))
+
+
+def _missing_counters(tensors: Mapping[str, LazyTensor]) -> Iterator[tuple[str, LazyTensor]]:
+    """Zeros for `num_batches_tracked`, which old and frozen batch norms lack and which inference never reads."""
+    for name in tensors:
+        counter = name.replace("running_mean", "num_batches_tracked")
+        if counter not in tensors:
+            yield counter, Initialised("I64", (), Constant(0.0), 0, counter)
+
+
+def dilated(architecture: Architecture, stages: tuple[str, ...]) -> Architecture:
+    """The network with these stages' stride replaced by dilation: `replace_stride_with_dilation` of torchvision."""
+    dilation, made = 1, []
+    for stage in architecture.stages:
+        first = dilation
+        if stage.name in stages:
+            dilation *= stage.stride
+            stage = replace(stage, stride=1)
+        made.append(replace(stage, first_dilation=first, dilation=dilation))
+    return replace(architecture, stages=tuple(made))

@@ -1,0 +1,84 @@
+"""Files of 2017 to 2020 are read as torch itself reads them; damaged ones are refused."""
+
+from __future__ import annotations
+
+import io
+import pickle
+from collections import OrderedDict
+
+import pytest
+import torch
+
+from resnet_surgeon.errors import CheckpointError
+from resnet_surgeon.formats import torch_legacy
+from resnet_surgeon.formats.container import Container
+from resnet_surgeon.formats.files import OpenFile
+from resnet_surgeon.formats.tensors import LazyTensor, content
+from tests.formats.test_torch_zip import BASE, TENSORS, raw
+
+MAGIC = pickle.dumps(0x1950A86A20F9469CFC6C, 2)
+PROTOCOL = pickle.dumps(1001, 2)
+SYSTEM = pickle.dumps({"protocol_version": 1001, "little_endian": True}, 2)
+
+
+def saved(value: object) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(value, buffer, _use_new_zipfile_serialization=False)
+    return buffer.getvalue()
+
+
+def read(data: bytes) -> Container:
+    return torch_legacy.read(OpenFile.spooled(data, "test"))
+
+
+@pytest.mark.parametrize("tensor", TENSORS.values(), ids=TENSORS.keys())
+def test_every_tensor_comes_out_contiguous_with_its_values(tensor: torch.Tensor) -> None:
+    root = read(saved({"x": tensor})).root
+    assert isinstance(root, dict)
+    assert root["x"].shape == tuple(tensor.shape)
+    assert content(root["x"]) == raw(tensor)
+
+
+def test_many_storages_and_plain_data_are_told_apart() -> None:
+    state = OrderedDict((f"t{index}", torch.randn(index + 1)) for index in range(50))
+    root = read(saved({"epoch": 3, "state_dict": state})).root
+    assert isinstance(root, dict)
+    assert root["epoch"] == 3
+    assert {name: content(tensor) for name, tensor in root["state_dict"].items()} == {
+        name: raw(tensor) for name, tensor in state.items()
+    }
+
+
+def test_a_large_pickle_is_read_piece_by_piece() -> None:
+    state = OrderedDict((f"{'x' * 200}{index}", torch.zeros(1)) for index in range(2000))
+    root = read(saved(state)).root
+    assert isinstance(root, dict)
+    assert all(isinstance(tensor, LazyTensor) for tensor in root.values())
+    assert len(root) == 2000
+
+
+SAVED = saved({"x": BASE})
+COUNT = (24).to_bytes(8, "little")
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (SAVED[:-1], "truncated"),
+        (SAVED[: len(SAVED) // 2], "cut short|truncated"),
+        (SAVED + b"more", "4 bytes follow"),
+        (SAVED.replace(COUNT, (4).to_bytes(8, "little")), "has 4 numbers, expected 24"),
+        (SAVED.replace(COUNT, b"\xff" * 8), "has -1 numbers, expected 24"),
+        (pickle.dumps({"x": 1}, 2), "not one that torch.save wrote"),
+        (MAGIC + pickle.dumps(1002, 2), "protocol is `1002`"),
+        (SAVED.replace(b"little_endianq\x02\x88", b"little_endianq\x02\x89"), "big-endian"),
+        (b"\x80\x02cbuiltins\neval\nX\x01\x00\x00\x001\x85R.", "refused to load"),
+        (MAGIC + PROTOCOL + SYSTEM + pickle.dumps({}, 2) + pickle.dumps(["1"], 2), "nothing refers to"),
+        (MAGIC + PROTOCOL + SYSTEM + pickle.dumps({}, 2) + pickle.dumps(3, 2), "does not list its storages"),
+        (MAGIC + PROTOCOL + SYSTEM + pickle.dumps({}, 2), "cut short"),
+    ],
+    ids=range(12),
+)
+def test_damaged_files_are_refused(data: bytes, reason: str) -> None:
+    with pytest.raises(CheckpointError, match=reason):
+        read(data)
