@@ -63,7 +63,7 @@ def _parts(file: OpenFile) -> dict[str, Pickles]:
     try:
         with open(file.descriptor, "rb", closefd=False) as stream:
             stream.seek(0)
-            for member in tarfile.open(fileobj=stream, mode="r:"):
+            for member in tarfile.TarFile(fileobj=stream):
                 name = member.name.removeprefix("./")
                 if name in ("", "."):
                     continue

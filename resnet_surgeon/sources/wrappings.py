@@ -60,11 +60,10 @@ def unwrap(root: object, key: str | None = None) -> Unwrapped:
     found = {(path, find.prefix, find.naming.name): find for path in mappings for find in _finds(path, mappings[path])}
     finds = _preferred([find for find in found.values() if key is None or key in (find.key, find.prefix.rstrip("."))])
     if len(finds) > 1:
-        where = ", ".join(f"`{find.place}`" for find in finds)
-        raise CheckpointError(f"it holds {len(finds)} ResNets, under {where}", hint="choose one with `--key`")
+        raise CheckpointError(f"it holds {len(finds)} ResNets, under {_places(finds)}", hint="choose one with `--key`")
     if key is not None and not finds:
-        places = ", ".join(f"`{find.place}`" for find in found.values()) or "none"
-        raise CheckpointError(f"it holds no ResNet under the key {printable(key)}", hint=f"ResNets are under {places}")
+        hint = f"those that it holds are under {_places([*found.values()])}" if found else None
+        raise CheckpointError(f"it holds no ResNet under the key {printable(key)}", hint=hint)
     if not finds:
         path, tensors = min(mappings.items(), key=lambda item: len(item[0]))
         return Unwrapped(tensors, {}, Wrapping("nested", path) if path else None)
@@ -88,10 +87,6 @@ class _Find:
     prefix: str
     naming: _Naming
     tensors: Mapping[str, LazyTensor]
-
-    @property
-    def place(self) -> str:
-        return self.prefix.rstrip(".") if self.prefix else self.key
 
 
 _OWN = r"(conv1|bn1|layer[1-4]|heads)\..+|fc\.(weight|bias)"
@@ -214,6 +209,13 @@ def _preferred(finds: list[_Find]) -> list[_Find]:
         if any(find.prefix.endswith(one) for find in finds):
             finds = [find for find in finds if not find.prefix.endswith(twin)]
     return finds
+
+
+def _places(finds: list[_Find]) -> str:
+    """What `--key` takes to tell them apart: their keys, or their prefixes where they share a key."""
+    by_key = len({find.key for find in finds}) == len(finds)
+    places = [find.key if by_key else find.prefix.rstrip(".") for find in finds]
+    return ", ".join(printable(place) if place else "the top level" for place in places)
 
 
 def _unwrapped(find: _Find, root: object) -> Unwrapped:

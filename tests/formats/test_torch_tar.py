@@ -1,4 +1,4 @@
-"""The tar archives of 2016 and 2017 are read as torch's own old code reads them; hostile and damaged ones are refused."""
+"""The tar archives of 2016 and 2017 are read as torch's own old code reads them; hostile ones are refused."""
 
 from __future__ import annotations
 
@@ -30,7 +30,10 @@ class _Reference:
         self.key = key
 
 
-class _Pickler(pickle._Pickler):  # type: ignore[name-defined]  # Python's own, whose opcodes can be written by hand
+_PythonPickler: Any = pickle._Pickler  # type: ignore[attr-defined]  # in Python, so that opcodes can be written by hand
+
+
+class _Pickler(_PythonPickler):  # type: ignore[misc]
     def persistent_id(self, item: object) -> object:
         return str(item.key) if isinstance(item, _Reference) else None
 
@@ -40,8 +43,8 @@ class _Pickler(pickle._Pickler):  # type: ignore[name-defined]  # Python's own, 
             self.write(b"ctorch.nn.parameter\nParameter\n)\x81")
             super().save((item.reference, None, None, True, False))  # type: ignore[attr-defined]
             self.write(b"b")
-            return
-        super().save(item, save_persistent_id)
+        else:
+            super().save(item, save_persistent_id)
 
 
 STORAGES = {torch.float32: torch.FloatStorage, torch.float64: torch.DoubleStorage, torch.int64: torch.LongStorage}
