@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         UsageError,
         WeightsError,
     )
+    from resnet_surgeon.inspection import Inspection, inspect
     from resnet_surgeon.module import ResNet, load
     from resnet_surgeon.network import Network, open
 
@@ -34,6 +35,7 @@ __all__ = [
     "ArchitectureError",
     "CheckpointError",
     "DependencyError",
+    "Inspection",
     "Network",
     "OperationError",
     "ResNet",
@@ -41,11 +43,19 @@ __all__ = [
     "UsageError",
     "WeightsError",
     "__version__",
+    "inspect",
     "load",
     "open",
 ]
 
-_ROOMS = {"Network": "network", "open": "network", "ResNet": "module", "load": "module"}
+_ROOMS = {
+    "Inspection": "inspection",
+    "Network": "network",
+    "ResNet": "module",
+    "inspect": "inspection",
+    "load": "module",
+    "open": "network",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -199,13 +199,13 @@ def open(
     """
     opened = open_source(source, weights, seed, key, progress)
     try:
-        checkpoint, history = _recognised(opened)
+        checkpoint, history = recognised(opened)
     except CheckpointError as error:
         raise error.about(opened.origin.file or opened.label) from None
     return Network(opened, checkpoint, checkpoint, history)
 
 
-def _recognised(source: Source) -> tuple[Checkpoint, documents.Manifest | None]:
+def recognised(source: Source) -> tuple[Checkpoint, documents.Manifest | None]:
     """The source's checkpoint, by its own manifest or else by its names and shapes; tensors in torchvision's order."""
     text = source.metadata.get(MANIFEST_KEY)
     history = documents.from_json(text) if text is not None else None

@@ -24,6 +24,7 @@ ROOMS = [
     "plan",
     "output",
     "network",
+    "inspection",
     "module",
     "__init__",
     "cli",

@@ -14,6 +14,8 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import typer
 
 from resnet_surgeon._version import __version__
+from resnet_surgeon.cli.inspect import inspect as inspect_command
+from resnet_surgeon.cli.list import list_weights
 from resnet_surgeon.cli.run import Options, run, to_standard_output
 from resnet_surgeon.cli.signals import Signalled
 from resnet_surgeon.errors import UsageError
@@ -63,7 +65,7 @@ def _add_command(operation: type[Operation]) -> None:
 
 
 _SOURCE = typer.Argument(
-    help="A model name (resnet18 ... wide_resnet101_2), a checkpoint file, or - for standard input.",
+    help="A model name (resnet18 ... wide_resnet101_2), a checkpoint's path or address, or - for standard input.",
     metavar="[SOURCE]",
 )
 
@@ -145,5 +147,8 @@ def _main(
     pass
 
 
+_INSPECT = "Example: resnet-surgeon inspect model.safetensors --tensors"
+app.command("inspect", help=_paragraphs(inspect_command.__doc__ or ""), epilog=_INSPECT)(inspect_command)
+app.command("list", epilog="Example: resnet-surgeon list --json")(list_weights)
 for _operation in OPERATIONS.values():
     _add_command(_operation)

@@ -32,7 +32,7 @@ def summary(network: Network, target: str) -> str:
     rows = [*_rows(network.plan())]
     widths = [max(len(getattr(row, column)) for row in rows) for column in ("action", "what", "tensors", "size")]
     lines = [f"{network.label}: {describe(network.opened.architecture)}, {_total(network.opened.tensors)}"]
-    lines += _wrapping(network.source.origin.wrapping)
+    lines += (f"  {line}" for line in wrapping_lines(network.source.origin.wrapping))
     for row in rows:
         action, what, tensors, bytes_ = (
             text.ljust(width) for text, width in zip((row.action, row.what, row.tensors, row.size), widths, strict=True)
@@ -42,18 +42,18 @@ def summary(network: Network, target: str) -> str:
     return "\n".join(escaped(line) for line in lines)
 
 
-def _wrapping(wrapping: Wrapping | None) -> Iterator[str]:
+def wrapping_lines(wrapping: Wrapping | None) -> Iterator[str]:
     """How the network was packed in its file: what is taken, filled in, and left out."""
     if wrapping is None:
         return
     places = [f"under `{wrapping.key}`"] * bool(wrapping.key) + [f"behind `{wrapping.prefix}`"] * bool(wrapping.prefix)
-    yield f"  packed as {wrapping.kind}{': ' * bool(places)}{', '.join(places)}"
+    yield f"packed as {wrapping.kind}{': ' * bool(places)}{', '.join(places)}"
     if wrapping.filled:
-        yield f"  filled with zeros: {len(wrapping.filled)} num_batches_tracked"
+        yield f"filled with zeros: {len(wrapping.filled)} num_batches_tracked"
     if wrapping.left_out:
         groups = dict.fromkeys(_layer(name.removeprefix(wrapping.prefix)) for name in wrapping.left_out)
         shown = ", ".join(list(groups)[:_SHOWN]) + ", ..." * (len(groups) > _SHOWN)
-        yield f"  left out: {len(wrapping.left_out)} tensor{'s' * (len(wrapping.left_out) > 1)} ({shown})"
+        yield f"left out: {len(wrapping.left_out)} tensor{'s' * (len(wrapping.left_out) > 1)} ({shown})"
 
 
 def size(count: int) -> str:

@@ -70,6 +70,10 @@ def _members(file: OpenFile) -> dict[str, zipfile.ZipInfo]:
 
 
 def _root(members: Mapping[str, zipfile.ZipInfo]) -> str:
+    if all(name.endswith(".npy") for name in members):
+        raise CheckpointError("it is a numpy archive (.npz)")
+    if "model.weights.h5" in members:
+        raise CheckpointError("it is a Keras archive")
     roots = {name.split("/", 1)[0] for name in members}
     if len(roots) != 1:
         raise CheckpointError(

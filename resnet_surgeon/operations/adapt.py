@@ -47,6 +47,10 @@ class Adapt:
     def suffix(self) -> str:
         return f"in{self.in_channels}"
 
+    @classmethod
+    def advice(cls, architecture: Architecture) -> str:
+        return f"from {architecture.in_channels} channels to any number: --in-ch N"
+
     def resolved(self, architecture: Architecture) -> Adapt:
         if "conv1" not in architecture.stem:
             raise OperationError("the network has no conv1")

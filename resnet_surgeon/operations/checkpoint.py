@@ -40,6 +40,11 @@ class Operation(Protocol):
         """What the operation adds to the name of a file."""
         ...
 
+    @classmethod
+    def advice(cls, architecture: Architecture) -> str:
+        """How the operation applies to a network, or why it does not, in a line."""
+        ...
+
     def resolved(self: Self, architecture: Architecture) -> Self:
         """The same operation with every option that was left out filled in. Raises OperationError if `architecture`
         cannot take it.

@@ -84,6 +84,13 @@ class Heads:
     def suffix(self) -> str:
         return f"heads-{'-'.join(str(count) for count in self.classes)}"
 
+    @classmethod
+    def advice(cls, architecture: Architecture) -> str:
+        if len(architecture.heads) > 1:
+            return "after `remove --layers heads`"
+        features = architecture.depth[-1].out_channels if architecture.depth else architecture.trunk_channels
+        return f"--classes A,B: new classifiers on {features} features"
+
     def resolved(self, architecture: Architecture) -> Heads:
         if len(architecture.heads) > 1:
             raise OperationError(

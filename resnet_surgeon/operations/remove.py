@@ -48,6 +48,19 @@ class Remove:
     def suffix(self) -> str:
         return f"without-{'-'.join(self.layers)}" if self.layers else f"without-last-{self.last}"
 
+    @classmethod
+    def advice(cls, architecture: Architecture) -> str:
+        most = len(architecture.children) - 1
+        blocks = [
+            f"{stage.name}.{index}"
+            for stage in architecture.stages
+            for index in range(1 if stage.downsample else 0, stage.blocks)
+            if stage.blocks > 1
+        ]
+        layers = ["maxpool"] * ("maxpool" in architecture.stem and not architecture.maxpool_is_identity) + blocks
+        shown = ", ".join(layers[:3]) + ", ..." * (len(layers) > 3)
+        return (f"--last 1 to {most}" if most else "nothing more") + (f"; --layers {shown}" if layers else "")
+
     def resolved(self, architecture: Architecture) -> Remove:
         """By name, in the order of the network."""
         children = architecture.children

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -56,6 +57,7 @@ class Source:
     entry: catalog.Entry | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
     is_anonymous: bool = False
+    digest: str | None = None  # how the SHA-256 must begin
     names: Mapping[str, str] = field(default_factory=dict)  # torchvision's name -> the name in the file, if another
     dilated_stages: tuple[str, ...] = ()
 
@@ -67,10 +69,10 @@ class Source:
         if self.container is None:
             return self.origin
         digest = self.container.sha256()
-        if self.entry is not None and not digest.startswith(self.entry.digest):
-            begin = digest[: len(self.entry.digest)]
+        if self.digest is not None and not digest.startswith(self.digest):
+            begin = digest[: len(self.digest)]
             raise CheckpointError(
-                f"its SHA-256 begins {begin}, but its name says {self.entry.digest}: it is not the published file",
+                f"its SHA-256 begins {begin}, expected {self.digest}: it is not the published file",
                 subject=self.container.file.name,
                 hint="delete it to download it again, or rename it if it is another file",
             )
@@ -100,6 +102,8 @@ def open_source(
         raise UsageError("weights are chosen for a model name, not for a file", subject="weights", hint=hint)
     if location == STANDARD_INPUT:
         return _anonymous(_standard_input(), key)
+    if isinstance(location, str) and re.match(r"(https?|hf)://", location):
+        return _from_network(location, key, progress)
     if isinstance(location, bytes):
         return _anonymous(OpenFile.spooled(location, "bytes"), key)
     if isinstance(location, (str, os.PathLike)):
@@ -116,19 +120,36 @@ def _random(name: str, seed: int) -> Source:
     return Source(name, tensors, Origin(architecture=name, weights="random", seed=seed))
 
 
+def _from_network(address: str, key: str | None, progress: Progress) -> Source:
+    from resnet_surgeon.sources import download
+
+    if address.startswith("hf://"):
+        file, digest, label = download.open_hub(address, progress), None, address.split("/")[3].partition("@")[0]
+    else:
+        file, digest = download.open_url(address, progress)
+        label = Path(file.name).stem
+    source = _from_file(file, label, key)
+    return replace(source, origin=replace(source.origin, url=address.partition("#")[0]), digest=digest or source.digest)
+
+
 def _anonymous(file: OpenFile, key: str | None) -> Source:
     return replace(_from_file(file, "resnet", key), is_anonymous=True)
 
 
 def _from_file(file: OpenFile, label: str, key: str | None) -> Source:
-    container = sniff.read(file)
     name = Path(file.name).name
+    entry = catalog.entry_for_file(name)
+    try:
+        container = sniff.read(file)
+    except CheckpointError as error:
+        if entry is not None and file.size < entry.megabytes * 0.99 * 2**20:
+            error.reason += f" ({file.size / 2**20:.1f} MiB of {entry.megabytes:.1f} MiB)"
+        raise
     try:
         found = Unwrapped.bare(container.root) if MANIFEST_KEY in container.metadata else unwrap(container.root, key)
     except CheckpointError as error:
         raise error.about(file.name) from None
     origin = Origin(file=name, container=container.kind, wrapping=found.wrapping)
-    entry = catalog.entry_for_file(name)
     if entry is not None:
         origin = replace(origin, architecture=entry.architecture, weights=entry.weights, url=entry.url)
     return Source(
@@ -138,6 +159,7 @@ def _from_file(file: OpenFile, label: str, key: str | None) -> Source:
         container=container,
         entry=entry,
         metadata=container.metadata,
+        digest=entry.digest if entry else None,
         names=found.names,
         dilated_stages=found.dilated_stages,
     )

@@ -55,18 +55,23 @@ def unwrap(root: object, key: str | None = None) -> Unwrapped:
     mappings = dict(_mappings(root))
     if not mappings:
         what = "a single tensor" if isinstance(root, LazyTensor) else f"a {type(root).__name__} without named tensors"
-        hint = "save with torch.save(model.state_dict(), path)"
-        raise CheckpointError(f"it holds {what}, expected a state_dict", hint=hint)
-    found = {(path, find.prefix, find.naming.name): find for path in mappings for find in _finds(path, mappings[path])}
+        raise CheckpointError(
+            f"it holds {what}, expected a state_dict", hint="save with torch.save(model.state_dict(), path)"
+        )
+    found = {
+        (find.key, find.prefix, find.naming.name): find
+        for path, tensors in mappings.items()
+        for find in _finds(path, tensors)
+    }
     finds = _preferred([find for find in found.values() if key is None or key in (find.key, find.prefix.rstrip("."))])
     if len(finds) > 1:
         raise CheckpointError(f"it holds {len(finds)} ResNets, under {_places(finds)}", hint="choose one with `--key`")
     if key is not None and not finds:
-        hint = f"those that it holds are under {_places([*found.values()])}" if found else None
+        hint: str | None = f"those that it holds are under {_places([*found.values()])}" if found else None
         raise CheckpointError(f"it holds no ResNet under the key {printable(key)}", hint=hint)
     if not finds:
-        path, tensors = min(mappings.items(), key=lambda item: len(item[0]))
-        return Unwrapped(tensors, {}, Wrapping("nested", path) if path else None)
+        top, tensors = min(mappings.items(), key=lambda item: len(item[0]))
+        return Unwrapped(tensors, {}, Wrapping("nested", top) if top else None)
     return _unwrapped(finds[0], root)
 
 

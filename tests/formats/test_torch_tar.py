@@ -30,7 +30,7 @@ class _Reference:
         self.key = key
 
 
-_PythonPickler: Any = pickle._Pickler  # type: ignore[attr-defined]  # in Python, so that opcodes can be written by hand
+_PythonPickler: Any = pickle._Pickler  # in Python, so that opcodes can be written by hand
 
 
 class _Pickler(_PythonPickler):  # type: ignore[misc]

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from resnet_surgeon.errors import WeightsError
-from resnet_surgeon.sources import catalog, published
+from resnet_surgeon.sources import catalog, download, published
 from resnet_surgeon.sources.progress import silent
 
 CONTENT = bytes(range(256)) * 5000
@@ -60,6 +60,9 @@ def server(answer: Answer) -> Iterator[tuple[str, list[str]]]:
     asked: list[str] = []
 
     class Handler(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            self.do_GET()
+
         def do_GET(self) -> None:
             asked.append(self.path)
             answer(self)
@@ -80,7 +83,7 @@ def server(answer: Answer) -> Iterator[tuple[str, list[str]]]:
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    return published.cache_folder()
+    return download.cache_folder()
 
 
 @pytest.mark.parametrize(
@@ -93,7 +96,7 @@ def test_the_cache_is_torchs(environment: dict[str, str], monkeypatch: pytest.Mo
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    assert str(published.cache_folder()) == f"{torch.hub.get_dir()}/checkpoints"
+    assert str(download.cache_folder()) == f"{torch.hub.get_dir()}/checkpoints"
 
 
 @pytest.mark.parametrize("answer", [whole, without_length])

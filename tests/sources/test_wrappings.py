@@ -84,7 +84,8 @@ def segmentation_models_pytorch() -> tuple[nn.Module, Callable[[torch.Tensor], t
 def transformers() -> tuple[nn.Module, Callable[[torch.Tensor], torch.Tensor]]:
     from transformers import ResNetConfig, ResNetForImageClassification
 
-    config = ResNetConfig(depths=[2, 1, 1, 1], layer_type="bottleneck", num_labels=7)
+    options: Any = {"depths": [2, 1, 1, 1], "layer_type": "bottleneck", "num_labels": 7}
+    config = ResNetConfig(**options)
     model = shaken(ResNetForImageClassification(config))
     return model, lambda x: model.resnet(x).last_hidden_state
 

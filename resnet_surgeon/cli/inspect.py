@@ -1,0 +1,96 @@
+"""`inspect`: what a file is, as a table for people or a document for programs."""
+
+from __future__ import annotations
+
+import dataclasses
+import json as json_format
+import os
+import sys
+from collections.abc import Iterator
+from typing import Annotated
+
+import typer
+
+from resnet_surgeon.cli.run import Options, to_standard_output
+from resnet_surgeon.cli.text import size, wrapping_lines
+from resnet_surgeon.errors import escaped
+from resnet_surgeon.inspection import Inspection
+from resnet_surgeon.inspection import inspect as inspect_source
+from resnet_surgeon.sources.source import DEFAULT_NAME, Origin
+
+
+def inspect(
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="A model name, a checkpoint's path or address, or - for standard input.", metavar="[SOURCE]"
+        ),
+    ] = DEFAULT_NAME,
+    weights: Annotated[str | None, typer.Option(help="Published weights of a model name, or random.")] = None,
+    key: Annotated[str | None, typer.Option(help="Which network to take, if a file holds several.")] = None,
+    tensors: Annotated[
+        bool, typer.Option("--tensors", help="List every tensor with its dtype, shape and size.")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Say what a file is: container, packing, network, dtypes, digest, history, and which operations apply.
+
+    A file that is no checkpoint is explained: a Git LFS pointer, a web page, TorchScript, ONNX, a broken download.
+    """
+    found = inspect_source(source, weights=weights, key=key, progress=Options().progress)
+    if json:
+        to_standard_output(json_format.dumps(dataclasses.asdict(found), indent=1, sort_keys=True))
+        return
+    is_coloured = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    rows = [*_rows(found)]
+    width = max(len(label) for label, _ in rows)
+    for label, value in rows:
+        padded = label.ljust(width)
+        to_standard_output(f"{typer.style(padded, bold=True) if is_coloured else padded}  {escaped(value)}")
+    if tensors:
+        for line in _tensor_lines(found):
+            to_standard_output(line)
+
+
+def _rows(found: Inspection) -> Iterator[tuple[str, str]]:
+    yield "source", _origin(found.source)
+    if found.source.sha256:
+        yield "sha256", found.source.sha256
+    for line in wrapping_lines(found.source.wrapping):
+        yield "packing", line
+    if found.architecture:
+        yield "network", f"{found.description}"
+        yield "torchvision", found.torchvision or "none of its ten has these stages"
+        heads = found.architecture.heads
+        for head in heads or (None,):
+            shape = list(found.architecture.output_shape(head, 224, 224))
+            name = f"{head.name}: " if head and len(heads) > 1 else ""
+            yield "output", f"{name}{found.architecture.output_kind.replace('_', ' ')} {shape} for an image of 224x224"
+        yield "parameters", f"{found.parameters:,}"
+    else:
+        yield "network", f"none: {found.problem}"
+    dtypes = ", ".join(f"{count} x {dtype}" for dtype, count in found.dtypes.items())
+    yield "tensors", f"{len(found.tensors)} ({dtypes}), {size(found.bytes)}"
+    if found.began_as:
+        yield "began as", _origin(found.began_as)
+    for record in found.operations:
+        for operation, options in record.items():
+            shown = ", ".join(f"{name}={value}" for name, value in options.items() if value is not None)
+            yield "then", f"{operation}: {shown}"
+    for operation, advice in found.can.items():
+        yield operation, advice
+
+
+def _origin(origin: Origin) -> str:
+    if origin.weights == "random":
+        return f"{origin.architecture} with random weights, seed {origin.seed}"
+    published = f", published as {origin.architecture} {origin.weights}" if origin.architecture else ""
+    return f"{origin.file} ({(origin.container or '').replace('_', ' ')}){published}"
+
+
+def _tensor_lines(found: Inspection) -> Iterator[str]:
+    width = max((len(name) for name in found.tensors), default=0)
+    for name, layout in found.tensors.items():
+        name = escaped(name).ljust(width)
+        yield f"  {name}  {layout.dtype.ljust(4)}  {size(layout.bytes).rjust(9)}  {list(layout.shape)}"

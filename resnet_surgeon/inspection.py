@@ -1,0 +1,82 @@
+"""What any source is: container, packing, network, dtypes, history, and what can be done with it."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from resnet_surgeon.architecture.parameters import parameters
+from resnet_surgeon.architecture.recognise import describe
+from resnet_surgeon.architecture.spec import Architecture
+from resnet_surgeon.architecture.variants import variant_name
+from resnet_surgeon.errors import CheckpointError
+from resnet_surgeon.formats.tensors import byte_size
+from resnet_surgeon.network import recognised
+from resnet_surgeon.operations import OPERATIONS
+from resnet_surgeon.plan import Layout
+from resnet_surgeon.sources.progress import Progress, silent
+from resnet_surgeon.sources.source import DEFAULT_NAME, Location, Origin, open_source
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What was found. `problem` says why there is no `architecture`, where there is none.
+
+    `source` is the file itself; `operations` and `began_as` are its manifest's word on where it is from. `parameters`
+    counts the numbers that training changes. `can` says for each operation how it applies.
+    """
+
+    source: Origin
+    bytes: int
+    tensors: Mapping[str, Layout]
+    dtypes: Mapping[str, int]
+    architecture: Architecture | None
+    description: str | None
+    torchvision: str | None
+    parameters: int | None
+    problem: str | None
+    operations: tuple[Mapping[str, Any], ...]
+    began_as: Origin | None
+    can: Mapping[str, str]
+
+
+def inspect(
+    source: Location = DEFAULT_NAME,
+    *,
+    weights: str | None = None,
+    seed: int = 0,
+    key: str | None = None,
+    progress: Progress = silent,
+) -> Inspection:
+    """What `source` is, even if it holds no ResNet. Raises the errors of `open` for what is no checkpoint at all."""
+    opened = open_source(source, weights, seed, key, progress)
+    architecture = history = problem = None
+    try:
+        checkpoint, history = recognised(opened)
+        architecture = checkpoint.architecture
+    except CheckpointError as error:
+        problem = error.reason + (f" ({error.hint})" if error.hint else "")
+    layouts = {name: Layout(tensor.dtype, tensor.shape, byte_size(tensor)) for name, tensor in opened.tensors.items()}
+    return Inspection(
+        source=opened.identified(),
+        bytes=sum(layout.bytes for layout in layouts.values()),
+        tensors=layouts,
+        dtypes=dict(Counter(layout.dtype for layout in layouts.values())),
+        architecture=architecture,
+        description=describe(architecture) if architecture else None,
+        torchvision=variant_name(architecture) if architecture else None,
+        parameters=_trained(architecture) if architecture else None,
+        problem=problem,
+        operations=history.operations if history else (),
+        began_as=history.source if history else None,
+        can={name: operation.advice(architecture) for name, operation in OPERATIONS.items()} if architecture else {},
+    )
+
+
+def _trained(architecture: Architecture) -> int:
+    """The numbers that an optimiser sees: all but the batch norms' statistics."""
+    buffers = ("running_mean", "running_var", "num_batches_tracked")
+    return sum(math.prod(p.shape) for p in parameters(architecture) if not p.name.endswith(buffers))
