@@ -111,6 +111,8 @@ def row(what: str, measures: dict[str, Measure]) -> str:
 
     torch = measures["torch"].mebibytes if "torch" in measures else None
     memory = f"{ours.mebibytes:.0f} MiB | " + (f"{torch:.0f} MiB: 1/{torch / ours.mebibytes:.0f}" if torch else "")
+    if "zip" in measures:
+        what += f": {ours.seconds / measures['zip'].seconds:.1f} times the zip archive's time"
     return f"| {what} | {ours.seconds:.2f} s | {peer('cp')} | {peer('torch')} | {peer('timm')} | {memory} |\n"
 
 
@@ -161,6 +163,13 @@ def main() -> None:
                 source = data / f"{model}.{extension}"
                 measures = in_turn(adapt_commands(source, model, outputs), options.runs)
                 table += told(row(f"`adapt --in-ch 1`, {source.name}", measures))
+        zipped, *others = (data / f"resnet50{kind}.pth" for kind in ("", "-legacy", "-channels_last"))
+        for source in others:
+            commands = {
+                name: adapt_commands(path, "resnet50", outputs)["ours"]
+                for name, path in (("ours", source), ("zip", zipped))
+            }
+            table += told(row(f"`adapt --in-ch 1`, {source.name}", in_turn(commands, options.runs)))
         for model in MODELS:
             source = data / f"{model}.safetensors"
             commands = {name: adapt_commands(source, model, data / "new")[name] for name in ("ours", "cp")}

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from resnet_surgeon.formats.tensors import Computed, LazyTensor, Stored, byte_size
+from resnet_surgeon.formats.tensors import Computed, Initialised, LazyTensor, byte_size
 
 Action = Literal["kept", "renamed", "copied", "computed", "initialised", "dropped"]
 
@@ -75,7 +75,7 @@ def _made(before: Mapping[str, LazyTensor], after: Mapping[str, LazyTensor]) -> 
         elif isinstance(tensor, Computed):
             yield Step("computed", name, sources, old, _layout(tensor), tensor.formula)
         else:
-            assert not isinstance(tensor, Stored), "operations hand stored tensors on"
+            assert isinstance(tensor, Initialised), "operations hand stored tensors on"
             yield Step("initialised", name, sources, old, _layout(tensor), f"{tensor.law}, seed {tensor.seed}")
 
 

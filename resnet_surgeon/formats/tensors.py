@@ -1,4 +1,4 @@
-"""The lazy tensor: Stored bytes of an open file, Computed from other lazy tensors, or Initialised by a law and a seed.
+"""The lazy tensor: Stored in an open file (or there but Strided), Computed from others, or Initialised by law and seed.
 
 Nothing is read or computed until somebody asks for the content. Knows no names, no networks and no container.
 """
@@ -33,6 +33,18 @@ class Stored:
 
 
 @dataclass(frozen=True, eq=False)
+class Strided:
+    """A tensor in an open file that is not contiguous, or big-endian if `swapped`: `strides` count elements."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    file: OpenFile
+    offset: int
+    strides: tuple[int, ...]
+    swapped: bool
+
+
+@dataclass(frozen=True, eq=False)
 class Computed:
     """A small tensor worked out from the contents of others. `formula` says how, for people."""
 
@@ -56,7 +68,7 @@ class Initialised:
     stream: str
 
 
-LazyTensor = Stored | Computed | Initialised
+LazyTensor = Stored | Strided | Computed | Initialised
 
 
 def byte_size(tensor: LazyTensor) -> int:
@@ -73,9 +85,37 @@ def chunks(tensor: LazyTensor) -> Iterator[bytes | memoryview]:
     """The content piece by piece; a piece is valid until the next one is asked for."""
     if isinstance(tensor, Stored):
         yield from tensor.file.chunks(tensor.offset, byte_size(tensor))
+    elif isinstance(tensor, Strided):
+        yield from _gathered(tensor)
     elif isinstance(tensor, Computed):
         yield tensor.compute(*(content(source) for source in tensor.inputs))
     else:
         from resnet_surgeon.formats.sampling import sample
 
         yield from sample(tensor.law, math.prod(tensor.shape), tensor.dtype, tensor.seed, tensor.stream)
+
+
+def _gathered(tensor: Strided) -> Iterator[bytes]:
+    """Row-major content: slice by slice of the first axis where each lies together (channels_last), else at once."""
+    if 0 in tensor.shape:
+        return
+    itemsize = BITS[tensor.dtype] // 8
+    rest, stride = tensor.shape[1:], (tensor.strides or (1,))[0]
+    slices = tensor.shape[0] if tensor.shape else 1
+    span = 1 + sum((size - 1) * step for size, step in zip(rest, tensor.strides[1:], strict=True))
+    if span > 2 * math.prod(rest) + 1024:
+        rest, slices, span = tensor.shape, 1, span + (slices - 1) * stride
+    strides = tensor.strides[len(tensor.strides) - len(rest) :]
+    for index in range(slices):
+        data = tensor.file.read(tensor.offset + index * stride * itemsize, span * itemsize)
+        yield _row_major(data, rest, strides, itemsize, tensor.swapped)
+
+
+def _row_major(data: bytes, shape: tuple[int, ...], strides: tuple[int, ...], itemsize: int, swapped: bool) -> bytes:
+    import numpy
+
+    # Elements of 8 bytes are whole numbers here: no ResNet has complex ones, whose halves would be swapped apart.
+    elements = numpy.frombuffer(data, f"{'>' if swapped else '<'}u{itemsize}")
+    in_bytes = [stride * itemsize for stride in strides]
+    strided = numpy.lib.stride_tricks.as_strided(elements, shape, in_bytes, writeable=False)
+    return strided.astype(f"<u{itemsize}").tobytes()

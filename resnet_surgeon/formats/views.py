@@ -1,4 +1,4 @@
-"""From a torch pickle's description (views over storages) to lazy tensors: each checked, then stored or gathered.
+"""From a torch pickle's description (views over storages) to lazy tensors: each checked, then stored or strided.
 
 Shared by the containers of torch; knows none of them.
 """
@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable
 
 from resnet_surgeon.errors import CheckpointError
-from resnet_surgeon.formats.tensors import BITS, Computed, LazyTensor, Stored
+from resnet_surgeon.formats.tensors import BITS, LazyTensor, Stored, Strided
 from resnet_surgeon.formats.unpickle import Global, Opaque, Parameter, Storage, View
 
 # A node of what a checkpoint holds: a tensor, a mapping of nodes, or plain data.
@@ -46,7 +46,7 @@ def tree(root: object, record: Callable[[Storage], Stored], swapped: bool = Fals
 
 
 def tensor(view: View, name: str, record: Callable[[Storage], Stored], swapped: bool) -> LazyTensor:
-    """The tensor that `view` describes, once its numbers are checked: stored where it is contiguous, else gathered."""
+    """The tensor that `view` describes, once its numbers are checked: stored where it is contiguous, else strided."""
     storage = view.storage
     first, count = storage.part or (0, storage.count)
     if (
@@ -62,13 +62,7 @@ def tensor(view: View, name: str, record: Callable[[Storage], Stored], swapped: 
     offset = first + view.offset
     if _is_contiguous(view) and (not swapped or itemsize == 1):
         return Stored(storage.dtype, view.shape, whole.file, whole.offset + offset * itemsize)
-    span = 0 if 0 in view.shape else _last_element(view) - view.offset + 1
-    source = Stored(storage.dtype, (span,), whole.file, whole.offset + offset * itemsize)
-
-    def gather(data: bytes) -> bytes:
-        return _gather(data, view.shape, view.strides, itemsize, swapped)
-
-    return Computed(storage.dtype, view.shape, (source,), "put in row-major order", gather)
+    return Strided(storage.dtype, view.shape, whole.file, whole.offset + offset * itemsize, view.strides, swapped)
 
 
 def _last_element(view: View) -> int:
@@ -82,13 +76,3 @@ def _is_contiguous(view: View) -> bool:
             return 0 in view.shape
         expected *= size
     return True
-
-
-def _gather(data: bytes, shape: tuple[int, ...], strides: tuple[int, ...], itemsize: int, swapped: bool) -> bytes:
-    import numpy
-
-    # Elements of 8 bytes are whole numbers here: no ResNet has complex ones, whose halves would be swapped apart.
-    elements = numpy.frombuffer(data, f"{'>' if swapped else '<'}u{itemsize}")
-    in_bytes = [stride * itemsize for stride in strides]
-    strided = numpy.lib.stride_tricks.as_strided(elements, shape, in_bytes, writeable=False)
-    return strided.astype(f"<u{itemsize}").tobytes()

@@ -189,16 +189,19 @@ def _beside_any(find: _Find, pattern: str) -> bool:
     return any(inside.fullmatch(name) for name in find.tensors)
 
 
-def _mappings(node: object, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Mapping[str, LazyTensor]]]:
-    """Every mapping with named tensors, by the keys on the way to it."""
-    if not isinstance(node, Mapping) or len(path) > _DEEPEST:
-        return
-    tensors = {name: item for name, item in node.items() if isinstance(name, str) and isinstance(item, LazyTensor)}
-    if tensors:
-        yield ".".join(path), tensors
-    for name, item in node.items():
-        if isinstance(name, str) and isinstance(item, Mapping):
-            yield from _mappings(item, (*path, name))
+def _mappings(root: object) -> Iterator[tuple[str, Mapping[str, LazyTensor]]]:
+    """Every mapping with named tensors, by the keys on the way to it; each once, however often it is referred to."""
+    seen: set[int] = set()
+    waiting: list[tuple[tuple[str, ...], object]] = [((), root)]
+    while waiting:
+        path, node = waiting.pop(0)
+        if not isinstance(node, Mapping) or len(path) > _DEEPEST or id(node) in seen:
+            continue
+        seen.add(id(node))
+        tensors = {name: item for name, item in node.items() if isinstance(name, str) and isinstance(item, LazyTensor)}
+        if tensors:
+            yield ".".join(path), tensors
+        waiting += [((*path, name), item) for name, item in node.items() if isinstance(name, str)]
 
 
 def _finds(key: str, tensors: Mapping[str, LazyTensor]) -> Iterator[_Find]:

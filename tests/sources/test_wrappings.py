@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
@@ -163,6 +164,25 @@ def test_a_checkpoint_of_lightning_computes_the_same(tmp_path: Path) -> None:
         torch.testing.assert_close(rs.load(tmp_path / "last.ckpt").eval()(images()), expected)
 
 
+def detectron2_names(name: str) -> str:
+    """What detectron2's converter calls a tensor of torchvision."""
+    name = re.sub(r"^layer(\d)", lambda match: f"res{int(match[1]) + 1}", name)
+    name = name.replace("downsample.0", "shortcut").replace("downsample.1", "shortcut.norm")
+    name = re.sub(r"\bbn(\d)", r"conv\1.norm", name)
+    return f"backbone.bottom_up.{name if name.startswith('res') else f'stem.{name}'}"
+
+
+def test_detectron2s_names_are_known(bottleneck: ResNet) -> None:
+    state = bottleneck.state_dict().items()
+    frozen = {detectron2_names(name): t for name, t in state if "num_batches" not in name and "fc" not in name}
+    data = saved({"model": {**frozen, "roi_heads.box_head.fc1.weight": torch.zeros(2)}})
+    wrapping = rs.open(data).source.origin.wrapping
+    assert wrapping
+    assert (wrapping.kind, wrapping.prefix, len(wrapping.left_out)) == ("detectron2", "backbone.bottom_up.", 1)
+    with torch.no_grad():
+        assert torch.equal(features(data), nn.Sequential(*list(bottleneck.children())[:-2])(images()))
+
+
 def prefixed(model: nn.Module, prefix: str) -> dict[str, torch.Tensor]:
     return {prefix + name: tensor for name, tensor in model.state_dict().items()}
 
@@ -304,3 +324,12 @@ def test_an_index_that_does_not_fit_its_shards_is_refused(
     path.write_text(path.read_text().replace(old, new))
     with pytest.raises((CheckpointError, rs.AccessError), match=reason):
         rs.open(path)
+
+
+def test_a_web_of_references_is_walked_once(basic: ResNet) -> None:
+    inner: dict[str, Any] = {"state_dict": basic.state_dict()}
+    for _ in range(3):
+        inner = dict.fromkeys([str(number) for number in range(1000)], inner)
+    inner["itself"] = inner
+    network = rs.open(saved(inner))
+    assert network.source.origin.wrapping == Wrapping("nested", "0.0.0.state_dict")
