@@ -6,8 +6,12 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
-from resnet_surgeon.manifest import schema
+from pydantic import TypeAdapter
+
+from resnet_surgeon.manifest import FORMAT_VERSION, Manifest
+from resnet_surgeon.operations import OPERATIONS
 
 DOCS = Path(__file__).resolve().parent
 SCHEMA = DOCS.parent / "resnet_surgeon" / "manifest.schema.json"
@@ -20,6 +24,24 @@ def cli_page() -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.rstrip() + "\n"
 
 
+def manifest_schema() -> dict[str, Any]:
+    """The JSON Schema of manifests, by pydantic from the dataclasses."""
+    document = TypeAdapter(Manifest).json_schema(mode="serialization")
+    operations: list[dict[str, Any]] = []
+    for name, operation in OPERATIONS.items():
+        options = TypeAdapter(operation).json_schema(mode="serialization")
+        one = {"type": "object", "required": [name], "properties": {name: options}, "additionalProperties": False}
+        operations.append(one)
+    document["properties"]["operations"]["items"] = {"oneOf": operations}
+    every_option = (item for one in operations for item in one["properties"].values())
+    for definition in [document, *document["$defs"].values(), *every_option]:
+        if definition.get("type") == "object" and "properties" in definition:
+            definition["additionalProperties"] = False
+            definition["required"] = sorted(definition["properties"])
+    document["properties"]["format_version"] = {"const": FORMAT_VERSION}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **document}
+
+
 if __name__ == "__main__":
     (DOCS / "cli.md").write_text(cli_page(), "utf-8")
-    SCHEMA.write_text(json.dumps(schema(), indent=1) + "\n", "utf-8")
+    SCHEMA.write_text(json.dumps(manifest_schema(), indent=1) + "\n", "utf-8")

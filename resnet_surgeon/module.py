@@ -23,17 +23,23 @@ DTYPES = {
 }  # fmt: skip
 
 
-def load(path: Location, device: torch.device | str | int | None = None, dtype: torch.dtype | None = None) -> ResNet:
+def load(
+    path: Location,
+    device: torch.device | str | int | None = None,
+    dtype: torch.dtype | None = None,
+    *,
+    key: str | None = None,
+) -> ResNet:
     """The network in a file that this tool wrote (or any checkpoint that it reads), as a module in training mode, ready
     to train.
 
-    `path` is a path, a model's name, bytes, or a binary stream. `device` and `dtype` say where the parameters live and
-    in which floating point type; left out, they are on the CPU (or torch's default device) in the file's own. Every
-    tensor of the file and every parameter of the module must fit. Raises the errors of `resnet_surgeon.open`.
+    `path` is all that `resnet_surgeon.open` takes, and `key` chooses one of several networks in it. `device` and
+    `dtype` say where the parameters live and in which floating point type; left out, they are on the CPU (or torch's
+    default device) in the file's own. Every tensor and every parameter must fit. Raises the errors of `open`.
 
     >>> load("resnet50-heads-3-5.safetensors")(torch.zeros(2, 3, 224, 224))     # two tensors, [2, 3] and [2, 5]
     """
-    network = open_network(path)
+    network = open_network(path, key=key)
     target = torch.get_default_device() if device is None else torch.device(device)
     with ThreadPoolExecutor(1) as executor:
         manifest = executor.submit(network.manifest)  # reads the file through for its digest, if it has no manifest yet

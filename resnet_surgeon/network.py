@@ -201,7 +201,7 @@ def open(
     try:
         checkpoint, history = recognised(opened)
     except CheckpointError as error:
-        raise error.about(opened.origin.file or opened.label) from None
+        raise error.about(opened.container.file.name if opened.container else opened.label) from None
     return Network(opened, checkpoint, checkpoint, history)
 
 

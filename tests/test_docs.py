@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import subprocess
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from resnet_surgeon.manifest import published_schema
 from resnet_surgeon.operations import OPERATIONS
 from resnet_surgeon.sources import catalog
 from tests.test_house import PACKAGE, ROOMS
@@ -93,14 +95,17 @@ def test_links_lead_somewhere(page: Path) -> None:
         assert (page.parent / target).exists(), target
 
 
+def generated(expression: str) -> str:
+    code = f"import sys; sys.path.insert(0, 'docs'); import generate, json; print({expression}, end='')"
+    return subprocess.run([sys.executable, "-c", code], cwd=TOP, check=True, capture_output=True, text=True).stdout
+
+
 def test_the_command_line_s_page_is_generated() -> None:
-    script = [
-        sys.executable,
-        "-c",
-        "import sys; sys.path.insert(0, 'docs'); import generate; print(generate.cli_page(), end='')",
-    ]
-    page = subprocess.run(script, cwd=TOP, check=True, capture_output=True, text=True).stdout
-    assert (TOP / "docs" / "cli.md").read_text("utf-8") == page
+    assert (TOP / "docs" / "cli.md").read_text("utf-8") == generated("generate.cli_page()")
+
+
+def test_the_manifest_s_schema_is_generated() -> None:
+    assert published_schema() == json.loads(generated("json.dumps(generate.manifest_schema())"))
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)

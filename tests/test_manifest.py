@@ -12,7 +12,7 @@ import pytest
 
 import resnet_surgeon as rs
 from resnet_surgeon.errors import CheckpointError
-from resnet_surgeon.manifest import Manifest, from_json, operation_from_record, published_schema, schema
+from resnet_surgeon.manifest import Manifest, from_json, operation_from_record, published_schema
 from resnet_surgeon.network import Network
 
 CHAINS: dict[str, Callable[[Network], Network]] = {
@@ -49,8 +49,7 @@ def test_its_operations_can_be_applied_again(manifest: Manifest, checkpoints: Pa
     assert network.manifest() == manifest
 
 
-def test_the_published_schema_is_the_code_s() -> None:
-    assert published_schema() == schema()
+def test_the_published_schema_is_a_schema() -> None:
     jsonschema.Draft202012Validator.check_schema(published_schema())
 
 
@@ -90,12 +89,17 @@ def test_it_holds_no_path_and_no_time(checkpoints: Path) -> None:
 DAMAGE: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "a newer format": (lambda d: d.update(format_version=2), "format_version is 2"),
     "no format": (lambda d: d.pop("format_version"), "format_version is unknown"),
-    "an unknown field": (lambda d: d.update(extra=1), "fields or values that the format does not know"),
-    "a field missing": (lambda d: d.pop("inputs"), "inputs: Field required"),
+    "an unknown field": (lambda d: d.update(extra=1), "has an unknown field extra"),
+    "a field missing": (lambda d: d.pop("inputs"), "lacks the field inputs"),
     "a number as text": (lambda d: d["inputs"].update(channels="1"), "not valid"),
-    "true for a number": (lambda d: d["inputs"].update(channels=True), "not valid"),
+    "true for a number": (lambda d: d["inputs"].update(channels=True), "inputs.channels is no int"),
+    "a list for an object": (lambda d: d.update(tensors=[]), "tensors is no object"),
+    "an object for a list": (lambda d: d.update(dropped={}), "dropped is no list"),
+    "an unknown word": (lambda d: d["architecture"].update(block="square"), "architecture.block is unknown"),
+    "an unknown provenance": (lambda d: d["tensors"]["bn1.bias"]["provenance"].update(how="guessed"), "not valid"),
+    "an infinite seed": (lambda d: d["source"].update(seed=1e999), "source.seed"),
     "an unknown operation": (lambda d: d.update(operations=[{"prune": {}}]), "one of adapt, remove, heads"),
-    "an operation with a wrong option": (lambda d: d.update(operations=[{"adapt": {"in_channels": 0}}]), "at least 1"),
+    "an operation with a wrong option": (lambda d: d["operations"][0]["adapt"].update(in_channels=0), "at least 1"),
     "an endless stage": (lambda d: d["architecture"]["stages"][0].update(blocks=10**9), "between 1 and"),
     "stages that do not fit": (lambda d: d["architecture"]["stages"][1].update(in_channels=7), "takes the channels"),
     "a head that cannot be named": (lambda d: d["architecture"]["heads"][0].update(classes=0), "at least one class"),
@@ -108,7 +112,7 @@ def test_a_damaged_manifest_is_refused(
 ) -> None:
     document = json.loads(rs.open(checkpoints / "basic.pth").adapt(1).manifest().to_json())
     damage(document)
-    with pytest.raises((CheckpointError, rs.UsageError), match=reason):
+    with pytest.raises(CheckpointError, match=reason):
         from_json(json.dumps(document))
 
 

@@ -336,13 +336,19 @@ _CONSTRUCTORS: dict[tuple[str, str], Callable[..., Any]] = {
     ("torch._utils", "_rebuild_tensor_v2"): _view,
     ("torch._utils", "_rebuild_parameter"): _view_itself,
     ("torch.nn.parameter", "Parameter"): lambda *_: Parameter(),
-    ("argparse", "Namespace"): lambda *_: Opaque(),
-    ("torch", "device"): lambda *_: Opaque(),
-    ("numpy", "dtype"): lambda *_: Opaque(),
-    ("numpy.core.multiarray", "scalar"): lambda *_: Opaque(),
-    ("numpy._core.multiarray", "scalar"): lambda *_: Opaque(),
     ("_codecs", "encode"): _latin1,
 }
+
+# Plain data beside the tensors of a training checkpoint, whose content does not matter here.
+_OPAQUE = (
+    ("argparse", "Namespace"),
+    ("fastcore.foundation", "L"),
+    ("numpy", "dtype"),
+    ("numpy._core.multiarray", "scalar"),
+    ("numpy.core.multiarray", "scalar"),
+    ("torch", "device"),
+)
+_CONSTRUCTORS |= dict.fromkeys(_OPAQUE, lambda *_: Opaque())
 
 
 def _tuple(count: int) -> Callable[[_Machine], None]:
@@ -383,9 +389,7 @@ def _stack_global(machine: _Machine) -> None:
 
 _ACTIONS: dict[bytes, Callable[[_Machine], None]] = {
     b"\x80": _protocol,
-    b"\x95": lambda machine: (
-        machine.refuse("is cut short") if machine.unsigned(8) > len(machine.data) else None
-    ),  # FRAME
+    b"\x95": lambda machine: machine.refuse("is cut short") if machine.unsigned(8) > _LIMIT else None,  # FRAME
     b"(": lambda machine: machine.push(_MARK),
     b"N": _constant(None),
     b"\x88": _constant(True),

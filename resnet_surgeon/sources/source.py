@@ -146,7 +146,10 @@ def _from_file(file: OpenFile, label: str, key: str | None) -> Source:
             error.reason += f" ({file.size / 2**20:.1f} MiB of {entry.megabytes:.1f} MiB)"
         raise
     try:
-        found = Unwrapped.bare(container.root) if MANIFEST_KEY in container.metadata else unwrap(container.root, key)
+        if MANIFEST_KEY in container.metadata and key is None:
+            found = Unwrapped.bare(container.root)
+        else:
+            found = unwrap(container.root, key)
     except CheckpointError as error:
         raise error.about(file.name) from None
     origin = Origin(file=name, container=container.kind, wrapping=found.wrapping)

@@ -49,9 +49,12 @@ def test_many_storages_and_plain_data_are_told_apart() -> None:
     }
 
 
-def test_a_large_pickle_is_read_piece_by_piece() -> None:
+@pytest.mark.parametrize("protocol", [2, 4, 5])
+def test_a_large_pickle_is_read_piece_by_piece(protocol: int) -> None:
     state = OrderedDict((f"{'x' * 200}{index}", torch.zeros(1)) for index in range(2000))
-    root = read(saved(state)).root
+    buffer = io.BytesIO()
+    torch.save(state, buffer, pickle_protocol=protocol, _use_new_zipfile_serialization=False)
+    root = read(buffer.getvalue()).root
     assert isinstance(root, dict)
     assert all(isinstance(tensor, LazyTensor) for tensor in root.values())
     assert len(root) == 2000

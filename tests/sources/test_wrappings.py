@@ -118,6 +118,26 @@ def test_a_librarys_own_model_computes_the_same(library: Callable[[], Any], kind
         torch.testing.assert_close(features(data), witness(images()), rtol=1e-4, atol=1e-4)
 
 
+def test_what_fastais_learner_saves_computes_the_same(tmp_path: Path) -> None:
+    """With the optimiser's state, in fastai's own kind of list."""
+    from fastai.data.core import DataLoaders
+    from fastai.data.load import DataLoader
+    from fastai.learner import Learner
+    from fastai.vision.learner import create_vision_model
+
+    model = create_vision_model(torchvision.models.resnet18, 2, pretrained=False)
+    items = [(torch.rand(3, 32, 32), torch.tensor(index % 2)) for index in range(8)]
+    learner = Learner(DataLoaders(DataLoader(items, bs=4), DataLoader(items, bs=4)), model, nn.CrossEntropyLoss())
+    with learner.no_bar(), learner.no_logging():
+        learner.fit(1)
+    path = learner.save(tmp_path / "learner")
+    wrapping = rs.open(path).source.origin.wrapping
+    assert wrapping
+    assert (wrapping.kind, wrapping.key, wrapping.prefix) == ("fastai", "model", "0.")
+    with torch.no_grad():
+        torch.testing.assert_close(features(path), model.eval()[0](images()), rtol=1e-4, atol=1e-4)
+
+
 def test_transformers_classifier_is_fc() -> None:
     model, _ = transformers()
     with torch.no_grad():
@@ -250,6 +270,7 @@ def test_of_several_one_must_be_chosen(basic: ResNet) -> None:
     with pytest.raises(CheckpointError, match="holds 2 ResNets, under `state_dict`, `state_dict_ema`"):
         rs.open(both)
     assert rs.open(both, key="state_dict_ema").architecture.heads[0].classes == 3
+    assert rs.load(both, key="state_dict_ema")(images()).shape == (2, 3)
     with pytest.raises(CheckpointError, match="no ResNet under the key `model`"):
         rs.open(both, key="model")
 
