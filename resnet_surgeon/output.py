@@ -70,6 +70,8 @@ def manifest_path(path: Path) -> Path:
 
 def check_target(path: Path, force: bool) -> None:
     """Raises AccessError or UsageError for what cannot be written, before anything is read."""
+    if not path.name:
+        raise UsageError("the output names no file", subject=f"{path}", hint="for instance `-o model.safetensors`")
     sidecar = manifest_path(path)
     if path.suffix == ".json":
         reason = "the output is a safetensors file; its manifest gets the .json name"

@@ -64,7 +64,7 @@ def run(source: str, operation: Operation, options: Options) -> None:
     network = rs.open(
         source, weights=options.weights, seed=options.seed, key=options.key, progress=options.progress
     ).apply(operation)
-    target = options.output or network.default_name
+    target = network.default_name if options.output is None else options.output
     if not options.dry_run and to_stream:
         network.stream(1, progress=options.progress)
     elif not options.dry_run:

@@ -6,7 +6,7 @@ Nothing is read or computed until somebody asks for the content. Knows no names,
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from resnet_surgeon.architecture.initialisation import Law
@@ -46,13 +46,13 @@ class Strided:
 
 @dataclass(frozen=True, eq=False)
 class Computed:
-    """A small tensor worked out from the contents of others. `formula` says how, for people."""
+    """A tensor worked out, piece by piece, from the whole contents of small others. `formula` says how, for people."""
 
     dtype: str
     shape: tuple[int, ...]
     inputs: tuple[LazyTensor, ...]
     formula: str
-    compute: Callable[..., bytes]
+    compute: Callable[..., Iterable[bytes]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +88,7 @@ def chunks(tensor: LazyTensor) -> Iterator[bytes | memoryview]:
     elif isinstance(tensor, Strided):
         yield from _gathered(tensor)
     elif isinstance(tensor, Computed):
-        yield tensor.compute(*(content(source) for source in tensor.inputs))
+        yield from tensor.compute(*(content(source) for source in tensor.inputs))
     else:
         from resnet_surgeon.formats.sampling import sample
 

@@ -74,11 +74,9 @@ class Adapt:
             return weight
         formula, function = _FORMULAS[self.init]
 
-        def compute(data: bytes) -> bytes:
-            filters = _planes(decode(data, weight.dtype), out, channels)
-            return b"".join(
-                encode(plane, weight.dtype) for planes in filters for plane in function(planes, self.in_channels)
-            )
+        def compute(data: bytes) -> Iterator[bytes]:
+            for planes in _planes(decode(data, weight.dtype), out, channels):
+                yield b"".join(encode(plane, weight.dtype) for plane in function(planes, self.in_channels))
 
         return Computed(weight.dtype, shape, (weight,), formula.format(old=channels, new=self.in_channels), compute)
 

@@ -137,7 +137,9 @@ def _anonymous(file: OpenFile, key: str | None) -> Source:
 
 
 def _from_file(file: OpenFile, label: str, key: str | None) -> Source:
-    name = Path(file.name).name
+    name = os.fsencode(Path(file.name).name).decode(
+        "utf-8", "replace"
+    )  # the manifest is UTF-8, whatever the file's name
     entry = catalog.entry_for_file(name)
     try:
         container = sniff.read(file)

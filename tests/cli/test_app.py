@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -243,3 +244,18 @@ def test_the_library_opens_every_output(run: Run, checkpoints: Path, tmp_path: P
         done = run(command, checkpoints / "bottleneck.safetensors", *options)
         with safe_open(tmp_path / done.stdout.decode().strip(), "pt") as file:
             assert all(file.get_tensor(name) is not None for name in file.keys())  # noqa: SIM118
+
+
+def test_a_file_s_name_need_not_be_text(run: Run, checkpoints: Path, tmp_path: Path) -> None:
+    name = os.fsdecode(b"caf\xe9.pth")
+    (tmp_path / name).write_bytes((checkpoints / "basic.pth").read_bytes())
+    done = run("adapt", name, "--in-ch", "1")
+    assert (done.returncode, done.stdout) == (0, b"caf\xe9-in1.safetensors\n"), done.stderr
+    manifest = (tmp_path / os.fsdecode(b"caf\xe9-in1.json")).read_text("utf-8")
+    assert json.loads(manifest)["source"]["file"] == "caf\ufffd.pth"
+
+
+def test_an_empty_output_is_no_file(run: Run) -> None:
+    done = run("adapt", *RANDOM, "--in-ch", "1", "-o", "")
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert b"the output names no file" in done.stderr
