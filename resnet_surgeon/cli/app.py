@@ -147,8 +147,8 @@ def _main(
     pass
 
 
+for _operation in OPERATIONS.values():
+    _add_command(_operation)
 _INSPECT = "Example: resnet-surgeon inspect model.safetensors --tensors"
 app.command("inspect", help=_paragraphs(inspect_command.__doc__ or ""), epilog=_INSPECT)(inspect_command)
 app.command("list", epilog="Example: resnet-surgeon list --json")(list_weights)
-for _operation in OPERATIONS.values():
-    _add_command(_operation)

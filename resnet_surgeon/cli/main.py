@@ -45,8 +45,10 @@ def _run() -> int:
     from resnet_surgeon.cli.app import app
 
     try:
-        return app(standalone_mode=False) or 0
+        return app(prog_name=PROGRAM, standalone_mode=False) or 0
     except typer.TyperException as error:
+        if not error.format_message():
+            return UsageError.exit_code  # no command: the help was shown
         return _tell(error.format_message(), f"see `{_command_path(error)} --help`", UsageError.exit_code)
     except SurgeonError as error:
         return _tell(str(error), error.hint, error.exit_code)

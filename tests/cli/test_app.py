@@ -215,6 +215,12 @@ def test_names_from_files_never_reach_the_terminal_raw(run: Run, tmp_path: Path)
     assert len(done.stderr.splitlines()) <= 2
 
 
+def test_without_a_command_the_help_is_shown(run: Run) -> None:
+    done = run()
+    assert (done.returncode, done.stderr) == (2, b"")
+    assert b"Usage: resnet-surgeon" in done.stdout
+
+
 def test_version(run: Run) -> None:
     assert run("--version").stdout.decode() == f"resnet-surgeon {rs.__version__}\n"
 
