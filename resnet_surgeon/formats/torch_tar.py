@@ -7,6 +7,7 @@ unpacked. Knows nothing of networks.
 from __future__ import annotations
 
 import tarfile
+from collections.abc import Iterator
 from typing import NoReturn
 
 from resnet_surgeon.errors import CheckpointError, printable
@@ -82,22 +83,23 @@ def _parts(file: OpenFile) -> dict[str, Pickles]:
     return parts
 
 
-def _count(pickles: Pickles) -> int:
+def _entries(pickles: Pickles) -> Iterator[tuple[object, object, object]]:
+    """A number, and then so many triples; what lies behind each is for the caller to take."""
     count = pickles.next()
     if type(count) is not int or count < 0:
         raise TypeError
-    return count
+    for _ in range(count):
+        entry = pickles.next()
+        if type(entry) is not tuple or len(entry) != 3:
+            raise TypeError
+        yield entry
 
 
 def _storages(pickles: Pickles) -> tuple[dict[object, Storage], dict[str, int]]:
     """The storages, and the views of them that count as storages too, by key; and where each one's bytes begin."""
     storages: dict[object, Storage] = {}
     places: dict[str, int] = {}
-    for _ in range(_count(pickles)):
-        entry = pickles.next()
-        if type(entry) is not tuple or len(entry) != 3:
-            raise TypeError
-        key, _, kind = entry
+    for key, _, kind in _entries(pickles):
         count = int.from_bytes(pickles.take(8), "little", signed=True)
         storages[key] = storage = Storage(storage_dtype(kind), str(key), count)
         places[storage.key] = pickles.position
@@ -117,11 +119,7 @@ def _storages(pickles: Pickles) -> tuple[dict[object, Storage], dict[str, int]]:
 def _tensors(pickles: Pickles, storages: dict[object, Storage]) -> dict[object, View]:
     """Key -> view. Each is (key, storage's key, type) and then ndim, four bytes of noise, sizes, strides, offset."""
     tensors: dict[object, View] = {}
-    for _ in range(_count(pickles)):
-        entry = pickles.next()
-        if type(entry) is not tuple or len(entry) != 3:
-            raise TypeError
-        key, storage_key, _ = entry
+    for key, storage_key, _ in _entries(pickles):
         storage = storages.get(storage_key)
         dimensions = int.from_bytes(pickles.take(4), "little", signed=True)
         pickles.take(4)
