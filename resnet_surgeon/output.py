@@ -18,7 +18,7 @@ from typing import Generic, TypeVar, cast
 
 from resnet_surgeon.errors import AccessError, CheckpointError, UsageError
 from resnet_surgeon.formats import safetensors
-from resnet_surgeon.formats.files import OpenFile
+from resnet_surgeon.formats.files import OpenFile, write_all
 from resnet_surgeon.formats.tensors import LazyTensor, Stored, byte_size, chunks
 from resnet_surgeon.manifest import Manifest
 from resnet_surgeon.sources.progress import Advance, Progress
@@ -145,7 +145,7 @@ def stream(content: Document, descriptor: int, progress: Progress) -> None:
         content = content.identified(content.digest())
     _widen_pipe(descriptor)
     try:
-        _send(descriptor, content.header())
+        write_all(descriptor, content.header())
         with progress("streaming", content.size()) as advance:
             for run in _runs(content.tensors.values(), start=0):
                 run.send(descriptor, advance)
@@ -168,39 +168,42 @@ class _Copy:
 
     def write(self, descriptor: int, advance: Advance) -> None:
         """Into a file: inside the kernel where it can, else by hand."""
-        done = 0
-        while done < self.size:
-            count = min(self.size - done, _SLICE)
+
+        def copy(done: int, count: int) -> int:
+            position = self.position + done
             try:
-                count = os.copy_file_range(
-                    self.file.descriptor, descriptor, count, self.offset + done, self.position + done
-                )
+                return os.copy_file_range(self.file.descriptor, descriptor, count, self.offset + done, position)
             except (AttributeError, OSError) as error:
                 _raise_unless_unsupported(error)
-                position = self.position + done
-                for chunk in self.file.chunks(self.offset + done, count):
-                    position = _write_at(descriptor, chunk, position)
-            done += self._checked(count)
-            advance(count)
+            for chunk in self.file.chunks(self.offset + done, count):
+                position = _write_at(descriptor, chunk, position)
+            return count
+
+        self._in_slices(copy, advance)
 
     def send(self, descriptor: int, advance: Advance) -> None:
         """Into a pipe: inside the kernel where it can, else by hand."""
-        done = 0
-        while done < self.size:
-            count = min(self.size - done, _SLICE)
+
+        def copy(done: int, count: int) -> int:
             try:
-                count = os.sendfile(descriptor, self.file.descriptor, self.offset + done, count)
+                return os.sendfile(descriptor, self.file.descriptor, self.offset + done, count)
             except (AttributeError, OSError) as error:
                 _raise_unless_unsupported(error)
-                for chunk in self.file.chunks(self.offset + done, count):
-                    _send(descriptor, chunk)
-            done += self._checked(count)
-            advance(count)
+            for chunk in self.file.chunks(self.offset + done, count):
+                write_all(descriptor, chunk)
+            return count
 
-    def _checked(self, count: int) -> int:
-        if count == 0:
-            raise CheckpointError("the file became shorter while it was read", subject=self.file.name)
-        return count
+        self._in_slices(copy, advance)
+
+    def _in_slices(self, copy: Callable[[int, int], int], advance: Advance) -> None:
+        """Calls `copy` with what is done and how much to do next, until all is; it says how much it did."""
+        done = 0
+        while done < self.size:
+            count = copy(done, min(self.size - done, _SLICE))
+            if count == 0:
+                raise CheckpointError("the file became shorter while it was read", subject=self.file.name)
+            done += count
+            advance(count)
 
 
 @dataclass(frozen=True)
@@ -218,7 +221,7 @@ class _Make:
 
     def send(self, descriptor: int, advance: Advance) -> None:
         for chunk in chunks(self.tensor):
-            _send(descriptor, chunk)
+            write_all(descriptor, chunk)
             advance(len(chunk))
 
 
@@ -273,12 +276,6 @@ def _write_at(descriptor: int, data: bytes | memoryview, position: int) -> int:
         count = os.pwrite(descriptor, view, position)
         view, position = view[count:], position + count
     return position
-
-
-def _send(descriptor: int, data: bytes | memoryview) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(descriptor, view) :]
 
 
 T = TypeVar("T")

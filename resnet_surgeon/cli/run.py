@@ -13,6 +13,7 @@ from typing import Any
 import resnet_surgeon as rs
 from resnet_surgeon.cli import text
 from resnet_surgeon.errors import AccessError, UsageError
+from resnet_surgeon.formats.files import write_all
 from resnet_surgeon.manifest import operation_record
 from resnet_surgeon.network import Network
 from resnet_surgeon.operations.checkpoint import Operation, option
@@ -95,10 +96,8 @@ def _report(network: Network, target: str, options: Options) -> dict[str, Any]:
 
 def to_standard_output(line: str) -> None:
     """Writes the line as it is, whatever the locale; names of files are bytes."""
-    data = os.fsencode(line + "\n")
     try:
-        while data:
-            data = data[os.write(1, data) :]
+        write_all(1, os.fsencode(line + "\n"))
     except BrokenPipeError:
         raise
     except OSError as error:

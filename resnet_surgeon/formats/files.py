@@ -9,7 +9,6 @@ import os
 import stat
 import weakref
 from collections.abc import Iterator
-from pathlib import Path
 from typing import IO
 
 from resnet_surgeon.errors import AccessError, CheckpointError
@@ -49,7 +48,7 @@ class OpenFile:
         return cls(descriptor, name)
 
     @classmethod
-    def spooled(cls, stream: IO[bytes] | int | bytes, name: str, size: int | None = None) -> OpenFile:
+    def spooled(cls, stream: IO[bytes] | int | bytes, name: str) -> OpenFile:
         """The content of a stream, a descriptor or bytes, in an unnamed temporary file, so that memory stays flat.
 
         Raises AccessError where there is no room or the stream breaks.
@@ -107,14 +106,6 @@ class OpenFile:
                 hint="run the command again when nobody writes to it",
             )
 
-    def is_same_file(self, path: Path) -> bool:
-        """Whether `path` leads to this very file, by whatever name."""
-        try:
-            other = path.stat()
-        except OSError:
-            return False
-        return (other.st_dev, other.st_ino) == (self._stat.st_dev, self._stat.st_ino)
-
 
 def _drain(source: int, target: int) -> None:
     """Moves everything from one descriptor to another: inside the kernel where it can (Linux, from a pipe), else by
@@ -128,6 +119,11 @@ def _drain(source: int, target: int) -> None:
         except OSError:
             pass  # not a pipe: read it
     while chunk := os.read(source, CHUNK):
-        view = memoryview(chunk)
-        while view:
-            view = view[os.write(target, view) :]
+        write_all(target, chunk)
+
+
+def write_all(descriptor: int, data: bytes | memoryview) -> None:
+    """Writes all of `data`, however little each call takes."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]

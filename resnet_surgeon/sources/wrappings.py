@@ -15,7 +15,6 @@ from resnet_surgeon.errors import CheckpointError, printable
 from resnet_surgeon.formats.tensors import Initialised, LazyTensor
 
 _DEEPEST = 4  # keys on the way to a state_dict
-_SHOWN = 6
 
 
 @dataclass(frozen=True)
@@ -157,8 +156,9 @@ class _Habit:
     dilated_stages: tuple[str, ...] = ()
 
 
-def _beside(find: _Find, prefix: str) -> bool:
-    return any(name.startswith(prefix) for name in find.tensors)
+def _beside(find: _Find, pattern: str) -> bool:
+    """Whether a tensor of this name lies in the same mapping."""
+    return any(re.fullmatch(pattern, name) for name in find.tensors)
 
 
 _HABITS = (
@@ -166,11 +166,13 @@ _HABITS = (
     _Habit("torchvision detection", lambda find, root: find.prefix.endswith("backbone.body.")),
     _Habit(
         "torchvision segmentation",
-        lambda find, root: find.prefix.endswith("backbone.") and _beside(find, "classifier.4."),
+        lambda find, root: find.prefix.endswith("backbone.") and _beside(find, r"classifier\.4\..*"),
         dilated_stages=("layer3", "layer4"),
     ),
-    _Habit("segmentation_models_pytorch", lambda find, root: find.prefix == "encoder." and _beside(find, "decoder.")),
-    _Habit("self-supervised", lambda find, root: _beside_any(find, r"(.*\.)?(projector|projection_head|head)\..*")),
+    _Habit(
+        "segmentation_models_pytorch", lambda find, root: find.prefix == "encoder." and _beside(find, r"decoder\..*")
+    ),
+    _Habit("self-supervised", lambda find, root: _beside(find, r"(.*\.)?(projector|projection_head|head)\..*")),
     _Habit("transformers", lambda find, root: find.naming.name == "transformers"),
     _Habit("detectron2", lambda find, root: find.naming.name == "detectron2"),
     _Habit("fastai", lambda find, root: find.naming.name == "nn.Sequential" and find.prefix.endswith("0.")),
@@ -182,11 +184,6 @@ _HABITS = (
 
 # Of twins that are trained together, the one that people take: (the one, its twin).
 _TWINS = (("encoder_q.", "encoder_k."), ("base_encoder.", "momentum_encoder."))
-
-
-def _beside_any(find: _Find, pattern: str) -> bool:
-    inside = re.compile(pattern)
-    return any(inside.fullmatch(name) for name in find.tensors)
 
 
 def _mappings(root: object) -> Iterator[tuple[str, Mapping[str, LazyTensor]]]:
