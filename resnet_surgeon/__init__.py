@@ -4,8 +4,8 @@
 >>> rs.open("resnet50", weights="random").adapt(in_channels=1).heads([3, 5]).save("model.safetensors")
 >>> model = rs.load("model.safetensors")
 
-Importing it imports next to nothing: what a name needs is loaded when the name is first used, torch by `load` and
-`ResNet` alone.
+Importing it imports next to nothing: what a name needs is loaded when the name is first used, torch by `load`, `ResNet`
+and `verify` alone.
 """
 
 from __future__ import annotations
@@ -29,15 +29,19 @@ if TYPE_CHECKING:
     from resnet_surgeon.inspection import Inspection, inspect
     from resnet_surgeon.module import ResNet, load
     from resnet_surgeon.network import Network, open
+    from resnet_surgeon.verification.proof import Check, Proof
+    from resnet_surgeon.verification.verify import verify
 
 __all__ = [
     "AccessError",
     "ArchitectureError",
+    "Check",
     "CheckpointError",
     "DependencyError",
     "Inspection",
     "Network",
     "OperationError",
+    "Proof",
     "ResNet",
     "SurgeonError",
     "UsageError",
@@ -46,15 +50,19 @@ __all__ = [
     "inspect",
     "load",
     "open",
+    "verify",
 ]
 
 _ROOMS = {
+    "Check": "verification.proof",
     "Inspection": "inspection",
     "Network": "network",
+    "Proof": "verification.proof",
     "ResNet": "module",
     "inspect": "inspection",
     "load": "module",
     "open": "network",
+    "verify": "verification.verify",
 }
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import UnionType
@@ -146,6 +146,22 @@ def from_json(text: str) -> Manifest:
     for record in manifest.operations:
         operation_from_record(record)
     return manifest
+
+
+def differing_fields(one: Manifest, other: Manifest) -> tuple[str, ...]:
+    """Where two manifests differ: the paths of their fields, such as `architecture.heads[0].classes`."""
+
+    def compare(a: Any, b: Any, where: str) -> Iterator[str]:
+        if isinstance(a, dict) and isinstance(b, dict):
+            for key in sorted(a.keys() | b.keys()):
+                yield from compare(a.get(key), b.get(key), f"{where}.{key}" if where else key)
+        elif isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)) and len(a) == len(b):
+            for index, (left, right) in enumerate(zip(a, b, strict=True)):
+                yield from compare(left, right, f"{where}[{index}]")
+        elif a != b:
+            yield where
+
+    return tuple(compare(dataclasses.asdict(one), dataclasses.asdict(other), ""))
 
 
 def published_schema() -> dict[str, Any]:

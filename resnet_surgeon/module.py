@@ -47,7 +47,7 @@ def load(
         manifest = executor.submit(network.manifest)  # reads the file through for its digest, if it has no manifest yet
         with torch.device("meta"):
             module = ResNet(network.architecture)
-        state = {name: _tensor(tensor).to(target) for name, tensor in network.tensors.items()}
+        state = {name: to_torch(tensor).to(target) for name, tensor in network.tensors.items()}
         module.load_state_dict(state, strict=True, assign=True)
         module.manifest = manifest.result()
     return module.to(dtype=dtype) if dtype is not None else module
@@ -193,7 +193,7 @@ def _downsample(in_channels: int, stage: Stage, stride: int) -> nn.Sequential:
     )
 
 
-def _tensor(tensor: LazyTensor) -> Tensor:
+def to_torch(tensor: LazyTensor) -> Tensor:
     """A new torch tensor of its own storage with the lazy tensor's content."""
     result = torch.empty(tensor.shape, dtype=DTYPES[tensor.dtype])
     _ask_for_huge_pages(result)

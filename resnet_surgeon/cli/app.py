@@ -18,6 +18,7 @@ from resnet_surgeon.cli.inspect import inspect as inspect_command
 from resnet_surgeon.cli.list import list_weights
 from resnet_surgeon.cli.run import Options, run, to_standard_output
 from resnet_surgeon.cli.signals import Signalled
+from resnet_surgeon.cli.verify import verify as verify_command
 from resnet_surgeon.errors import UsageError
 from resnet_surgeon.operations import OPERATIONS
 from resnet_surgeon.operations.checkpoint import Operation
@@ -149,6 +150,9 @@ def _main(
 
 for _operation in OPERATIONS.values():
     _add_command(_operation)
-_INSPECT = "Example: resnet-surgeon inspect model.safetensors --tensors"
-app.command("inspect", help=_paragraphs(inspect_command.__doc__ or ""), epilog=_INSPECT)(inspect_command)
-app.command("list", epilog="Example: resnet-surgeon list --json")(list_weights)
+for _name, _command, _example in (
+    ("verify", verify_command, "verify model.safetensors --against resnet50"),
+    ("inspect", inspect_command, "inspect model.safetensors --tensors"),
+    ("list", list_weights, "list --json"),
+):
+    app.command(_name, help=_paragraphs(_command.__doc__ or ""), epilog=f"Example: {PROGRAM} {_example}")(_command)

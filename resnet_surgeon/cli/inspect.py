@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json as json_format
-import os
-import sys
 from collections.abc import Iterator
 from typing import Annotated
 
 import typer
 
 from resnet_surgeon.cli.run import Options, to_standard_output
+from resnet_surgeon.cli.style import styled
 from resnet_surgeon.cli.text import size, wrapping_lines
 from resnet_surgeon.errors import escaped
 from resnet_surgeon.inspection import Inspection
@@ -42,12 +41,10 @@ def inspect(
     if json:
         to_standard_output(json_format.dumps(dataclasses.asdict(found), indent=1, sort_keys=True))
         return
-    is_coloured = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     rows = [*_rows(found)]
     width = max(len(label) for label, _ in rows)
     for label, value in rows:
-        padded = label.ljust(width)
-        to_standard_output(f"{typer.style(padded, bold=True) if is_coloured else padded}  {escaped(value)}")
+        to_standard_output(f"{styled(label.ljust(width), 1, bold=True)}  {escaped(value)}")
     if tensors:
         for line in _tensor_lines(found):
             to_standard_output(line)

@@ -95,6 +95,18 @@ def chunks(tensor: LazyTensor) -> Iterator[bytes | memoryview]:
         yield from sample(tensor.law, math.prod(tensor.shape), tensor.dtype, tensor.seed, tensor.stream)
 
 
+def pieces(tensor: LazyTensor, size: int) -> Iterator[bytes]:
+    """The content in pieces of exactly `size` bytes, but for the last: two tensors of one layout come in step."""
+    waiting = bytearray()
+    for chunk in chunks(tensor):
+        waiting += chunk
+        while len(waiting) >= size:
+            yield bytes(waiting[:size])
+            del waiting[:size]
+    if waiting:
+        yield bytes(waiting)
+
+
 def _gathered(tensor: Strided) -> Iterator[bytes]:
     """Row-major content: slice by slice of the first axis where each lies together (channels_last), else at once."""
     if 0 in tensor.shape:

@@ -1,0 +1,46 @@
+"""`verify`: the proof of a file, a line for each check."""
+
+from __future__ import annotations
+
+import dataclasses
+import json as json_format
+from typing import Annotated
+
+import typer
+
+import resnet_surgeon as rs
+from resnet_surgeon.cli.run import Options, to_standard_output
+from resnet_surgeon.cli.style import styled
+
+_COLOURS = {"proven": "green", "failed": "red", "unproven": "yellow"}
+
+
+def verify(
+    output: Annotated[
+        str, typer.Argument(help="A file that this tool wrote, or - for standard input.", metavar="OUTPUT")
+    ],
+    against: Annotated[
+        str | None,
+        typer.Option(help="The source it was made from: a model name, a checkpoint's path or address, or -."),
+    ] = None,
+    key: Annotated[str | None, typer.Option(help="Which network of the source, if it holds several.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Print nothing: the exit code tells.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Prove that a file is what its manifest says: the document, every tensor, and what the network computes.
+
+    Each check is a line; the exit code is 1 if any fails. What takes the source is unproven without `--against`. Needs
+    torch.
+    """
+    proof = rs.verify(output, against=against, key=key, progress=Options(quiet=quiet).progress)
+    if json:
+        to_standard_output(json_format.dumps({"holds": proof.holds, **dataclasses.asdict(proof)}, indent=1))
+    elif not quiet:
+        *lines, summary = str(proof).split("\n")
+        for line, check in zip(lines, proof.checks, strict=True):
+            outcome = styled(check.outcome, 1, colour=_COLOURS[check.outcome])
+            to_standard_output(line.replace(check.outcome, outcome, 1))
+        to_standard_output(summary)
+    if not proof.holds:
+        raise typer.Exit(1)

@@ -1,0 +1,38 @@
+"""verify: all checks, in their order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from resnet_surgeon.sources.progress import Progress, silent
+from resnet_surgeon.sources.source import Location
+from resnet_surgeon.verification import document, function, tensors
+from resnet_surgeon.verification.case import Case, open_case
+from resnet_surgeon.verification.proof import Check, Proof
+
+
+def verify(
+    path: Location, *, against: Location | None = None, key: str | None = None, progress: Progress = silent
+) -> Proof:
+    """Proves that a file of this tool is what its manifest says, as far as it can be proven.
+
+    `against` is the source that it was made from, or any file on the way; `key` chooses one of several networks in it.
+    Without it, what needs the source is unproven; random weights are their own source, since their seed is recorded.
+    Raises the errors of `open` for what cannot be read, and CheckpointError for a file without a manifest.
+
+    >>> verify("resnet50-in1.safetensors", against="resnet50").holds
+    True
+    """
+    case = open_case(path, against, key, progress)
+    name = case.file.container.file.name if case.file.container else case.file.label
+    given = case.original.source.label if case.original else None
+    return Proof(name, given, tuple(_checks(case)))
+
+
+def _checks(case: Case) -> Iterator[Check]:
+    yield from document.checks(case)
+    yield from tensors.checks(case)
+    yield from function.checks(case)
+    if case.sound is None:
+        yield Check("tensors", "unproven", "a manifest that is valid and fits the file comes first")
+        yield Check("function", "unproven", "a manifest that is valid and fits the file comes first")
