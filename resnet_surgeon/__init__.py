@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from resnet_surgeon._version import __version__
 
 if TYPE_CHECKING:
+    from resnet_surgeon.comparison import Change, Difference, TensorDifference, diff
     from resnet_surgeon.errors import (
         AccessError,
         ArchitectureError,
@@ -35,18 +36,22 @@ if TYPE_CHECKING:
 __all__ = [
     "AccessError",
     "ArchitectureError",
+    "Change",
     "Check",
     "CheckpointError",
     "DependencyError",
+    "Difference",
     "Inspection",
     "Network",
     "OperationError",
     "Proof",
     "ResNet",
     "SurgeonError",
+    "TensorDifference",
     "UsageError",
     "WeightsError",
     "__version__",
+    "diff",
     "inspect",
     "load",
     "open",
@@ -54,11 +59,15 @@ __all__ = [
 ]
 
 _ROOMS = {
+    "Change": "comparison",
     "Check": "verification.proof",
+    "Difference": "comparison",
     "Inspection": "inspection",
     "Network": "network",
     "Proof": "verification.proof",
     "ResNet": "module",
+    "TensorDifference": "comparison",
+    "diff": "comparison",
     "inspect": "inspection",
     "load": "module",
     "open": "network",

@@ -25,6 +25,7 @@ ROOMS = [
     "output",
     "network",
     "inspection",
+    "comparison",
     "module",
     "verification",
     "__init__",

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Protocol
 
+from resnet_surgeon.architecture.differences import output
 from resnet_surgeon.architecture.parameters import parameters
 from resnet_surgeon.architecture.spec import STEM_CHANNELS, Architecture, Block, Head, standard_stages
 from resnet_surgeon.errors import ArchitectureError, printable
@@ -63,14 +64,7 @@ def describe(architecture: Architecture) -> str:
     kind = f"ResNet with {architecture.block} blocks {depths}" if depths else "ResNet stem"
     groups = f", {architecture.groups} groups" if architecture.groups > 1 else ""
     channels = f", {architecture.in_channels} input channel{'s' * (architecture.in_channels != 1)}"
-    heads = architecture.heads
-    if len(heads) > 1:
-        output = f"{len(heads)} heads ({', '.join(f'{head.name}: {head.classes}' for head in heads)})"
-    elif heads:
-        output = f"{heads[0].classes} class{'es' * (heads[0].classes != 1)}"
-    else:
-        output = f"{architecture.output_kind.replace('_', ' ')} of {architecture.trunk_channels} channels"
-    return f"{kind}{groups}{channels}, {output}"
+    return f"{kind}{groups}{channels}, {output(architecture)}"
 
 
 def _problems(architecture: Architecture, tensors: Mapping[str, Described]) -> Iterator[str]:

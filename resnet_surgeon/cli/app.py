@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import typer
 
 from resnet_surgeon._version import __version__
+from resnet_surgeon.cli.diff import diff as diff_command
 from resnet_surgeon.cli.inspect import inspect as inspect_command
 from resnet_surgeon.cli.list import list_weights
 from resnet_surgeon.cli.run import Options, run, to_standard_output
@@ -152,6 +153,7 @@ for _operation in OPERATIONS.values():
     _add_command(_operation)
 for _name, _command, _example in (
     ("verify", verify_command, "verify model.safetensors --against resnet50"),
+    ("diff", diff_command, "diff resnet50.pth resnet50-in1.safetensors"),
     ("inspect", inspect_command, "inspect model.safetensors --tensors"),
     ("list", list_weights, "list --json"),
 ):

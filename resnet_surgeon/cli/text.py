@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -29,15 +29,10 @@ class Row:
 
 def summary(network: Network, target: str) -> str:
     """What was opened, what happens to its tensors, and what comes of it."""
-    rows = [*_rows(network.plan())]
-    widths = [max(len(getattr(row, column)) for row in rows) for column in ("action", "what", "tensors", "size")]
+    rows = [(row.action, row.what, row.tensors, row.size, row.note) for row in _rows(network.plan())]
     lines = [f"{network.label}: {describe(network.opened.architecture)}, {_total(network.opened.tensors)}"]
     lines += (f"  {line}" for line in wrapping_lines(network.source.origin.wrapping))
-    for row in rows:
-        action, what, tensors, bytes_ = (
-            text.ljust(width) for text, width in zip((row.action, row.what, row.tensors, row.size), widths, strict=True)
-        )
-        lines.append(f"  {action}  {what}  {tensors}  {bytes_}  {row.note}".rstrip())
+    lines += (f"  {line}" for line in table(rows))
     lines.append(f"{target}: {describe(network.architecture)}, {_total(network.tensors)}")
     return "\n".join(escaped(line) for line in lines)
 
@@ -51,9 +46,15 @@ def wrapping_lines(wrapping: Wrapping | None) -> Iterator[str]:
     if wrapping.filled:
         yield f"filled with zeros: {len(wrapping.filled)} num_batches_tracked"
     if wrapping.left_out:
-        groups = dict.fromkeys(_layer(name.removeprefix(wrapping.prefix)) for name in wrapping.left_out)
+        groups = dict.fromkeys(layer_of(name.removeprefix(wrapping.prefix)) for name in wrapping.left_out)
         shown = ", ".join(list(groups)[:_SHOWN]) + ", ..." * (len(groups) > _SHOWN)
         yield f"left out: {len(wrapping.left_out)} tensor{'s' * (len(wrapping.left_out) > 1)} ({shown})"
+
+
+def table(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    """The rows with their columns one under the other."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
 def size(count: int) -> str:
@@ -75,7 +76,7 @@ def _total(tensors: Mapping[str, LazyTensor]) -> str:
 
 
 def _rows(steps: tuple[Step, ...]) -> Iterator[Row]:
-    left = {_layer(step.name) for step in steps if step.after}
+    left = {layer_of(step.name) for step in steps if step.after}
 
     def part(name: str) -> str:
         """The layer of a tensor; the single block, if that goes or moves while other blocks of its stage stay."""
@@ -88,7 +89,7 @@ def _rows(steps: tuple[Step, ...]) -> Iterator[Row]:
             return step.action, "", ""
         if step.action in ("renamed", "dropped"):
             return step.action, part(step.name), ""
-        return step.action, _layer(step.name), step.note
+        return step.action, layer_of(step.name), step.note
 
     for (action, name, note), group in groupby(steps, key=fate):
         members = [*group]
@@ -96,20 +97,20 @@ def _rows(steps: tuple[Step, ...]) -> Iterator[Row]:
         count = f"{len(members)} tensor{'s' * (len(members) > 1)}"
         bytes_ = size(sum(layout.bytes for step in members if (layout := step.after or step.before)))
         if action == "kept":
-            name = " ... ".join(dict.fromkeys((_layer(first.name), _layer(last.name))))
+            name = " ... ".join(dict.fromkeys((layer_of(first.name), layer_of(last.name))))
         elif action == "computed" and first.before and first.after:
             name, bytes_ = first.name, f"{size(first.before.bytes)} -> {size(first.after.bytes)}"
             note = f"{list(first.before.shape)} -> {list(first.after.shape)}: {note}"
         elif action == "initialised" and first.after:
             note = f"{list(first.after.shape)}: {note}"
         elif action == "copied":
-            note = f"from {_layer(first.sources[0])}"
+            note = f"from {layer_of(first.sources[0])}"
         elif action == "renamed":
             note = f"was {part(first.sources[0])}"
         yield Row("new" if action == "initialised" else action, name, count, bytes_, note)
 
 
-def _layer(name: str) -> str:
+def layer_of(name: str) -> str:
     """`heads.head1.layer4` of `heads.head1.layer4.0.conv1.weight`, `layer4` of `layer4.0.conv1.weight`."""
     parts = name.split(".")
     return ".".join(parts[:3] if parts[0] == "heads" else parts[:1])

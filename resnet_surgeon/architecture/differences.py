@@ -1,0 +1,67 @@
+"""What sets two architectures apart, in words. Compares descriptions; knows no tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import fields
+
+from resnet_surgeon.architecture.spec import STAGE_NAMES, Architecture, Stage
+
+
+def differences(one: Architecture, other: Architecture) -> tuple[str, ...]:
+    """Each as `what: before -> after`; none if the two are the same network.
+
+    >>> differences(VARIANTS["resnet50"], VARIANTS["resnet101"])
+    ('layer3: 6 blocks -> 23 blocks',)
+    """
+    pairs = ((what, before, after) for what, before, after in _pairs(one, other) if before != after)
+    return tuple(f"{what}: {before} -> {after}" for what, before, after in pairs)
+
+
+def output(architecture: Architecture) -> str:
+    """What comes out: `1000 classes`, `2 heads (lesion: 3, grade: 5)`, `embedding of 512 channels`."""
+    heads = architecture.heads
+    if len(heads) > 1:
+        return f"{len(heads)} heads ({', '.join(f'{head.name}: {head.classes}' for head in heads)})"
+    if heads:
+        return f"{heads[0].classes} class{'es' * (heads[0].classes != 1)}"
+    return f"{architecture.output_kind.replace('_', ' ')} of {architecture.trunk_channels} channels"
+
+
+def _pairs(one: Architecture, other: Architecture) -> Iterator[tuple[str, str, str]]:
+    yield "input channels", str(one.in_channels), str(other.in_channels)
+    yield "stem", " ".join(one.stem), " ".join(other.stem)
+    yield "maxpool", _maxpool(one), _maxpool(other)
+    yield "blocks", one.block, other.block
+    yield "groups", str(one.groups), str(other.groups)
+    yield "stride of a bottleneck", one.bottleneck_stride, other.bottleneck_stride
+    for name in STAGE_NAMES:
+        yield from _stage_pairs(name, _stage(one, name), _stage(other, name))
+    yield "own layers of the heads", _owned(one), _owned(other)
+    yield "output", output(one), output(other)
+
+
+def _maxpool(architecture: Architecture) -> str:
+    return "identity" if architecture.maxpool_is_identity else "3x3"
+
+
+def _stage(architecture: Architecture, name: str) -> Stage | None:
+    return next((stage for stage in architecture.depth if stage.name == name), None)
+
+
+def _stage_pairs(name: str, one: Stage | None, other: Stage | None) -> Iterator[tuple[str, str, str]]:
+    """Field by field if both have the stage; a stage that comes or goes is one difference."""
+    yield name, _blocks(one), _blocks(other)
+    for field in fields(Stage) if one and other else ():
+        if field.name not in ("name", "blocks", "in_channels"):  # these are the layer's before
+            before, after = getattr(one, field.name), getattr(other, field.name)
+            yield f"{name}, {field.name.replace('_', ' ')}", str(before), str(after)
+
+
+def _blocks(stage: Stage | None) -> str:
+    return f"{stage.blocks} block{'s' * (stage.blocks != 1)}" if stage else "none"
+
+
+def _owned(architecture: Architecture) -> str:
+    owned = {tuple(stage.name for stage in head.stages) for head in architecture.heads} - {()}
+    return "; ".join(" ".join(names) for names in sorted(owned)) or "none"

@@ -1,0 +1,327 @@
+"""diff: what sets two networks apart: tensors by content, architectures in words, documents by field.
+
+Reads both sides piece by piece. Knows nothing of how either was made.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import itertools
+import math
+import os
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from resnet_surgeon import manifest as documents
+from resnet_surgeon.architecture.differences import differences
+from resnet_surgeon.architecture.parameters import parameters
+from resnet_surgeon.architecture.recognise import describe
+from resnet_surgeon.architecture.spec import Architecture
+from resnet_surgeon.errors import CheckpointError
+from resnet_surgeon.formats.files import OpenFile
+from resnet_surgeon.formats.tensors import BITS, LazyTensor, byte_size, chunks, pieces
+from resnet_surgeon.manifest import Manifest
+from resnet_surgeon.network import recognised
+from resnet_surgeon.plan import Layout
+from resnet_surgeon.sources.progress import Progress, silent
+from resnet_surgeon.sources.source import Location, open_source
+
+if TYPE_CHECKING:
+    import numpy as np
+
+Kind = Literal["added", "removed", "renamed", "copied", "reshaped", "changed"]
+Basis = Literal["content", "provenance", "layout"]
+_LONGEST_MANIFEST = 1 << 26
+_PIECE = 1 << 17  # elements
+
+
+@dataclass(frozen=True)
+class Change:
+    """How far the numbers of a tensor went from `a` to `b`: max |b - a|, |b - a| / |a| by Euclidean norms, and the
+    cosine of the angle between them. What is not a number makes all of them not a number.
+    """
+
+    max_abs: float
+    relative: float
+    cosine: float
+
+
+@dataclass(frozen=True)
+class TensorDifference:
+    """One tensor that is not the same on both sides. `name` is the second side's, but for one that was removed.
+
+    `renamed` and `copied` have the content of the first side's `was`, which has gone or has another content now.
+    """
+
+    kind: Kind
+    name: str
+    was: str | None
+    before: Layout | None
+    after: Layout | None
+    change: Change | None = None
+
+
+@dataclass(frozen=True)
+class Difference:
+    """All that sets two networks apart; nothing does if `is_same`.
+
+    `basis` says by what tensors were compared: their content; or, for a manifest, their provenance if both sides have
+    one, else only name, shape and dtype. `document` names the fields of the manifests that differ: how the network is
+    used, and for two manifests also how it was made.
+    """
+
+    one: str
+    other: str
+    architecture: tuple[str, ...]
+    document: tuple[str, ...]
+    tensors: tuple[TensorDifference, ...]
+    same: int
+    basis: Basis
+
+    @property
+    def is_same(self) -> bool:
+        return not (self.architecture or self.document or self.tensors)
+
+
+@dataclass(frozen=True)
+class _Side:
+    label: str
+    layouts: Mapping[str, Layout]
+    architecture: Architecture | None
+    manifest: Manifest | None
+    tensors: Mapping[str, LazyTensor] | None
+
+
+def diff(one: Location, other: Location, *, key: str | None = None, progress: Progress = silent) -> Difference:
+    """What sets `other` apart from `one`: each is all that `open` takes, or the path of a manifest.
+
+    `key` chooses one of several networks, in whichever side holds several. Raises the errors of `open`.
+
+    >>> diff("resnet50.pth", "resnet50-in1.safetensors").architecture
+    ('input channels: 3 -> 1',)
+    """
+    first, second = _side(one, key, progress), _side(other, key, progress)
+    basis = _basis(first, second)
+    tensors = tuple(_tensors(first, second, basis))
+    named = {tensor.name for tensor in tensors if tensor.kind != "removed"}
+    return Difference(
+        one=first.label,
+        other=second.label,
+        architecture=_architectures(first.architecture, second.architecture),
+        document=_documents(first, second),
+        tensors=tensors,
+        same=len(second.layouts.keys() - named),
+        basis=basis,
+    )
+
+
+def _side(location: Location, key: str | None, progress: Progress) -> _Side:
+    manifest = _manifest_at(location)
+    if manifest is not None:
+        dtypes = {name: record.dtype for name, record in manifest.tensors.items()}
+        layouts = {
+            parameter.name: Layout(dtype, parameter.shape, math.prod(parameter.shape) * BITS[dtype] // 8)
+            for parameter in parameters(manifest.architecture)
+            if (dtype := dtypes.get(parameter.name, "")) in BITS
+        }
+        return _Side(str(location), layouts, manifest.architecture, manifest, None)
+    source = open_source(location, key=key, progress=progress)
+    label = source.container.file.name if source.container else source.label
+    try:
+        checkpoint, history = recognised(source)
+        tensors, architecture = checkpoint.tensors, checkpoint.architecture
+    except CheckpointError:
+        tensors, architecture, history = source.tensors, None, None
+    layouts = {name: Layout(tensor.dtype, tensor.shape, byte_size(tensor)) for name, tensor in tensors.items()}
+    return _Side(label, layouts, architecture, history, tensors)
+
+
+def _manifest_at(location: Location) -> Manifest | None:
+    """The manifest in a JSON file; None for what is another file, or no path."""
+    if not isinstance(location, (str, os.PathLike)) or Path(location).suffix != ".json":
+        return None
+    file = OpenFile.at(location)
+    if file.size > _LONGEST_MANIFEST:
+        return None
+    text = file.read(0, file.size).decode("utf-8", "replace")
+    if '"weight_map"' in text and '"format_version"' not in text:
+        return None  # the index of a sharded checkpoint
+    try:
+        return documents.from_json(text)
+    except CheckpointError as error:
+        raise error.about(file.name) from None
+
+
+def _basis(one: _Side, other: _Side) -> Basis:
+    if one.tensors is not None and other.tensors is not None:
+        return "content"
+    return "provenance" if one.manifest and other.manifest else "layout"
+
+
+def _architectures(one: Architecture | None, other: Architecture | None) -> tuple[str, ...]:
+    if one and other:
+        return differences(one, other)
+    if one is other:
+        return ()
+    described = (describe(architecture) if architecture else "no ResNet" for architecture in (one, other))
+    return (f"network: {' -> '.join(described)}",)
+
+
+_USE, _MAKING = ("inputs.preprocessing", "outputs"), ("operations", "source", "versions")
+
+
+def _documents(one: _Side, other: _Side) -> tuple[str, ...]:
+    """Fields that differ, but for those on architecture and tensors, which are compared themselves."""
+    if not one.manifest or not other.manifest:
+        return ()
+    compared = _USE if one.tensors or other.tensors else _USE + _MAKING
+    fields = documents.differing_fields(one.manifest, other.manifest)
+    return tuple(field for field in fields if field.startswith(compared))
+
+
+def _tensors(one: _Side, other: _Side, basis: Basis) -> Iterator[TensorDifference]:
+    """The second side's in its order, then those of the first side that are no more."""
+    before, after = _fingerprints(one, basis), _fingerprints(other, basis)
+    same = {
+        name
+        for name, layout in other.layouts.items()
+        if one.layouts.get(name) == layout and before(name) == after(name)
+    }
+    gone = {name: layout for name, layout in one.layouts.items() if name not in same}
+    come = {name: layout for name, layout in other.layouts.items() if name not in same}
+    origins = _origins(gone, come, before, after) if basis != "layout" else {}
+    uses = Counter(origins.values())
+    for name, layout in come.items():
+        if name in origins:
+            was = origins[name]
+            yield TensorDifference("copied" if uses[was] > 1 else "renamed", name, was, gone[was], layout)
+        elif name not in gone:
+            yield TensorDifference("added", name, None, None, layout)
+        elif gone[name].shape != layout.shape:
+            yield TensorDifference("reshaped", name, name, gone[name], layout)
+        else:
+            yield TensorDifference("changed", name, name, gone[name], layout, _change(one, other, name))
+    for name, layout in gone.items():
+        if name not in uses and (name not in come or name in origins):
+            yield TensorDifference("removed", name, name, layout, None)
+
+
+@dataclass(frozen=True)
+class _Fingerprint:
+    """Two tensors of one layout are the same if and only if their `content` is equal. A plain one has one number
+    throughout, as many others may.
+    """
+
+    content: Hashable
+    is_plain: bool = False
+
+
+def _fingerprints(side: _Side, basis: Basis) -> Callable[[str], _Fingerprint]:
+    def of_content(name: str) -> _Fingerprint:
+        assert side.tensors is not None
+        size = BITS[side.tensors[name].dtype] // 8
+        digest, is_plain, first = hashlib.sha256(), True, b""
+        for chunk in chunks(side.tensors[name]):
+            first = first or bytes(chunk[:size])
+            is_plain = is_plain and chunk == first * (len(chunk) // size)
+            digest.update(chunk)
+        return _Fingerprint(digest.digest(), is_plain)
+
+    def of_provenance(name: str) -> _Fingerprint:
+        assert side.manifest is not None
+        source, record = side.manifest.source, side.manifest.tensors[name].provenance
+        origin = () if record.how == "initialised" else (source.sha256, source.architecture, source.seed)
+        return _Fingerprint((*origin, record))
+
+    def of_nothing(name: str) -> _Fingerprint:
+        return _Fingerprint(None)
+
+    return functools.cache({"content": of_content, "provenance": of_provenance, "layout": of_nothing}[basis])
+
+
+def _origins(
+    gone: Mapping[str, Layout],
+    come: Mapping[str, Layout],
+    before: Callable[[str], _Fingerprint],
+    after: Callable[[str], _Fingerprint],
+) -> dict[str, str]:
+    """For each tensor that has come, the one of the same content that has gone: of several, that whose name ends most
+    alike. Content without information (a fresh batch norm's) counts only where others moved in the same way.
+    """
+    layouts = set(come.values()) & set(gone.values())  # only these are read
+    candidates: dict[Hashable, list[str]] = {}
+    for name, layout in gone.items():
+        if layout in layouts:
+            candidates.setdefault((layout, before(name).content), []).append(name)
+    alike = {
+        name: (after(name).is_plain, candidates.get((layout, after(name).content), []))
+        for name, layout in come.items()
+        if layout in layouts
+    }
+    found = {
+        name: max(names, key=functools.partial(_common_ending, name))
+        for name, (is_plain, names) in alike.items()
+        if names and not is_plain
+    }
+    moves = {_move(name, was) for name, was in found.items()}
+    for name, (is_plain, names) in alike.items():
+        if is_plain:
+            found.update((name, was) for was in names if _move(name, was) in moves)
+    return found
+
+
+def _common_ending(one: str, other: str) -> int:
+    """How many dotted parts two names have in common at their ends."""
+    pairs = zip(reversed(one.split(".")), reversed(other.split(".")), strict=False)
+    return len([*itertools.takewhile(lambda pair: pair[0] == pair[1], pairs)])
+
+
+def _move(name: str, was: str) -> tuple[str, ...]:
+    """What is left of two names without their common ending: (`layer3.4`, `layer3.5`)."""
+    common = _common_ending(name, was)
+    return tuple(".".join(parts[: len(parts) - common]) for parts in (name.split("."), was.split(".")))
+
+
+def _change(one: _Side, other: _Side, name: str) -> Change | None:
+    """Measured in float64, piece by piece; None for what has no numbers to measure."""
+    if one.tensors is None or other.tensors is None:
+        return None
+    a, b = one.tensors[name], other.tensors[name]
+    if a.dtype not in _NUMBERS or b.dtype not in _NUMBERS:
+        return None
+    import numpy as np
+
+    largest = square_a = square_b = square = product = 0.0
+    pairs = zip(*(pieces(tensor, _PIECE * BITS[tensor.dtype] // 8) for tensor in (a, b)), strict=True)
+    with np.errstate(invalid="ignore", over="ignore"):
+        for left, right in pairs:
+            x, y = _numbers(left, a.dtype), _numbers(right, b.dtype)
+            d = y - x
+            largest = float(np.maximum(largest, np.abs(d).max()))
+            square_a, square_b = square_a + float(x @ x), square_b + float(y @ y)
+            square, product = square + float(d @ d), product + float(x @ y)
+    norms = math.sqrt(square_a) * math.sqrt(square_b)
+    return Change(
+        max_abs=largest,
+        relative=math.sqrt(square / square_a) if square_a else math.inf if square else 0.0,
+        cosine=product / norms if norms else math.nan,
+    )
+
+
+_NUMBERS = {
+    "F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1",
+    "U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "u1", "BOOL": "u1",
+}  # fmt: skip
+
+
+def _numbers(data: bytes, dtype: str) -> np.ndarray[Any, np.dtype[np.float64]]:
+    import numpy as np
+
+    elements = np.frombuffer(data, _NUMBERS[dtype])
+    if dtype == "BF16":  # the upper half of a float32
+        elements = (elements.astype("<u4") << 16).view("<f4")
+    return elements.astype(np.float64)
