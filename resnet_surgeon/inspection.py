@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from resnet_surgeon.architecture.parameters import parameters
+from resnet_surgeon.architecture.parameters import is_trained, parameters
 from resnet_surgeon.architecture.recognise import describe
 from resnet_surgeon.architecture.spec import Architecture
 from resnet_surgeon.architecture.variants import variant_name
@@ -77,6 +77,4 @@ def inspect(
 
 
 def _trained(architecture: Architecture) -> int:
-    """The numbers that an optimiser sees: all but the batch norms' statistics."""
-    buffers = ("running_mean", "running_var", "num_batches_tracked")
-    return sum(math.prod(p.shape) for p in parameters(architecture) if not p.name.endswith(buffers))
+    return sum(math.prod(parameter.shape) for parameter in parameters(architecture) if is_trained(parameter.name))

@@ -22,6 +22,7 @@ ROOMS = [
     "operations",
     "manifest",
     "plan",
+    "overview",
     "output",
     "network",
     "inspection",

@@ -45,6 +45,11 @@ def parameters(architecture: Architecture) -> Iterator[Parameter]:
         yield Parameter(f"{prefix}fc.bias", (head.classes,), law)
 
 
+def is_trained(name: str) -> bool:
+    """Whether an optimiser changes the tensor of this name: not a batch norm's statistics."""
+    return not name.endswith((".running_mean", ".running_var", ".num_batches_tracked"))
+
+
 def _stage(architecture: Architecture, stage: Stage, prefix: str) -> Iterator[Parameter]:
     for index in range(stage.blocks):
         name = f"{prefix}.{index}"

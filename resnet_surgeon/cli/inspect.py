@@ -11,7 +11,8 @@ import typer
 
 from resnet_surgeon.cli.run import Options, to_standard_output
 from resnet_surgeon.cli.style import styled
-from resnet_surgeon.cli.text import size, wrapping_lines
+from resnet_surgeon.cli.text import wrapping_lines
+from resnet_surgeon.cli.units import size
 from resnet_surgeon.errors import escaped
 from resnet_surgeon.inspection import Inspection
 from resnet_surgeon.inspection import inspect as inspect_source

@@ -1,4 +1,4 @@
-"""The plan in words, for people: which layers are kept, computed, new and gone, with shapes and sizes."""
+"""The plan for people: a picture of the network, and in words what is computed, moved, new and gone."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from resnet_surgeon.architecture.recognise import describe
+from resnet_surgeon.cli.picture import picture
+from resnet_surgeon.cli.units import size
 from resnet_surgeon.errors import escaped
 from resnet_surgeon.formats.tensors import LazyTensor, byte_size
 from resnet_surgeon.network import Network
+from resnet_surgeon.overview import overview
 from resnet_surgeon.plan import Step
 from resnet_surgeon.sources.wrappings import Wrapping
 
@@ -28,13 +31,15 @@ class Row:
 
 
 def summary(network: Network, target: str) -> str:
-    """What was opened, what happens to its tensors, and what comes of it."""
-    rows = [(row.action, row.what, row.tensors, row.size, row.note) for row in _rows(network.plan())]
+    """What was opened, the plan as a picture and, of what is not simply kept, in words, and what comes of it."""
+    steps = network.plan()
+    rows = [(row.action, row.what, row.tensors, row.size, row.note) for row in _rows(steps) if row.action != "kept"]
     lines = [f"{network.label}: {describe(network.opened.architecture)}, {_total(network.opened.tensors)}"]
     lines += (f"  {line}" for line in wrapping_lines(network.source.origin.wrapping))
-    lines += (f"  {line}" for line in table(rows))
-    lines.append(f"{target}: {describe(network.architecture)}, {_total(network.tensors)}")
-    return "\n".join(escaped(line) for line in lines)
+    drawn = picture(overview(steps, network.opened.architecture, network.architecture))
+    details = [f"  {line}" for line in table(rows)]
+    result = f"{target}: {describe(network.architecture)}, {_total(network.tensors)}"
+    return "\n".join([*map(escaped, lines), drawn, *map(escaped, details), escaped(result)])
 
 
 def wrapping_lines(wrapping: Wrapping | None) -> Iterator[str]:
@@ -55,20 +60,6 @@ def table(rows: Sequence[tuple[str, ...]]) -> list[str]:
     """The rows with their columns one under the other."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-
-
-def size(count: int) -> str:
-    """Bytes in binary units, as `ls -h` gives them.
-
-    >>> size(102540000)
-    '97.8 MiB'
-    """
-    amount, unit = float(count), "B"
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if amount < 1024 or unit == "GiB":
-            break
-        amount /= 1024
-    return f"{count} B" if unit == "B" else f"{amount:.1f} {unit}"
 
 
 def _total(tensors: Mapping[str, LazyTensor]) -> str:

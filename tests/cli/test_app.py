@@ -29,9 +29,15 @@ def test_the_summary_goes_to_standard_error(run: Run, checkpoints: Path) -> None
     done = run("heads", checkpoints / "basic.pth", "--classes", "3,5")
     assert done.stderr.decode() == (
         "basic: ResNet with basic blocks 2-1-2-1, 3 input channels, 10 classes, 23.5 MiB\n"
-        "  kept     conv1 ... layer3    78 tensors  9.5 MiB\n"
+        "  ┌─ stem ───┐ ┌─ layer1 ┐ ┌─ layer2 ┐ ┌─ layer3 ─┐ ┌╌ fc ╌╌╌╌╌┐\n"
+        "  │ kept     │ │ kept    │ │ kept    │ │ kept     │ ╎ gone     ╎\n"
+        "  │ 9.54 K   ├─┤ 148 K   ├─┤ 230 K   ├─┤ 2.10 M   ├╌┤ 5.13 K   ╎\n"
+        "  │ 37.8 KiB │ │ 580 KiB │ │ 902 KiB │ │ 8.02 MiB │ ╎ 20.0 KiB ╎\n"
+        "  └──────────┘ └─────────┘ └─────────┘ └──────────┘ └╌╌╌╌╌╌╌╌╌╌┘\n"
+        "  ├─ head1 ─ layer4 copied 3.67 M 14.0 MiB ─ fc new 1.54 K 6.01 KiB ─ 3 classes\n"
+        "  └─ head2 ─ layer4 copied 3.67 M 14.0 MiB ─ fc new 2.56 K 10.0 KiB ─ 5 classes\n"
         "  copied   heads.head1.layer4  18 tensors  14.0 MiB  from layer4\n"
-        "  new      heads.head1.fc      2 tensors   6.0 KiB   [3, 512]: uniform(-0.0441942, 0.0441942), seed 0\n"
+        "  new      heads.head1.fc      2 tensors   6.01 KiB  [3, 512]: uniform(-0.0441942, 0.0441942), seed 0\n"
         "  copied   heads.head2.layer4  18 tensors  14.0 MiB  from layer4\n"
         "  new      heads.head2.fc      2 tensors   10.0 KiB  [5, 512]: uniform(-0.0441942, 0.0441942), seed 0\n"
         "  dropped  fc                  2 tensors   20.0 KiB\n"

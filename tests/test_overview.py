@@ -1,0 +1,73 @@
+"""The overview sums up a plan layer by layer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import resnet_surgeon as rs
+from resnet_surgeon.network import Network
+from resnet_surgeon.overview import Overview, overview
+
+
+@pytest.fixture(scope="module")
+def resnet50() -> Network:
+    return rs.open("resnet50", weights="random")
+
+
+def summed_up(before: Network, after: Network) -> Overview:
+    return overview(after.plan(), before.architecture, after.architecture)
+
+
+def fates(found: Overview) -> str:
+    """`stem:changed layer1:kept ...`, what changed in brackets."""
+    layers = (f"{layer.name}:{layer.fate}{f'({layer.note})' if layer.note else ''}" for layer in found.trunk)
+    return " ".join(layers)
+
+
+KEPT = "layer1:kept layer2:kept layer3:kept"
+
+
+@pytest.mark.parametrize(
+    ("operate", "expected"),
+    [
+        (lambda network: network, f"stem:kept {KEPT} layer4:kept fc:kept"),
+        (lambda network: network.adapt(1), f"stem:changed(in 3 -> 1) {KEPT} layer4:kept fc:kept"),
+        (lambda network: network.remove(last=1), f"stem:kept {KEPT} layer4:kept fc:gone"),
+        (lambda network: network.remove(last=3), f"stem:kept {KEPT} layer4:gone avgpool:gone fc:gone"),
+        (lambda network: network.heads([7]), f"stem:kept {KEPT} layer4:kept fc:new(7 classes)"),
+        (lambda network: network.heads([3, 5]), f"stem:kept {KEPT} fc:gone"),
+        (
+            lambda network: network.remove(layers=["maxpool", "layer3.1", "layer3.4"]),
+            "stem:kept maxpool:changed(identity) layer1:kept layer2:kept layer3:changed(-2 blocks) layer4:kept fc:kept",
+        ),
+        (
+            lambda network: network.remove(last=7),
+            "stem:kept maxpool:gone layer1:gone layer2:gone layer3:gone layer4:gone avgpool:gone fc:gone",
+        ),
+    ],
+)
+def test_the_fate_of_each_layer(operate: Callable[[Network], Network], expected: str, resnet50: Network) -> None:
+    assert fates(summed_up(resnet50, operate(resnet50))) == expected
+
+
+def test_heads_have_layers_of_their_own(resnet50: Network) -> None:
+    branches = summed_up(resnet50, resnet50.heads([3, 5], names=["a", "b"])).branches
+    assert [(branch.name, branch.classes) for branch in branches] == [("a", 3), ("b", 5)]
+    assert [[(layer.name, layer.fate) for layer in branch.layers] for branch in branches] == [
+        [("layer4", "copied"), ("fc", "new")]
+    ] * 2
+
+
+def test_heads_that_are_removed_are_shown_as_gone(resnet50: Network, tmp_path: Path) -> None:
+    heads = rs.open(resnet50.heads([3, 5]).save(tmp_path / "heads.safetensors"))
+    branches = summed_up(heads, heads.remove(layers=["heads"])).branches
+    assert {layer.fate for branch in branches for layer in branch.layers} == {"gone"}
+
+
+def test_parameters_and_bytes_add_up_to_the_network(resnet50: Network) -> None:
+    layers = summed_up(resnet50, resnet50).trunk
+    assert sum(layer.parameters for layer in layers) == 25_557_032  # as torchvision's documentation says
+    assert sum(layer.bytes for layer in layers) == sum(step.after.bytes for step in resnet50.plan() if step.after)
