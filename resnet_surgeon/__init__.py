@@ -4,8 +4,8 @@
 >>> rs.open("resnet50", weights="random").adapt(in_channels=1).heads([3, 5]).save("model.safetensors")
 >>> model = rs.load("model.safetensors")
 
-Importing it imports next to nothing: what a name needs is loaded when the name is first used, torch by `load`, `ResNet`
-and `verify` alone.
+Importing it imports next to nothing: what a name needs is loaded when the name is first used, and torch by `load`,
+`ResNet`, `verify` and `report` alone.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from resnet_surgeon.inspection import Inspection, inspect
     from resnet_surgeon.module import ResNet, load
     from resnet_surgeon.network import Network, open
+    from resnet_surgeon.reporting.report import report
     from resnet_surgeon.verification.proof import Check, Proof
     from resnet_surgeon.verification.verify import verify
 
@@ -55,6 +56,7 @@ __all__ = [
     "inspect",
     "load",
     "open",
+    "report",
     "verify",
 ]
 
@@ -71,8 +73,11 @@ _ROOMS = {
     "inspect": "inspection",
     "load": "module",
     "open": "network",
+    "report": "reporting.report",
     "verify": "verification.verify",
 }
+
+_EXTRA = ("torch", "torchvision", "jinja2", "PIL")  # the modules that the extra [torch] installs
 
 
 def __getattr__(name: str) -> Any:
@@ -82,11 +87,11 @@ def __getattr__(name: str) -> Any:
     try:
         return getattr(import_module(f"{__name__}.{room}"), name)
     except ModuleNotFoundError as error:
-        if error.name != "torch":
+        if error.name not in _EXTRA:
             raise
         from resnet_surgeon.errors import DependencyError
 
-        reason = "torch is not installed"
+        reason = f"{error.name} is not installed"
         raise DependencyError(
             reason, subject=f"{__name__}.{name}", hint="pip install 'resnet-surgeon[torch]'"
         ) from None

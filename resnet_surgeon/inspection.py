@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from resnet_surgeon.architecture.parameters import is_trained, parameters
+from resnet_surgeon.architecture.parameters import trained
 from resnet_surgeon.architecture.recognise import describe
 from resnet_surgeon.architecture.spec import Architecture
 from resnet_surgeon.architecture.variants import variant_name
@@ -68,13 +67,9 @@ def inspect(
         architecture=architecture,
         description=describe(architecture) if architecture else None,
         torchvision=variant_name(architecture) if architecture else None,
-        parameters=_trained(architecture) if architecture else None,
+        parameters=trained(architecture) if architecture else None,
         problem=problem,
         operations=history.operations if history else (),
         began_as=history.source if history else None,
         can={name: operation.advice(architecture) for name, operation in OPERATIONS.items()} if architecture else {},
     )
-
-
-def _trained(architecture: Architecture) -> int:
-    return sum(math.prod(parameter.shape) for parameter in parameters(architecture) if is_trained(parameter.name))

@@ -72,11 +72,22 @@ def check_target(path: Path, force: bool) -> None:
     """Raises AccessError or UsageError for what cannot be written, before anything is read."""
     if not path.name:
         raise UsageError("the output names no file", subject=f"{path}", hint="for instance `-o model.safetensors`")
-    sidecar = manifest_path(path)
     if path.suffix == ".json":
         reason = "the output is a safetensors file; its manifest gets the .json name"
         raise UsageError(reason, subject=str(path), hint="end its name in .safetensors")
-    for target in (path, sidecar):
+    _check_targets(force, path, manifest_path(path))
+
+
+def check_text_target(path: Path, force: bool) -> None:
+    """Raises AccessError or UsageError for a text file that cannot be written, before anything is done for it."""
+    if not path.name:
+        raise UsageError("the output names no file", subject=f"{path}", hint="for instance `-o report.html`")
+    _check_targets(force, path)
+
+
+def _check_targets(force: bool, *targets: Path) -> None:
+    path = targets[0]
+    for target in targets:
         try:
             mode = target.stat().st_mode
         except (FileNotFoundError, NotADirectoryError):
@@ -131,6 +142,22 @@ def write(content: Document, path: Path, *, force: bool, progress: Progress) -> 
             os.fsync(manifest_descriptor)
             _publish(temporary, target, force)
             _publish(manifest_temporary, sidecar, force)
+            _sync_folder(target.parent)
+        except OSError as error:
+            raise _cannot_write(path, error) from None
+    return path
+
+
+def write_text(text: str, path: Path, *, force: bool) -> Path:
+    """Writes a text file as `write` writes its manifest. Raises the errors of `check_text_target`."""
+    check_text_target(path, force)
+    target = path.resolve()
+    with contextlib.ExitStack() as cleanup:
+        try:
+            temporary, descriptor = _temporary(target, cleanup)
+            _write_at(descriptor, text.encode(), 0)
+            os.fsync(descriptor)
+            _publish(temporary, target, force)
             _sync_folder(target.parent)
         except OSError as error:
             raise _cannot_write(path, error) from None

@@ -4,6 +4,7 @@ torchvision's order.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -43,6 +44,15 @@ def parameters(architecture: Architecture) -> Iterator[Parameter]:
         law = linear_default(features)
         yield Parameter(f"{prefix}fc.weight", (head.classes, features), law)
         yield Parameter(f"{prefix}fc.bias", (head.classes,), law)
+
+
+def trained(architecture: Architecture) -> int:
+    """How many numbers an optimiser changes.
+
+    >>> trained(resnet50)
+    25557032
+    """
+    return sum(math.prod(parameter.shape) for parameter in parameters(architecture) if is_trained(parameter.name))
 
 
 def is_trained(name: str) -> bool:

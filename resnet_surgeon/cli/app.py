@@ -17,6 +17,7 @@ from resnet_surgeon._version import __version__
 from resnet_surgeon.cli.diff import diff as diff_command
 from resnet_surgeon.cli.inspect import inspect as inspect_command
 from resnet_surgeon.cli.list import list_weights
+from resnet_surgeon.cli.report import report as report_command
 from resnet_surgeon.cli.run import Options, run, to_standard_output
 from resnet_surgeon.cli.signals import Signalled
 from resnet_surgeon.cli.verify import verify as verify_command
@@ -153,6 +154,7 @@ for _operation in OPERATIONS.values():
     _add_command(_operation)
 for _name, _command, _example in (
     ("verify", verify_command, "verify model.safetensors --against resnet50"),
+    ("report", report_command, "report model.safetensors --against resnet50 -o report.html"),
     ("diff", diff_command, "diff resnet50.pth resnet50-in1.safetensors"),
     ("inspect", inspect_command, "inspect model.safetensors --tensors"),
     ("list", list_weights, "list --json"),

@@ -23,8 +23,8 @@ from resnet_surgeon.verification.proof import some
 @dataclass(frozen=True)
 class Case:
     """`text` is the manifest as it is embedded, `sidecar` as it stands beside the file; `problem` says why there is no
-    `manifest`, `misfit` why it does not fit the tensors. `original` is the source, `replayed` the manifest that it has
-    after the recorded operations, or why they cannot be repeated.
+    `manifest`, `misfit` why it does not fit the tensors. `original` is the source, `replayed` what the recorded
+    operations make of it, or why they cannot be repeated; `expected` is the manifest that comes of it.
     """
 
     file: Source
@@ -34,7 +34,8 @@ class Case:
     problem: str | None
     misfit: str | None
     original: Network | None
-    replayed: Manifest | str | None
+    replayed: Network | str | None
+    expected: Manifest | None
 
     @property
     def sound(self) -> Manifest | None:
@@ -60,7 +61,8 @@ def open_case(path: Location, against: Location | None, key: str | None, progres
     misfit = _misfit(manifest, file) if manifest else None
     original = _original(against, key, manifest, progress)
     replayed = _replayed(original, manifest) if original and manifest else None
-    return Case(file, text, sidecar, manifest, problem, misfit, original, replayed)
+    expected = replayed.manifest() if isinstance(replayed, Network) else None
+    return Case(file, text, sidecar, manifest, problem, misfit, original, replayed, expected)
 
 
 def _misfit(manifest: Manifest, file: Source) -> str | None:
@@ -104,15 +106,15 @@ def _original(
     return open_network(against, key=key, progress=progress)
 
 
-def _replayed(original: Network, manifest: Manifest) -> Manifest | str:
-    """The manifest of the source after the recorded operations, those left out that it has behind it already."""
+def _replayed(original: Network, manifest: Manifest) -> Network | str:
+    """The source after the recorded operations, but for those that it has behind it already."""
     done = original.history.operations if original.history else ()
     if manifest.operations[: len(done)] != done:
         return "the source has operations behind it that the manifest does not begin with"
+    network = original
     try:
-        network = original
         for record in manifest.operations[len(done) :]:
             network = network.apply(documents.operation_from_record(record))
     except SurgeonError as error:
         return str(error)
-    return network.manifest()
+    return network

@@ -23,7 +23,10 @@ def verify(
     >>> verify("resnet50-in1.safetensors", against="resnet50").holds
     True
     """
-    case = open_case(path, against, key, progress)
+    return prove(open_case(path, against, key, progress))
+
+
+def prove(case: Case) -> Proof:
     name = case.file.container.file.name if case.file.container else case.file.label
     given = case.original.source.label if case.original else None
     return Proof(name, given, tuple(_checks(case)))

@@ -1,0 +1,43 @@
+"""`report`: one page about a file, to send to a colleague."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import resnet_surgeon as rs
+from resnet_surgeon.cli.run import Options, to_standard_output
+from resnet_surgeon.output import check_text_target, write_text
+
+
+def report(
+    output: Annotated[
+        str, typer.Argument(help="A file that this tool wrote, or - for standard input.", metavar="OUTPUT")
+    ],
+    against: Annotated[
+        str | None,
+        typer.Option(help="The source it was made from: a model name, a checkpoint's path or address, or -."),
+    ] = None,
+    page: Annotated[
+        str, typer.Option("-o", "--output", help="The page to write, or - for standard output.", metavar="PAGE")
+    ] = "report.html",
+    key: Annotated[str | None, typer.Option(help="Which network of the source, if it holds several.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing page.")] = False,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Say nothing on standard error but errors.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Write one page about a file: pictures of the network, its filters, every tensor, the proofs, how to load it.
+
+    The page needs no network and no script to be read. It says so where a proof fails; the exit code is `verify`'s
+    matter. Needs torch.
+    """
+    if page != "-":
+        check_text_target(Path(page), force)
+    text = rs.report(output, against=against, key=key, progress=Options(quiet=quiet).progress)
+    if page == "-":
+        to_standard_output(text.removesuffix("\n"))
+    else:
+        write_text(text, Path(page), force=force)
+        to_standard_output(page)

@@ -1,0 +1,183 @@
+"""report: puts together what the page shows, and fills its template."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import jinja2
+
+from resnet_surgeon import manifest as records
+from resnet_surgeon._version import __version__
+from resnet_surgeon.architecture.differences import differences
+from resnet_surgeon.architecture.parameters import parameters, trained
+from resnet_surgeon.architecture.recognise import describe
+from resnet_surgeon.formats.tensors import LazyTensor, byte_size
+from resnet_surgeon.manifest import Manifest, Provenance
+from resnet_surgeon.module import to_torch
+from resnet_surgeon.network import Network
+from resnet_surgeon.plan import Action, Step
+from resnet_surgeon.reporting import drawing, filters
+from resnet_surgeon.sources.progress import Progress, silent
+from resnet_surgeon.sources.source import Location
+from resnet_surgeon.verification.case import Case, open_case
+from resnet_surgeon.verification.proof import Proof
+from resnet_surgeon.verification.verify import prove
+
+_HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class TensorRow:
+    """A line of the table. `verdict` is that of the check that the tensor's kind is proven by."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    bytes: int
+    fate: str
+    origin: str
+    verdict: str
+
+
+def report(
+    path: Location, *, against: Location | None = None, key: str | None = None, progress: Progress = silent
+) -> str:
+    """One HTML page about a file of this tool: the network before and after, conv1's filters, every tensor, the proofs
+    of `verify`, the manifest, and how to load it. It needs nothing from elsewhere.
+
+    Takes the arguments of `verify` and raises its errors. A file that fails its proofs has a page that says so.
+    """
+    case = open_case(path, against, key, progress)
+    proof = prove(case)
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_HERE),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    style, script = ((_HERE / name).read_text("utf-8") for name in ("page.css", "page.js"))
+    return environment.get_template("page.html").render(
+        name=Path(os.path.basename(proof.output)).name,
+        proof=proof,
+        style=style,
+        script=script,
+        style_hash=_hash(style),
+        script_hash=_hash(script),
+        version=__version__,
+        manifest_text=case.text or case.sidecar or "",
+        **_network(case, proof),
+    )
+
+
+def _network(case: Case, proof: Proof) -> dict[str, object]:
+    """What is said of the network, if its manifest can be relied on for that."""
+    manifest = case.sound
+    if manifest is None:
+        return {"manifest": None}
+    is_proven = any(check.name == "history" and check.outcome == "proven" for check in proof.checks)
+    replayed = case.replayed if is_proven and isinstance(case.replayed, Network) else None
+    steps = replayed.plan() if replayed else tuple(_recorded_steps(manifest, case.file.tensors))
+    source = replayed.opened.architecture if replayed else None
+    architecture = manifest.architecture
+    drawings = [drawing.before(source, architecture, steps)] if source else []
+    drawings.append(drawing.after(architecture, steps))
+    conv1 = [(f"before: {replayed.label}", replayed.opened.tensors["conv1.weight"])] if replayed else []
+    conv1.append(("after", case.file.tensors["conv1.weight"]))
+    return {
+        "manifest": manifest,
+        "description": describe(architecture),
+        "differences": differences(source, architecture) if source else (),
+        "parameters": trained(architecture),
+        "bytes": sum(byte_size(tensor) for tensor in case.file.tensors.values()),
+        "drawings": drawings,
+        "box_width": drawing.WIDTH,
+        "box_height": drawing.HEIGHT,
+        "filters": [(title, filters.pictures(to_torch(tensor))) for title, tensor in conv1],
+        "rows": [*_rows(case, manifest, steps, proof)],
+        "code": _code(manifest, proof.output),
+    }
+
+
+def _recorded_steps(manifest: Manifest, tensors: Mapping[str, LazyTensor]) -> Iterator[Step]:
+    """The plan as far as the manifest alone tells it: the names that the source's tensors had, but not their shapes."""
+    uses: dict[Provenance, int] = {}
+    for record in manifest.tensors.values():
+        uses[record.provenance] = uses.get(record.provenance, 0) + 1
+    for name in tensors:
+        provenance = manifest.tensors[name].provenance
+        action: Action = provenance.how
+        if action == "kept" and uses[provenance] > 1:
+            action = "copied"
+        yield Step(action, name, (name,), None, None)
+    for name in manifest.dropped:
+        yield Step("dropped", name, (name,), None, None)
+
+
+def _rows(case: Case, manifest: Manifest, steps: tuple[Step, ...], proof: Proof) -> Iterator[TensorRow]:
+    checks = {check.name: check for check in proof.checks}
+    actions = {step.name: step.action for step in steps if step.action != "dropped"}
+    for parameter in parameters(manifest.architecture):
+        tensor, provenance = case.file.tensors[parameter.name], manifest.tensors[parameter.name].provenance
+        check = checks.get(provenance.how)
+        verdict = check.outcome if check else "unproven"
+        if check and verdict == "failed" and parameter.name not in check.tensors:
+            verdict = "proven"
+        yield TensorRow(
+            name=parameter.name,
+            dtype=tensor.dtype,
+            shape=tensor.shape,
+            bytes=byte_size(tensor),
+            fate=actions.get(parameter.name, provenance.how),
+            origin=_origin(provenance),
+            verdict=verdict,
+        )
+    for name in manifest.dropped:
+        yield TensorRow(name, "", (), 0, "dropped", "", "")
+
+
+def _origin(provenance: Provenance) -> str:
+    if isinstance(provenance, records.Kept):
+        return provenance.tensor
+    if isinstance(provenance, records.Computed):
+        return f"{provenance.formula}, of {', '.join(map(_origin, provenance.inputs))}"
+    return f"{provenance.law}, seed {provenance.seed}"
+
+
+def _code(manifest: Manifest, output: str) -> str:
+    """How to load the file and what to give it: Python to copy."""
+    architecture, inputs = manifest.architecture, manifest.inputs
+    names = [output_.name for output_ in manifest.outputs]
+    variables = ", ".join(names) if len(names) > 1 else "output"
+    shapes = ", ".join(str([1, *output_.shape]) for output_ in manifest.outputs)
+    lines = [
+        "import resnet_surgeon as rs  # pip install 'resnet-surgeon[torch]'",
+        "import torch",
+        "",
+        f"model = rs.load({os.path.basename(output)!r}).eval()",
+    ]
+    image = f"torch.zeros(1, {architecture.in_channels}, 224, 224)"
+    if inputs.preprocessing:
+        prepared = inputs.preprocessing
+        lines[2:2] = ["from torchvision.transforms import v2"]
+        lines += [
+            "prepare = v2.Compose([",
+            f"    v2.Resize({prepared.resize_size}, interpolation=v2.InterpolationMode({prepared.interpolation!r})),",
+            f"    v2.CenterCrop({prepared.crop_size}),",
+            "    v2.ToDtype(torch.float32, scale=True),",
+            f"    v2.Normalize({list(prepared.mean)}, {list(prepared.std)}),",
+            "])",
+        ]
+        image = f"prepare(torch.zeros(1, {architecture.in_channels}, 256, 256, dtype=torch.uint8))"
+    lines.append(f"{variables} = model({image})  # {shapes}")
+    return "\n".join(lines)
+
+
+def _hash(text: str) -> str:
+    """The digest by which a page's policy allows a style sheet or a script."""
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode('ascii')}"
