@@ -21,6 +21,7 @@ from resnet_surgeon.architecture.differences import differences
 from resnet_surgeon.architecture.parameters import parameters
 from resnet_surgeon.architecture.recognise import describe
 from resnet_surgeon.architecture.spec import Architecture
+from resnet_surgeon.architecture.variants import VARIANTS
 from resnet_surgeon.errors import CheckpointError
 from resnet_surgeon.formats.files import OpenFile
 from resnet_surgeon.formats.tensors import BITS, LazyTensor, byte_size, chunks, pieces
@@ -96,15 +97,23 @@ class _Side:
     tensors: Mapping[str, LazyTensor] | None
 
 
-def diff(one: Location, other: Location, *, key: str | None = None, progress: Progress = silent) -> Difference:
+def diff(
+    one: Location,
+    other: Location,
+    *,
+    weights: str | None = None,
+    key: str | None = None,
+    progress: Progress = silent,
+) -> Difference:
     """What sets `other` apart from `one`: each is all that `open` takes, or the path of a manifest.
 
-    `key` chooses one of several networks, in whichever side holds several. Raises the errors of `open`.
+    `weights` are those of a model's name, `key` chooses one of several networks, in whichever side that concerns.
+    Raises the errors of `open`.
 
     >>> diff("resnet50.pth", "resnet50-in1.safetensors").architecture
     ('input channels: 3 -> 1',)
     """
-    first, second = _side(one, key, progress), _side(other, key, progress)
+    first, second = (_side(side, weights, key, progress) for side in (one, other))
     basis = _basis(first, second)
     tensors = tuple(_tensors(first, second, basis))
     named = {tensor.name for tensor in tensors if tensor.kind != "removed"}
@@ -119,7 +128,7 @@ def diff(one: Location, other: Location, *, key: str | None = None, progress: Pr
     )
 
 
-def _side(location: Location, key: str | None, progress: Progress) -> _Side:
+def _side(location: Location, weights: str | None, key: str | None, progress: Progress) -> _Side:
     manifest = _manifest_at(location)
     if manifest is not None:
         dtypes = {name: record.dtype for name, record in manifest.tensors.items()}
@@ -129,7 +138,8 @@ def _side(location: Location, key: str | None, progress: Progress) -> _Side:
             if (dtype := dtypes.get(parameter.name, "")) in BITS
         }
         return _Side(str(location), layouts, manifest.architecture, manifest, None)
-    source = open_source(location, key=key, progress=progress)
+    is_name = isinstance(location, str) and location in VARIANTS
+    source = open_source(location, weights if is_name else None, key=key, progress=progress)
     label = source.container.file.name if source.container else source.label
     try:
         checkpoint, history = recognised(source)

@@ -144,6 +144,10 @@ def test_how_the_network_is_used_counts_as_a_difference(tmp_path: Path, surgery:
     assert rs.diff(one, tmp_path / "other.safetensors").document == ("outputs[0].categories",)
 
 
+def test_models_are_compared_by_name() -> None:
+    assert rs.diff("resnet18", "resnet34", weights="random").architecture[0] == "layer1: 2 blocks -> 3 blocks"
+
+
 def test_a_broken_manifest_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "model.json").write_text('{"format_version": 1}')
     with pytest.raises(rs.CheckpointError, match="model.json"):

@@ -25,6 +25,7 @@ _SIDE = "A model name, a checkpoint's path or address, a manifest's path, or - f
 def diff(
     one: Annotated[str, typer.Argument(help=_SIDE, metavar="A")],
     other: Annotated[str, typer.Argument(help="The same.", metavar="B")],
+    weights: Annotated[str | None, typer.Option(help="Published weights of a model name, or random.")] = None,
     key: Annotated[str | None, typer.Option(help="Which network to take, if a file holds several.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Print nothing: the exit code tells.")] = False,
@@ -35,7 +36,7 @@ def diff(
     The exit code is 0 if they are the same and 1 if not, as diff's. Tensors are compared by content, in whatever
     containers; those of a manifest by what it says of them.
     """
-    found = rs.diff(one, other, key=key, progress=Options(quiet=quiet).progress)
+    found = rs.diff(one, other, weights=weights, key=key, progress=Options(quiet=quiet).progress)
     if json:
         document = {"is_same": found.is_same, **dataclasses.asdict(found)}
         to_standard_output(json_format.dumps(_finite(document), indent=1))

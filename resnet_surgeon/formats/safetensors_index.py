@@ -20,7 +20,10 @@ def read(file: OpenFile) -> Container:
     if file.size > _LIMIT:
         raise CheckpointError("it is too long for an index")
     try:
-        weight_map = json.loads(file.read(0, file.size))["weight_map"]
+        document = json.loads(file.read(0, file.size))
+        if "format_version" in document:
+            raise CheckpointError("it is a manifest", hint="give the safetensors file that it stands beside")
+        weight_map = document["weight_map"]
         names = sorted(set(weight_map.values()))
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         raise CheckpointError("it is JSON, but no index of a sharded checkpoint") from None

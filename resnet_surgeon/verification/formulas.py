@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 Kind = Literal["mean", "scaled", "repeat"]
+_MOST_CHANNELS = 4096  # a manifest may state anything, and every channel takes memory
 _TEXTS: dict[Kind, str] = {
     "mean": r"mean over the (?P<old>\d{1,6}) input channels, for each of (?P<new>\d{1,6})",
     "scaled": r"sum over the (?P<old>\d{1,6}) input channels / (?P<new>\d{1,6}), for each of (?P=new)",
@@ -54,12 +55,13 @@ class Formula:
 
 
 def parse(text: str) -> Formula | None:
-    """The formula that a manifest states, if it is known.
+    """The formula that a manifest states; None if it is not known, or of more channels than any image has.
 
     >>> parse("mean over the 3 input channels, for each of 1")
     Formula(kind='mean', old=3, new=1)
     """
     for kind, pattern in _TEXTS.items():
-        if (match := re.fullmatch(pattern, text)) and int(match["old"]) and int(match["new"]):
+        match = re.fullmatch(pattern, text)
+        if match and all(0 < int(match[channels]) <= _MOST_CHANNELS for channels in ("old", "new")):
             return Formula(kind, int(match["old"]), int(match["new"]))
     return None
