@@ -181,7 +181,7 @@ def stream(content: Document, descriptor: int, progress: Progress) -> None:
     except OSError as error:
         raise AccessError(f"writing failed: {error.strerror}", subject="standard output") from None
     if content.source.container:
-        content.source.container.file.check_unchanged()
+        content.source.container.check_unchanged()
 
 
 @dataclass(frozen=True)

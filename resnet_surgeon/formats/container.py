@@ -59,5 +59,10 @@ class Container:
         for file, start in [(self.file, position), *((file, 0) for file in self.others)]:
             for chunk in file.chunks(start, file.size - start):
                 digest.update(chunk)
-            file.check_unchanged()
+        self.check_unchanged()
         return digest.hexdigest()
+
+    def check_unchanged(self) -> None:
+        """Raises CheckpointError if the file, or a shard, was written to since it was opened."""
+        for file in (self.file, *self.others):
+            file.check_unchanged()

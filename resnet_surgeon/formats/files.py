@@ -48,8 +48,9 @@ class OpenFile:
         return cls(descriptor, name)
 
     @classmethod
-    def spooled(cls, stream: IO[bytes] | int | bytes, name: str) -> OpenFile:
-        """The content of a stream, a descriptor or bytes, in an unnamed temporary file, so that memory stays flat.
+    def spooled(cls, stream: IO[bytes] | int | bytes | Iterator[bytes], name: str) -> OpenFile:
+        """The content of a stream, a descriptor, bytes or pieces, in an unnamed temporary file, so that memory stays
+        flat.
 
         Raises AccessError where there is no room or the stream breaks.
         """
@@ -61,6 +62,8 @@ class OpenFile:
                     spool.write(stream)
                 elif isinstance(stream, int):
                     _drain(stream, spool.fileno())
+                elif isinstance(stream, Iterator):
+                    spool.writelines(stream)
                 else:
                     while chunk := stream.read(CHUNK):
                         spool.write(chunk)

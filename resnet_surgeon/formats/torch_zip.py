@@ -1,16 +1,18 @@
-"""The zip archive that `torch.save` has written since 2020: `<root>/data.pkl` and one uncompressed member
-`<root>/data/<key>` a storage.
+"""The zip archive that `torch.save` has written since 2020: `<root>/data.pkl` and one member `<root>/data/<key>` a
+storage.
 
-Read in place, never unpacked. Knows nothing of networks: its tensors have the names that the file gives them.
+Read in place; what others have compressed is inflated into one unnamed temporary file. Nothing is unpacked by name.
+Knows nothing of networks: its tensors have the names that the file gives them.
 """
 
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from resnet_surgeon.errors import CheckpointError, printable
 from resnet_surgeon.formats.container import Checksum, Container
+from resnet_surgeon.formats.deflate import MOST_RATIO, SMALL, inflated
 from resnet_surgeon.formats.files import OpenFile
 from resnet_surgeon.formats.tensors import BITS, Stored
 from resnet_surgeon.formats.unpickle import Storage, unpickle
@@ -30,6 +32,8 @@ def read(file: OpenFile) -> Container:
         raise CheckpointError(f"its pickle would be {pickle_member.file_size} bytes long, which no state_dict needs")
     swapped = _byte_order(file, members.get(f"{root}/byteorder")) == "big"
     root_object = unpickle(_small_member(file, pickle_member))
+    storages = [member for name, member in members.items() if name.startswith(f"{root}/data/")]
+    spool, places = _inflated(file, [member for member in storages if member.compress_type == zipfile.ZIP_DEFLATED])
     records: dict[str, Stored] = {}
     checksums: list[Checksum] = []
 
@@ -40,9 +44,13 @@ def read(file: OpenFile) -> Container:
             member = members.get(f"{root}/data/{storage.key}")
             if member is None:
                 raise CheckpointError(f"it is incomplete: the storage {printable(storage.key)} is missing")
-            offset = _data_offset(file, member)
-            records[storage.key] = known = _whole(storage, member, file, offset)
-            checksums.append(Checksum(offset, member.file_size, member.CRC, f"data/{storage.key}"))
+            if member.filename in places:
+                known = _whole(storage, member, spool, places[member.filename])
+            else:
+                offset = _data_offset(file, member)
+                known = _whole(storage, member, file, offset)
+                checksums.append(Checksum(offset, member.file_size, member.CRC, f"data/{storage.key}"))
+            records[storage.key] = known
         if (known.dtype, known.shape) != (storage.dtype, (storage.count,)):
             raise CheckpointError(f"it reads the storage {printable(storage.key)} in two ways")
         return known
@@ -100,22 +108,48 @@ def _byte_order(file: OpenFile, member: zipfile.ZipInfo | None) -> str:
 def _small_member(file: OpenFile, member: zipfile.ZipInfo) -> bytes:
     import zlib
 
-    data = file.read(_data_offset(file, member), member.file_size)
+    offset = _data_offset(file, member)
+    if member.compress_type == zipfile.ZIP_DEFLATED:
+        return b"".join(inflated(file, offset, member.compress_size, member.file_size, member.CRC))
+    data = file.read(offset, member.file_size)
     if zlib.crc32(data) != member.CRC:
         raise CheckpointError(f"it is damaged: the checksum of `{member.filename}` does not hold")
     return data
 
 
+def _inflated(file: OpenFile, members: list[zipfile.ZipInfo]) -> tuple[OpenFile, dict[str, int]]:
+    """Compressed members, one after the other in a temporary file, and where each begins; nothing for none."""
+    places: dict[str, int] = {}
+    if not members:
+        return file, places
+    total = sum(member.file_size for member in members)
+    if total > SMALL and total > MOST_RATIO * file.size:
+        raise CheckpointError(f"{file.size} bytes would become {total}, which is no checkpoint's ratio")
+
+    def pieces() -> Iterator[bytes]:
+        position = 0
+        for member in members:
+            places[member.filename] = position
+            offset = _data_offset(file, member)
+            yield from inflated(file, offset, member.compress_size, member.file_size, member.CRC)
+            position += member.file_size
+
+    return OpenFile.spooled(pieces(), file.name), places
+
+
 def _data_offset(file: OpenFile, member: zipfile.ZipInfo) -> int:
     """Where a member's bytes begin, by its local header, which must agree with the directory."""
-    if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 0x1 or member.file_size != member.compress_size:
+    is_stored = member.compress_type == zipfile.ZIP_STORED and member.file_size == member.compress_size
+    # Bits of the flags: 0 encrypted, 5 a patch, 6 and 13 encrypted in other ways.
+    if not (is_stored or member.compress_type == zipfile.ZIP_DEFLATED) or member.flag_bits & 0x2061:
         raise CheckpointError(
-            f"its member {printable(member.filename)} is compressed or encrypted, which torch.save never does"
+            f"its member {printable(member.filename)} is encrypted or compressed in a way that is not read",
+            hint="save it again with torch.save",
         )
     header = file.read(member.header_offset, min(30, file.size - member.header_offset))
     name_size, extra_size = int.from_bytes(header[26:28], "little"), int.from_bytes(header[28:30], "little")
     offset = member.header_offset + 30 + name_size + extra_size
-    if not header.startswith(_LOCAL_HEADER) or offset + member.file_size > file.size:
+    if not header.startswith(_LOCAL_HEADER) or offset + member.compress_size > file.size:
         raise CheckpointError(f"it is truncated or damaged at its member {printable(member.filename)}")
     if file.read(member.header_offset + 30, name_size) != member.orig_filename.encode(
         "utf-8" if member.flag_bits & 0x800 else "cp437"

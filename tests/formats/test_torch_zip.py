@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import pickle
+import struct
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from resnet_surgeon.errors import CheckpointError
 from resnet_surgeon.formats import torch_zip
@@ -167,7 +172,15 @@ REFUSED = {
     "TorchScript code": (with_member(SAVED, "archive/code/__torch__.py"), "TorchScript"),
     "two roots": (with_member(SAVED, "other/data.pkl"), "not one folder"),
     "a way out": (with_member(SAVED, "../evil"), "not one folder"),
-    "compressed": (rezipped(SAVED, lambda name, old: (name, old), compression=zipfile.ZIP_DEFLATED), "compressed"),
+    "compressed by bzip2": (rezipped(SAVED, lambda *member: member, compression=zipfile.ZIP_BZIP2), "in a way that is"),
+    "a bomb": (
+        rezipped(SAVED, replaced("data/0", bytes(1 << 24)), compression=zipfile.ZIP_DEFLATED),
+        "no checkpoint's ratio",
+    ),
+    "a bomb of a pickle": (
+        rezipped(SAVED, replaced("data.pkl", bytes(1 << 24)), compression=zipfile.ZIP_DEFLATED),
+        "no checkpoint's ratio",
+    ),
     "a huge count": (rezipped(SAVED, replaced("data.pkl", pickle_of(count=2**40))), "not 1099511627776 numbers"),
     "a negative count": (rezipped(SAVED, replaced("data.pkl", pickle_of(count=-1))), "outside of its storage"),
     "an offset outside": (rezipped(SAVED, replaced("data.pkl", pickle_of(offset=1000))), "outside of its storage"),
@@ -195,6 +208,51 @@ REFUSED = {
     ),
     "a sparse tensor": (saved({"x": BASE[0].to_sparse()}), "sparse"),
 }
+
+
+COMPRESSED = rezipped(SAVED, lambda *member: member, compression=zipfile.ZIP_DEFLATED)
+
+
+def test_what_was_compressed_is_inflated() -> None:
+    container = open_archive(COMPRESSED)
+    assert isinstance(container.root, dict)
+    assert content(container.root["x"]) == raw(BASE) == raw(torch.load(io.BytesIO(COMPRESSED))["x"])
+    assert container.sha256() == hashlib.sha256(COMPRESSED).hexdigest()
+
+
+def lying(data: bytes, name: str, size: int | None = None, crc: int | None = None) -> bytes:
+    """The archive with another size or checksum declared for a member, in both of its headers."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        member = archive.getinfo(name)
+        directory = archive.start_dir
+    changed = bytearray(data)
+    entry = data.index(name.encode(), directory)
+    for place in (member.header_offset + 14, entry - 46 + 16):
+        old_crc, compressed, old_size = struct.unpack_from("<3I", changed, place)
+        values = (old_crc if crc is None else crc, compressed, old_size if size is None else size)
+        struct.pack_into("<3I", changed, place, *values)
+    return bytes(changed)
+
+
+@pytest.mark.parametrize("name", ["archive/data.pkl", "archive/data/0"])
+@pytest.mark.parametrize(
+    ("lie", "reason"), [({"size": 8}, "longer than the 8"), ({"size": 500}, "not the 500"), ({"crc": 1}, "checksum")]
+)
+def test_compressed_members_are_what_they_declare(name: str, lie: dict[str, int], reason: str) -> None:
+    with pytest.raises(CheckpointError, match=reason):
+        read(lying(COMPRESSED, name, **lie))
+
+
+@given(position=st.integers(0, len(COMPRESSED) - 1), bit=st.integers(0, 7))
+def test_a_flipped_bit_is_refused_or_changes_nothing(position: int, bit: int) -> None:
+    """It may lie where nothing is read: in dates, or in the names of other systems."""
+    flipped = bytearray(COMPRESSED)
+    flipped[position] ^= 1 << bit
+    with suppress(CheckpointError):
+        container = open_archive(bytes(flipped))
+        container.sha256()
+        assert isinstance(container.root, dict)
+        assert [content(tensor) for tensor in container.root.values()] == [raw(BASE)]
 
 
 @pytest.mark.parametrize(("data", "reason"), REFUSED.values(), ids=REFUSED.keys())
