@@ -1,0 +1,217 @@
+"""Hostile and damaged files, each by path and through a pipe: refused in a line, at once, and nothing else happens.
+
+An audit hook watches for imports, executions and files; the address space ends 96 MiB beyond what a command begins
+with; a watch says how long it took.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import pickle
+import struct
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save
+
+from tests.conftest import small_network
+from tests.formats import test_safetensors, test_torch_legacy, test_torch_tar, test_torch_zip, test_unpickle
+from tests.formats.test_torch_zip import SAVED, replaced, rezipped
+from tests.hazards.trial import Victim, assert_refused
+
+
+@pytest.fixture(scope="module")
+def victim(checkpoints: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Victim]:
+    """Warmed up on every container, on a chain of operations, and on an error."""
+    folder = tmp_path_factory.mktemp("harmless")
+    state = small_network().state_dict()
+    torch.save(state, folder / "legacy.pth", _use_new_zipfile_serialization=False)
+    (folder / "tar.pth").write_bytes(test_torch_tar.archive_of({"x": torch.zeros(2, 2)}))
+    (folder / "zip.pth").write_bytes(test_torch_zip.COMPRESSED)
+    (folder / "index.json").write_text("{}")
+    names = [checkpoints / "basic.pth", checkpoints / "basic.safetensors", *sorted(folder.iterdir())]
+    harmless = [["adapt", str(path), "--in-ch=1", f"-o{folder}/{path.stem}.safetensors", "--force"] for path in names]
+    victim = Victim([*harmless, ["inspect", str(folder / "zip.pth")], ["heads", str(checkpoints / "basic.pth")]])
+    yield victim
+    victim.close()
+
+
+def in_zip(stream: bytes) -> bytes:
+    """A torch archive with this pickle."""
+    return rezipped(SAVED, replaced("data.pkl", stream))
+
+
+def in_legacy(stream: bytes) -> bytes:
+    """A file of stacked pickles with this one in the place of its state_dict."""
+    return test_torch_legacy.MAGIC + test_torch_legacy.PROTOCOL + test_torch_legacy.SYSTEM + stream
+
+
+def call(module: str, name: str, argument: bytes = b"X\x01\x00\x00\x001") -> bytes:
+    """A pickle that calls a function by name."""
+    return b"\x80\x02c" + f"{module}\n{name}\n".encode() + argument + b"\x85R."
+
+
+FUNCTIONS = """
+    posix.system os.system nt.system builtins.eval builtins.exec builtins.getattr builtins.__import__ builtins.open
+    builtins.compile builtins.breakpoint builtins.bytearray __builtin__.eval subprocess.run subprocess.Popen
+    runpy._run_code runpy.run_path pkgutil.resolve_name operator.attrgetter operator.methodcaller functools.partial
+    importlib.import_module importlib.reload imp.load_source ctypes.CDLL _io.FileIO io.open logging.FileHandler
+    shutil.rmtree shutil.copyfile socket.create_connection urllib.request.urlopen webbrowser.open pickle.loads
+    marshal.loads types.FunctionType types.CodeType code.InteractiveConsole pty.spawn asyncio.run timeit.timeit
+    multiprocessing.Process threading.Thread signal.raise_signal sys.exit numpy.f2py.crackfortran.getlincoef
+    numpy.load numpy.testing._private.utils.runstring torch.load torch.jit.load torch.hub.load
+    torch.storage._load_from_bytes torch.utils.collect_env.run torch._dynamo.guards.GuardBuilder.get
+    torch.utils.bottleneck.__main__.run_cprofile torch.package.PackageImporter joblib.load dill.loads cloudpickle.loads
+    yaml.load site.main venv.create idlelib.run.Executive doctest.debug_script bdb.Bdb.run pdb.run cProfile.run
+    torch._C._jit_pass_inline torch.classes.load_library torch.ops.load_library resnet_surgeon.load
+""".split()  # noqa: SIM905
+
+
+def rows() -> Iterator[tuple[str, bytes]]:
+    for name, (data, _) in test_safetensors.REFUSED.items():
+        yield f"safetensors: {name}", data
+    for name, (data, _) in test_torch_zip.REFUSED.items():
+        yield f"zip: {name}", data
+    for name, (change, _) in test_torch_tar.DAMAGE.items():
+        yield f"tar: {name}", test_torch_tar.archive_of({"x": torch.zeros(2, 3, 4)}, change)
+    for name, data in LEGACY.items():
+        yield f"legacy: {name}", data
+    for name, stream in test_unpickle.EVIL.items():
+        yield f"pickle in a zip: {name}", in_zip(stream)
+        yield f"pickle, stacked: {name}", in_legacy(stream)
+    for function in FUNCTIONS:
+        module, _, name = function.rpartition(".")
+        yield f"calls {function}", in_zip(call(module, name))
+    for name, stream in STREAMS.items():
+        yield f"pickle in a zip: {name}", in_zip(stream)
+        yield f"pickle, stacked: {name}", in_legacy(stream)
+    for name, data in CONTENT.items():
+        yield f"content: {name}", data
+    for name, data in OTHERS.items():
+        yield f"not a checkpoint: {name}", data
+
+
+LEGACY = {
+    "its last byte missing": test_torch_legacy.SAVED[:-1],
+    "half of it": test_torch_legacy.SAVED[: len(test_torch_legacy.SAVED) // 2],
+    "more behind it": test_torch_legacy.SAVED + b"more",
+    "another count": test_torch_legacy.SAVED.replace(test_torch_legacy.COUNT, struct.pack("<q", 2**40)),
+    "a negative count": test_torch_legacy.SAVED.replace(test_torch_legacy.COUNT, struct.pack("<q", -1)),
+    "a pickled dict": pickle.dumps({"x": 1}, 2),
+    "magic by eval": call("builtins", "eval") + test_torch_legacy.SAVED,
+    "another protocol": test_torch_legacy.MAGIC + pickle.dumps(1002, 2),
+}
+STREAMS = {
+    "INST": b'(S"id"\nios\nsystem\n.',
+    "OBJ": b'(cos\nsystem\nS"whoami"\no.',
+    "an extension": b"\x80\x02\x82\x01.",
+    "a buffer from outside": b"\x80\x05\x97.",
+    "a frame beyond the end": b"\x80\x04\x95\xff\xff\xff\xff\xff\xff\xff\x7f}.",
+    "text of 4 GiB": b"\x80\x02X\xff\xff\xff\xff.",
+    "bytes of 2^63": b"\x80\x04\x8e\xff\xff\xff\xff\xff\xff\xff\x7f.",
+    "a bytearray of 8 GiB": b"\x80\x02c__builtin__\nbytearray\n\x8a\x05\x00\x00\x00\x00\x02\x85R.",
+    "a tensor of 2^40": b"\x80\x02ctorch\nFloatTensor\n\x8a\x06\x00\x00\x00\x00\x00\x01\x85R.",
+    "another code": b"\x80\x02c_codecs\nencode\nX\x03\x00\x00\x00abcX\x05\x00\x00\x00rot13\x86R.",
+    "a quantised tensor": b"\x80\x02ctorch._utils\n_rebuild_qtensor\n)R.",
+    "attributes of a dict": b"\x80\x02ccollections\nOrderedDict\n)R}X\x04\x00\x00\x00keysK\x01sb.",
+    "no end": b"\x80\x02}",
+    "an empty stack": b"\x80\x02t.",
+    "a memo that is not there": b"\x80\x02h\x05.",
+    "a memo far away": b"\x80\x02]r\xff\xff\xff\xff.",
+    "more behind the end": b"\x80\x02}.cos\nsystem\n",
+    "a protocol to come": b"\x80\x63}.",
+    "a list in itself": b"\x80\x02]q\x00h\x00a.",
+    "100,000 lists": b"\x80\x02" + b"]" * 100_000 + b"a" * 99_999 + b".",
+    "a billion laughs": b"\x80\x02]q\x00" + b"".join(b"(" + b"h\x00" * 10 + b"lq\x00" for _ in range(30)) + b".",
+    "a number of a million digits": b"\x80\x02\x8b\x40\x42\x0f\x00" + bytes(999_999) + b"\x01.",
+}
+
+
+def edited(**changes: torch.Tensor | None) -> bytes:
+    """A whole ResNet with some of its tensors replaced, or dropped; `__` stands for a point."""
+    state = dict(small_network().state_dict())
+    for name, tensor in changes.items():
+        state.pop(name.replace("__", "."), None)
+        if tensor is not None:
+            state[name.replace("__", ".")] = tensor
+    return save(state)
+
+
+def dumped(value: Any) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(value, buffer)
+    return buffer.getvalue()
+
+
+CONTENT = {
+    "no conv1": edited(conv1__weight=None),
+    "another bias": edited(fc__bias=torch.zeros(7)),
+    "a stem of three dimensions": edited(conv1__weight=torch.zeros(64, 3, 7)),
+    "a stem of no width": edited(conv1__weight=torch.zeros(64, 3, 7, 0)),
+    "a stem of no channels": edited(conv1__weight=torch.zeros(64, 0, 7, 7)),
+    "a variance of another length": edited(layer1__0__bn1__running_var=torch.zeros(3)),
+    "a gap in the blocks": edited(layer1__2__conv1__weight=torch.zeros(64, 64, 3, 3)),
+    "whole numbers": edited(conv1__weight=torch.zeros(64, 3, 7, 7, dtype=torch.int64)),
+    "8-bit floats": edited(conv1__weight=torch.zeros(64, 3, 7, 7).to(torch.float8_e4m3fn)),
+    "complex numbers": edited(conv1__weight=torch.zeros(64, 3, 7, 7, dtype=torch.complex64)),
+    "nothing in it": save({}),
+    "a list": dumped([1, 2]),
+    "a tensor": dumped(torch.zeros(3)),
+    "numbers for names": dumped({1: torch.zeros(3)}),
+    "settings alone": dumped({"epoch": 3, "lr": None}),
+    "a sparse tensor": dumped({"x": torch.eye(3).to_sparse()}),
+    "escapes in a name": save({"\x1b[2J\x1b]0;owned\x07": torch.zeros(3)}),
+    "a name of 10 MB": save({"x" * 10_000_000: torch.zeros(3)}),
+    "names that are paths": save({"../../etc/passwd": torch.zeros(3), "\0": torch.zeros(3)}),
+}
+OTHERS = {
+    "Git LFS pointer": b"version https://git-lfs.github.com/spec/v1\noid sha256:abc\nsize 3\n",
+    "web page": b"<!DOCTYPE html><title>404</title>",
+    "gzip": b"\x1f\x8b\x08\x00" + bytes(99),
+    "zeros": bytes(4096),
+    "ones": b"\xff" * 4096,
+    "text": b"hello\n" * 1000,
+    "an archive of nothing": b"PK\5\6" + bytes(18),
+    "an archive of 65,535 members, it says": b"PK\5\6" + struct.pack("<4H2IH", 0, 0, 65_535, 65_535, 0, 0, 0),
+    "an index of shards elsewhere": b'{"weight_map": {"a": "../../etc/passwd"}}',
+    "an index of a device": b'{"weight_map": {"a": "/dev/zero"}}',
+    "an index of many": b'{"weight_map": {' + b",".join(b'"%d": "%d"' % (n, n) for n in range(5000)) + b"}}",
+    "nested JSON": b"{" + b'"a":{' * 50_000,
+}
+ROWS = dict(rows())
+
+
+@pytest.mark.parametrize("way", ["path", "pipe"])
+@pytest.mark.parametrize("data", ROWS.values(), ids=ROWS.keys())
+def test_it_is_refused_in_a_line_and_nothing_else_happens(
+    data: bytes, way: str, victim: Victim, tmp_path: Path
+) -> None:
+    (tmp_path / "model.pth").write_bytes(data)
+    source = "model.pth" if way == "path" else "-"
+    pipe = tmp_path / "model.pth" if way == "pipe" else None
+    outcome = victim.run("adapt", source, "--in-ch", "1", "-o", "out.safetensors", folder=tmp_path, pipe=pipe)
+    assert_refused(outcome)
+    assert [path.name for path in tmp_path.iterdir()] == ["model.pth"]
+
+
+def test_the_watch_sees_other_files(victim: Victim, tmp_path: Path) -> None:
+    """An index may name shards beside it, which are then opened: the one case where a file leads to others."""
+    names = list(small_network().state_dict())
+    (tmp_path / "shard.safetensors").write_bytes(edited())
+    (tmp_path / "index.json").write_text(json.dumps({"weight_map": dict.fromkeys(names, "shard.safetensors")}))
+    outcome = victim.run("adapt", "index.json", "--in-ch", "1", "-q", "--dry-run", folder=tmp_path)
+    assert outcome.code == 0, outcome.stderr
+    assert [event.split(",")[0] for event in outcome.events] == ["open ('shard.safetensors'"]
+
+
+def test_a_bomb_in_a_zip_is_refused_before_it_goes_off(victim: Victim, tmp_path: Path) -> None:
+    bomb = rezipped(SAVED, replaced("data/0", bytes(1 << 29)), compression=zipfile.ZIP_DEFLATED)
+    (tmp_path / "model.pth").write_bytes(bomb)
+    outcome = victim.run("adapt", "model.pth", "--in-ch", "1", "-o", "out.safetensors", folder=tmp_path)
+    assert_refused(outcome)
+    assert "no checkpoint's ratio" in outcome.stderr
