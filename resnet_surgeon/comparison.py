@@ -131,12 +131,7 @@ def diff(
 def _side(location: Location, weights: str | None, key: str | None, progress: Progress) -> _Side:
     manifest = _manifest_at(location)
     if manifest is not None:
-        dtypes = {name: record.dtype for name, record in manifest.tensors.items()}
-        layouts = {
-            parameter.name: Layout(dtype, parameter.shape, math.prod(parameter.shape) * BITS[dtype] // 8)
-            for parameter in parameters(manifest.architecture)
-            if (dtype := dtypes.get(parameter.name, "")) in BITS
-        }
+        layouts = _recorded_layouts(manifest, str(location))
         return _Side(str(location), layouts, manifest.architecture, manifest, None)
     is_name = isinstance(location, str) and location in VARIANTS
     source = open_source(location, weights if is_name else None, key=key, progress=progress)
@@ -148,6 +143,19 @@ def _side(location: Location, weights: str | None, key: str | None, progress: Pr
         tensors, architecture, history = source.tensors, None, None
     layouts = {name: Layout(tensor.dtype, tensor.shape, byte_size(tensor)) for name, tensor in tensors.items()}
     return _Side(label, layouts, architecture, history, tensors)
+
+
+def _recorded_layouts(manifest: Manifest, name: str) -> dict[str, Layout]:
+    """The tensors that a manifest records, in the shapes of its architecture. Raises CheckpointError unless they fit."""
+    records = manifest.tensors
+    layouts = {}
+    for parameter in itertools.islice(parameters(manifest.architecture), len(records) + 1):
+        dtype = records[parameter.name].dtype if parameter.name in records else ""
+        size = math.prod(parameter.shape) * BITS.get(dtype, 0) // 8
+        layouts[parameter.name] = Layout(dtype, parameter.shape, size)
+    if layouts.keys() != records.keys() or any(layout.dtype not in BITS for layout in layouts.values()):
+        raise CheckpointError("its records are not those of its architecture", subject=name)
+    return layouts
 
 
 def _manifest_at(location: Location) -> Manifest | None:

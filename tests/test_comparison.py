@@ -148,6 +148,18 @@ def test_models_are_compared_by_name() -> None:
     assert rs.diff("resnet18", "resnet34", weights="random").architecture[0] == "layer1: 2 blocks -> 3 blocks"
 
 
+@pytest.mark.parametrize("blocks", [2, 65536])
+def test_a_manifest_whose_records_are_not_its_architectures_is_an_error(
+    blocks: int, surgery: Callable[..., Path]
+) -> None:
+    path = surgery(lambda network: network.adapt(1)).with_suffix(".json")
+    manifest = json.loads(path.read_text("utf-8"))
+    manifest["architecture"]["stages"][1]["blocks"] = blocks
+    path.write_text(json.dumps(manifest), "utf-8")
+    with pytest.raises(rs.CheckpointError, match="its records are not those of its architecture"):
+        rs.diff(path, path)
+
+
 def test_a_broken_manifest_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "model.json").write_text('{"format_version": 1}')
     with pytest.raises(rs.CheckpointError, match="model.json"):

@@ -5,6 +5,7 @@ Knows no bytes: what cannot be read off names and shapes (dilation, where the st
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator, Mapping
 from typing import Protocol
@@ -68,7 +69,9 @@ def describe(architecture: Architecture) -> str:
 
 
 def _problems(architecture: Architecture, tensors: Mapping[str, Described]) -> Iterator[str]:
-    expected = {parameter.name: parameter for parameter in parameters(architecture)}
+    # One parameter more than there are tensors shows that one is missing; a manifest may ask for endlessly many.
+    listed = itertools.islice(parameters(architecture), len(tensors) + 1)
+    expected = {parameter.name: parameter for parameter in listed}
     for name, parameter in expected.items():
         tensor = tensors.get(name)
         if tensor is None:

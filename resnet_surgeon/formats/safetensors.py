@@ -14,10 +14,9 @@ from typing import Any, NoReturn
 from resnet_surgeon.errors import CheckpointError, printable
 from resnet_surgeon.formats.container import Container
 from resnet_surgeon.formats.files import OpenFile
-from resnet_surgeon.formats.tensors import BITS, LazyTensor, Stored, byte_size
+from resnet_surgeon.formats.tensors import BITS, LARGEST_SIZE, MOST_DIMENSIONS, LazyTensor, Stored, byte_size
 
 HEADER_LIMIT = 100_000_000  # the safetensors library's own
-_INT64_MAX = 2**63 - 1
 
 
 def read(file: OpenFile) -> Container:
@@ -109,7 +108,7 @@ def _tensor(name: str, entry: object, file: OpenFile, start: int) -> Stored:
     def integers(value: object, what: str) -> tuple[int, ...]:
         # `type`, not `isinstance`: JSON's true is an int to Python.
         if not isinstance(value, list) or not all(
-            type(number) is int and 0 <= number <= _INT64_MAX for number in value
+            type(number) is int and 0 <= number <= LARGEST_SIZE for number in value
         ):
             refuse(f"has a {what} that is no list of sizes")
         return tuple(value)
@@ -123,8 +122,10 @@ def _tensor(name: str, entry: object, file: OpenFile, start: int) -> Stored:
     )
     if not isinstance(dtype, str) or dtype not in BITS:
         refuse(f"has an unknown dtype {printable(str(dtype))}; known are {', '.join(BITS)}")
+    if len(shape) > MOST_DIMENSIONS:
+        refuse(f"has {len(shape)} dimensions, more than the {MOST_DIMENSIONS} of torch")
     bits = math.prod(shape) * BITS[dtype]
-    if math.prod(size or 1 for size in shape) > _INT64_MAX:
+    if math.prod(size or 1 for size in shape) > LARGEST_SIZE:
         refuse("is larger than any file can be")
     if len(offsets) != 2 or bits % 8 or offsets[1] - offsets[0] != bits // 8:
         refuse(f"has data_offsets {list(offsets)[:4]} that do not fit its shape {list(shape)[:8]} and dtype {dtype}")

@@ -21,6 +21,9 @@ BITS = {
     "F6_E2M3": 6, "F6_E3M2": 6, "F4": 4,
 }  # fmt: skip
 
+MOST_DIMENSIONS = 64  # of a tensor, as in torch; a product of endless sizes would take for ever
+LARGEST_SIZE = 2**63 - 1  # of one dimension
+
 
 @dataclass(frozen=True, eq=False)
 class Stored:

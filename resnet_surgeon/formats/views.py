@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable
 
 from resnet_surgeon.errors import CheckpointError
-from resnet_surgeon.formats.tensors import BITS, LazyTensor, Stored, Strided
+from resnet_surgeon.formats.tensors import BITS, LARGEST_SIZE, MOST_DIMENSIONS, LazyTensor, Stored, Strided
 from resnet_surgeon.formats.unpickle import Global, Opaque, Parameter, Storage, View
 
 # A node of what a checkpoint holds: a tensor, a mapping of nodes, or plain data.
@@ -49,6 +49,8 @@ def tensor(view: View, name: str, record: Callable[[Storage], Stored], swapped: 
     """The tensor that `view` describes, once its numbers are checked: stored where it is contiguous, else strided."""
     storage = view.storage
     first, count = storage.part or (0, storage.count)
+    if len(view.shape) > MOST_DIMENSIONS or max((*view.shape, *view.strides), default=0) > LARGEST_SIZE:
+        raise CheckpointError(f"tensor `{name}` has more or larger dimensions than torch knows")
     if (
         min((first, count, view.offset, *view.shape, *view.strides)) < 0
         or len(view.shape) != len(view.strides)

@@ -19,6 +19,7 @@ import pytest
 import torch
 from safetensors.torch import save
 
+import resnet_surgeon as rs
 from tests.conftest import small_network
 from tests.formats import test_safetensors, test_torch_legacy, test_torch_tar, test_torch_zip, test_unpickle
 from tests.formats.test_torch_zip import SAVED, replaced, rezipped
@@ -36,6 +37,13 @@ def victim(checkpoints: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
     (folder / "index.json").write_text("{}")
     names = [checkpoints / "basic.pth", checkpoints / "basic.safetensors", *sorted(folder.iterdir())]
     harmless = [["adapt", str(path), "--in-ch=1", f"-o{folder}/{path.stem}.safetensors", "--force"] for path in names]
+    chain = (
+        ("basic", "a", "remove", "--last=2"),
+        ("a", "b", "heads", "--classes=2,3"),
+        ("b", "c", "adapt", "--in-ch=1"),
+    )
+    for before, after, *operation in chain:
+        harmless.append([*operation, f"{folder}/{before}.safetensors", f"-o{folder}/{after}.safetensors"])
     victim = Victim([*harmless, ["inspect", str(folder / "zip.pth")], ["heads", str(checkpoints / "basic.pth")]])
     yield victim
     victim.close()
@@ -96,7 +104,11 @@ def rows() -> Iterator[tuple[str, bytes]]:
         yield f"not a checkpoint: {name}", data
 
 
+LAUGHS = b"\x80\x02]q\x00" + b"".join(b"(" + b"h\x00" * 10 + b"lq\x00" for _ in range(30)).replace(b"l", b"t") + b"."
 LEGACY = {
+    "a billion laughs for a protocol": test_torch_legacy.MAGIC + LAUGHS,
+    "a billion laughs for magic": LAUGHS + test_torch_legacy.SAVED,
+    "a billion laughs for its keys": test_torch_legacy.SAVED[:200] + LAUGHS,
     "its last byte missing": test_torch_legacy.SAVED[:-1],
     "half of it": test_torch_legacy.SAVED[: len(test_torch_legacy.SAVED) // 2],
     "more behind it": test_torch_legacy.SAVED + b"more",
@@ -127,7 +139,15 @@ STREAMS = {
     "a protocol to come": b"\x80\x63}.",
     "a list in itself": b"\x80\x02]q\x00h\x00a.",
     "100,000 lists": b"\x80\x02" + b"]" * 100_000 + b"a" * 99_999 + b".",
-    "a billion laughs": b"\x80\x02]q\x00" + b"".join(b"(" + b"h\x00" * 10 + b"lq\x00" for _ in range(30)) + b".",
+    "a billion laughs": LAUGHS,
+    "dicts of dicts of dicts": b"\x80\x02}q\x00"
+    + b"".join(
+        b"}(" + b"".join(b"X\x01\x00\x00\x00%ch\x00" % letter for letter in b"abcdefghij") + b"uq\x00"
+        for _ in range(18)
+    )
+    + b".",
+    "a view of a million sizes": test_torch_zip.pickle_of(shape=(2**62,) * 1_000_000, strides=(0,) * 1_000_000),
+    "a view of huge sizes": test_torch_zip.pickle_of(shape=(2**2000,) * 30_000, strides=(0,) * 30_000),
     "a number of a million digits": b"\x80\x02\x8b\x40\x42\x0f\x00" + bytes(999_999) + b"\x01.",
 }
 
@@ -146,6 +166,20 @@ def dumped(value: Any) -> bytes:
     buffer = io.BytesIO()
     torch.save(value, buffer)
     return buffer.getvalue()
+
+
+STAGE = {
+    "name": "layer1", "blocks": 1, "in_channels": 64, "width": 64, "out_channels": 64, "stride": 1,
+    "first_dilation": 1, "dilation": 1,
+}  # fmt: skip
+
+
+def with_manifest(**architecture: Any) -> bytes:
+    """A file that this tool wrote, with fields of the architecture in its manifest changed."""
+    network = rs.open(save(small_network().state_dict())).remove(last=1)
+    manifest = json.loads(network.manifest().to_json())
+    manifest["architecture"].update(architecture)
+    return save(small_network().state_dict(), metadata={"resnet_surgeon.manifest": json.dumps(manifest)})
 
 
 CONTENT = {
@@ -167,6 +201,15 @@ CONTENT = {
     "a sparse tensor": dumped({"x": torch.eye(3).to_sparse()}),
     "escapes in a name": save({"\x1b[2J\x1b]0;owned\x07": torch.zeros(3)}),
     "a name of 10 MB": save({"x" * 10_000_000: torch.zeros(3)}),
+    "a shape of a million sizes": test_safetensors.file(
+        {"a": {"dtype": "F32", "shape": [2**62] * 1_000_000, "data_offsets": [0, 0]}}, b""
+    ),
+    "a manifest of endless blocks": with_manifest(stages=[{**STAGE, "blocks": 65536}]),
+    "a manifest of endless heads": with_manifest(
+        heads=[{"name": f"h{number}", "classes": 2, "stages": [{**STAGE, "blocks": 65536}]} for number in range(5000)],
+        stages=[],
+        avgpool=False,
+    ),
     "names that are paths": save({"../../etc/passwd": torch.zeros(3), "\0": torch.zeros(3)}),
 }
 OTHERS = {

@@ -1,0 +1,1 @@
+"""Fuzzing by atheris and hypothesis: whatever bytes come, a reader refuses them or agrees with the libraries."""

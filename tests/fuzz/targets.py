@@ -1,0 +1,194 @@
+"""What is fuzzed: each reader, given any bytes, refuses them by a SurgeonError or reads what the libraries read.
+
+A target takes bytes and raises for a bug. `SEEDS` are made here, by the builders of the tests.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import pickle
+import warnings
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import safetensors
+import torch
+from safetensors.torch import save
+
+import resnet_surgeon as rs
+from resnet_surgeon import manifest as documents
+from resnet_surgeon.errors import CheckpointError, SurgeonError
+from resnet_surgeon.formats import safetensors as our_safetensors
+from resnet_surgeon.formats import sniff, torch_legacy, torch_tar, torch_zip
+from resnet_surgeon.formats.container import Container
+from resnet_surgeon.formats.files import OpenFile
+from resnet_surgeon.formats.tensors import LazyTensor, byte_size, content
+from resnet_surgeon.formats.unpickle import unpickle
+from tests.conftest import small_network
+from tests.formats import test_torch_tar, test_torch_zip, test_unpickle
+
+_LARGEST = 1 << 22  # bytes of a tensor that is compared
+_TYPES = {
+    torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64",
+    torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL",
+    torch.complex64: "C64",
+}  # fmt: skip
+
+
+def _opened(data: bytes) -> OpenFile:
+    return OpenFile.spooled(data, "fuzzed")
+
+
+def _tensors(root: object) -> dict[str, LazyTensor]:
+    """The tensors at the top of what a container holds."""
+    items = root.items() if isinstance(root, dict) else ()
+    return {name: value for name, value in items if isinstance(value, LazyTensor) and isinstance(name, str)}
+
+
+def _read_all(container: Container) -> dict[str, tuple[str, tuple[int, ...], bytes]]:
+    """Every tensor's dtype, shape and bytes; checksums are tested first."""
+    container.sha256()
+    return {
+        name: (tensor.dtype, tensor.shape, content(tensor))
+        for name, tensor in _tensors(container.root).items()
+        if byte_size(tensor) <= _LARGEST
+    }
+
+
+def safetensors_file(data: bytes) -> None:
+    """The safetensors library accepts what we accept, and reads the same."""
+    try:
+        ours = _read_all(our_safetensors.read(_opened(data)))
+    except CheckpointError:
+        return
+    theirs = dict(safetensors.deserialize(data))  # type: ignore[no-untyped-call]
+    assert ours == {
+        name: (entry["dtype"], tuple(entry["shape"]), bytes(entry["data"])) for name, entry in theirs.items()
+    }
+
+
+def _agrees_with_torch(data: bytes, container: Container) -> None:
+    """What torch's own weights_only reader accepts too has the same values."""
+    ours = _read_all(container)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            theirs = torch.load(io.BytesIO(data), weights_only=True, map_location="cpu")
+    except Exception:
+        return
+    for name, (dtype, shape, bytes_) in ours.items():
+        tensor = theirs[name]
+        if tensor.is_quantized or tensor.is_sparse or tensor.is_conj():
+            raise AssertionError(f"{name} is no plain tensor to torch")
+        assert (_TYPES[tensor.dtype], tuple(tensor.shape)) == (dtype, shape), name
+        assert test_torch_zip.raw(tensor) == bytes_, name
+
+
+def zip_archive(data: bytes) -> None:
+    try:
+        container = torch_zip.read(_opened(data))
+        _read_all(container)
+    except CheckpointError:
+        return
+    _agrees_with_torch(data, container)
+
+
+def pickle_stream(data: bytes) -> None:
+    """As the pickle of an archive, whose checksum is made to fit; and by itself, as plain data."""
+    try:
+        plain = unpickle(data)
+    except CheckpointError:
+        return
+    repr(type(plain))
+    zip_archive(test_torch_zip.rezipped(test_torch_zip.SAVED, test_torch_zip.replaced("data.pkl", data)))
+
+
+def legacy_file(data: bytes) -> None:
+    try:
+        container = torch_legacy.read(_opened(data))
+        _read_all(container)
+    except CheckpointError:
+        return
+    _agrees_with_torch(data, container)
+
+
+def tar_archive(data: bytes) -> None:
+    try:
+        _read_all(torch_tar.read(_opened(data)))
+    except CheckpointError:
+        return
+
+
+def manifest_document(data: bytes) -> None:
+    """What is read is written and read again as it was."""
+    try:
+        manifest = documents.from_json(data.decode("utf-8", "replace"))
+    except CheckpointError:
+        return
+    assert documents.from_json(manifest.to_json()) == manifest
+
+
+def any_file(data: bytes) -> None:
+    """The whole way: container, packing, network, operation, and the header of the output."""
+    try:
+        network = rs.open(data)
+        network.heads([2]).manifest()
+    except SurgeonError:
+        return
+
+
+def sharded_index(data: bytes) -> None:
+    try:
+        sniff.read(_opened(b"{" + data))
+    except SurgeonError:
+        return
+
+
+TARGETS: dict[str, Callable[[bytes], None]] = {
+    "safetensors": safetensors_file,
+    "zip": zip_archive,
+    "pickle": pickle_stream,
+    "legacy": legacy_file,
+    "tar": tar_archive,
+    "manifest": manifest_document,
+    "index": sharded_index,
+    "any": any_file,
+}
+
+
+def _saved(value: object, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(value, buffer, **options)
+    return buffer.getvalue()
+
+
+def seeds() -> Mapping[str, list[bytes]]:
+    """Small valid inputs of each target."""
+    base = test_torch_zip.BASE
+    states = [
+        {"x": base},
+        OrderedDict(a=base[1], b=base.half(), c=torch.tensor(7)),
+        {"epoch": 3, "state_dict": {"w": torch.nn.Parameter(base.transpose(0, 2))}, "names": ["a", None, 1.5, True]},
+    ]
+    manifest = rs.open("resnet18", weights="random").adapt(1).remove(last=6).manifest()
+    documents_ = [manifest.to_json(), rs.open(_saved(small_network().state_dict())).heads([3, 5]).manifest().to_json()]
+    files = [
+        our_safetensors.header({}, {}),
+        *(save({"x": base, "y": base.half()}, {key: "pt"}) for key in ("format", "")),
+    ]
+    zips = [*map(_saved, states), test_torch_zip.COMPRESSED]
+    legacy = [_saved(state, _use_new_zipfile_serialization=False) for state in states]
+    tar = [test_torch_tar.archive_of({"x": base, "y": base.double()[1]})]
+    pickles = [test_unpickle.pickled(state, protocol) for state in states for protocol in (2, 4)]
+    return {
+        "safetensors": files,
+        "zip": zips,
+        "pickle": [*pickles, *test_unpickle.EVIL.values(), pickle.dumps({"a": [1, (2, 3)], "b": b"x"}, 4)],
+        "legacy": legacy,
+        "tar": tar,
+        "manifest": [text.encode() for text in documents_],
+        "index": [json.dumps({"weight_map": {"a": "b.safetensors"}}).encode()[1:]],
+        "any": [*files, *zips, *legacy, *tar],
+    }
