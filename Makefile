@@ -6,7 +6,7 @@ DEMO := build/demo
 # Where bytecode is not cached, every start would compile the package anew.
 COMPILE := $(BIN)/python -m compileall -q resnet_surgeon
 
-.PHONY: demo test lint types docs bench clean
+.PHONY: demo test lint types docs bench fuzz clean
 
 demo: $(VENV)/core
 	@rm -rf $(DEMO) && mkdir -p $(DEMO)
@@ -31,6 +31,12 @@ bench: $(VENV)/dev
 	@$(COMPILE)
 	$(BIN)/python benchmarks/run.py $(BENCH)
 
+# FUZZ="safetensors zip" SECONDS=600 make fuzz
+FUZZ ?= safetensors zip pickle legacy tar manifest index any
+SECONDS ?= 60
+fuzz: $(VENV)/fuzz
+	@set -e; for target in $(FUZZ); do $(BIN)/python -m tests.fuzz.run $$target $(SECONDS); done
+
 clean:
 	rm -rf $(VENV) build .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
@@ -40,6 +46,10 @@ $(VENV)/python:
 
 $(VENV)/core: $(VENV)/python pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+$(VENV)/fuzz: $(VENV)/dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[fuzz]'
 	@touch $@
 
 $(VENV)/dev: $(VENV)/core

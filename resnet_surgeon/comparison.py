@@ -146,7 +146,7 @@ def _side(location: Location, weights: str | None, key: str | None, progress: Pr
 
 
 def _recorded_layouts(manifest: Manifest, name: str) -> dict[str, Layout]:
-    """The tensors that a manifest records, in the shapes of its architecture. Raises CheckpointError unless they fit."""
+    """The tensors that a manifest records, as its architecture shapes them. Raises CheckpointError if it does not."""
     records = manifest.tensors
     layouts = {}
     for parameter in itertools.islice(parameters(manifest.architecture), len(records) + 1):

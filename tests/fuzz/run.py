@@ -26,7 +26,7 @@ def main() -> None:
         f"-max_total_time={seconds}",
         "-timeout=5",
         "-rss_limit_mb=4096",
-        "-max_len=16384",
+        "-max_len=65536",
         "-print_final_stats=1",
     ]
     arguments = [sys.argv[0], *limits, f"-artifact_prefix={crashes}/{target}-", *options, str(corpus)]

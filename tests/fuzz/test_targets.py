@@ -1,4 +1,4 @@
-"""The fuzz targets on their seeds, and on seeds that hypothesis damages: a short round of what `make fuzz` does for long."""
+"""The fuzz targets on their seeds, and on seeds that hypothesis damages: a short round of `make fuzz`."""
 
 from __future__ import annotations
 
