@@ -8,9 +8,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import secrets
+import signal
 import stat
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,6 +27,7 @@ from resnet_surgeon.manifest import Manifest
 from resnet_surgeon.sources.progress import Advance, Progress
 from resnet_surgeon.sources.source import MANIFEST_KEY, Source
 
+_TURN = 1.0  # seconds to wait for others who are naming files in the same folder
 _SLICE = 1 << 24  # how much is copied between two looks at signals and progress
 
 
@@ -140,9 +144,8 @@ def write(content: Document, path: Path, *, force: bool, progress: Progress) -> 
             manifest_temporary, manifest_descriptor = _temporary(sidecar, cleanup)
             _write_at(manifest_descriptor, content.manifest.encode(), 0)
             os.fsync(manifest_descriptor)
-            _publish(temporary, target, force)
-            _publish(manifest_temporary, sidecar, force)
-            _sync_folder(target.parent)
+            with _publishing(target.parent):
+                _publish_pair(temporary, target, manifest_temporary, sidecar, force)
         except OSError as error:
             raise _cannot_write(path, error) from None
     return path
@@ -157,8 +160,8 @@ def write_text(text: str, path: Path, *, force: bool) -> Path:
             temporary, descriptor = _temporary(target, cleanup)
             _write_at(descriptor, text.encode(), 0)
             os.fsync(descriptor)
-            _publish(temporary, target, force)
-            _sync_folder(target.parent)
+            with _publishing(target.parent):
+                _publish(temporary, target, force)
         except OSError as error:
             raise _cannot_write(path, error) from None
     return path
@@ -333,15 +336,44 @@ class _Background(Generic[T]):
 
 def _temporary(target: Path, cleanup: contextlib.ExitStack) -> tuple[Path, int]:
     """A new file beside `target`, with the mode that it will have; closed and, unless it was renamed, removed by
-    `cleanup`.
+    `cleanup`. It is locked as long as its writer lives; those of writers that were killed go now.
     """
-    path = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-    cleanup.callback(os.close, descriptor)
-    cleanup.callback(path.unlink, missing_ok=True)
+    _remove_abandoned(target)
+    while True:
+        path = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        cleanup.callback(os.close, descriptor)
+        cleanup.callback(path.unlink, missing_ok=True)
+        _lock(descriptor)
+        if os.fstat(descriptor).st_nlink:  # else somebody took it for abandoned before it was locked
+            break
     with contextlib.suppress(FileNotFoundError):
         os.fchmod(descriptor, stat.S_IMODE(target.stat().st_mode))
     return path, descriptor
+
+
+def _remove_abandoned(target: Path) -> None:
+    """Removes temporary files of this output whose writers were killed: nobody holds their lock any more."""
+    name = re.compile(rf"\.{re.escape(target.name)}\.[0-9a-f]{{8}}\.tmp")
+    with contextlib.suppress(OSError):
+        for path in [Path(entry.path) for entry in os.scandir(target.parent) if name.fullmatch(entry.name)]:
+            descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            try:
+                if _lock(descriptor):
+                    path.unlink(missing_ok=True)
+            finally:
+                os.close(descriptor)
+
+
+def _lock(descriptor: int) -> bool:
+    """Whether the lock could be had; never waits. It goes with the descriptor, or with the process."""
+    try:
+        import fcntl
+
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (ImportError, OSError):  # held by another, or a file system that has none
+        return False
+    return True
 
 
 def _publish(temporary: Path, target: Path, force: bool) -> None:
@@ -358,10 +390,36 @@ def _publish(temporary: Path, target: Path, force: bool) -> None:
     os.replace(temporary, target)
 
 
-def _sync_folder(folder: Path) -> None:
+def _publish_pair(temporary: Path, target: Path, manifest_temporary: Path, sidecar: Path, force: bool) -> None:
+    """The file, then its manifest. If the second fails, the file goes too; where it replaced another, it stays, which
+    has its own manifest embedded, but not the old one's beside it.
+    """
+    _publish(temporary, target, force)
+    try:
+        _publish(manifest_temporary, sidecar, force)
+    except OSError:
+        with contextlib.suppress(OSError):
+            (sidecar if force else target).unlink(missing_ok=True)
+        raise
+
+
+@contextlib.contextmanager
+def _publishing(folder: Path) -> Iterator[None]:
+    """Files get their names in here, together: signals wait, and so do others who write into the folder, for a while.
+    Then the folder is synced.
+    """
+    signals = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        os.fsync(descriptor)
+        deadline = time.monotonic() + _TURN
+        while not _lock(descriptor) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        masked = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+        try:
+            yield
+            os.fsync(descriptor)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, masked)
     finally:
         os.close(descriptor)
 

@@ -21,6 +21,7 @@ from resnet_surgeon.formats.views import tree
 _PICKLE_LIMIT = 100_000_000
 _END_OF_ARCHIVE = b"PK\5\6"
 _LOCAL_HEADER = b"PK\3\4"
+_LOCAL_HEADER_SIZE = 30
 
 
 def read(file: OpenFile) -> Container:
@@ -146,12 +147,15 @@ def _data_offset(file: OpenFile, member: zipfile.ZipInfo) -> int:
             f"its member {printable(member.filename)} is encrypted or compressed in a way that is not read",
             hint="save it again with torch.save",
         )
-    header = file.read(member.header_offset, min(30, file.size - member.header_offset))
+    damaged = CheckpointError(f"it is truncated or damaged at its member {printable(member.filename)}")
+    if not 0 <= member.header_offset <= file.size - _LOCAL_HEADER_SIZE:
+        raise damaged
+    header = file.read(member.header_offset, _LOCAL_HEADER_SIZE)
     name_size, extra_size = int.from_bytes(header[26:28], "little"), int.from_bytes(header[28:30], "little")
-    offset = member.header_offset + 30 + name_size + extra_size
+    offset = member.header_offset + _LOCAL_HEADER_SIZE + name_size + extra_size
     if not header.startswith(_LOCAL_HEADER) or offset + member.compress_size > file.size:
-        raise CheckpointError(f"it is truncated or damaged at its member {printable(member.filename)}")
-    if file.read(member.header_offset + 30, name_size) != member.orig_filename.encode(
+        raise damaged
+    if file.read(member.header_offset + _LOCAL_HEADER_SIZE, name_size) != member.orig_filename.encode(
         "utf-8" if member.flag_bits & 0x800 else "cp437"
     ):
         raise CheckpointError(f"its member {printable(member.filename)} has another name in its own header")

@@ -234,6 +234,17 @@ def lying(data: bytes, name: str, size: int | None = None, crc: int | None = Non
     return bytes(changed)
 
 
+@pytest.mark.parametrize("offset", [len(SAVED) - 10, len(SAVED) + 1000, 2**31])
+def test_a_member_beyond_the_end_is_refused(offset: int) -> None:
+    """Found by fuzzing."""
+    with zipfile.ZipFile(io.BytesIO(SAVED)) as archive:
+        entry = SAVED.index(b"archive/byteorder", archive.start_dir) - 46
+    changed = bytearray(SAVED)
+    struct.pack_into("<I", changed, entry + 42, offset)
+    with pytest.raises(CheckpointError, match="truncated or damaged"):
+        read(bytes(changed))
+
+
 @pytest.mark.parametrize("name", ["archive/data.pkl", "archive/data/0"])
 @pytest.mark.parametrize(
     ("lie", "reason"), [({"size": 8}, "longer than the 8"), ({"size": 500}, "not the 500"), ({"crc": 1}, "checksum")]
