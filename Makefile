@@ -6,7 +6,7 @@ DEMO := build/demo
 # Where bytecode is not cached, every start would compile the package anew.
 COMPILE := $(BIN)/python -m compileall -q resnet_surgeon
 
-.PHONY: demo test lint types docs bench fuzz clean
+.PHONY: demo test lint types docs bench fuzz faults clean
 
 demo: $(VENV)/core
 	@rm -rf $(DEMO) && mkdir -p $(DEMO)
@@ -36,6 +36,11 @@ FUZZ ?= safetensors zip pickle legacy tar manifest index any
 SECONDS ?= 60
 fuzz: $(VENV)/fuzz
 	@set -e; for target in $(FUZZ); do $(BIN)/python -m tests.fuzz.run $$target $(SECONDS); done
+
+# Needs strace, as of Debian's package.
+faults: $(VENV)/dev
+	@$(COMPILE)
+	$(BIN)/python -m pytest tests/hazards/faults.py
 
 clean:
 	rm -rf $(VENV) build .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -341,9 +341,9 @@ def _temporary(target: Path, cleanup: contextlib.ExitStack) -> tuple[Path, int]:
     _remove_abandoned(target)
     while True:
         path = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+        cleanup.callback(path.unlink, missing_ok=True)  # before it is there: a signal may come while it is made
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         cleanup.callback(os.close, descriptor)
-        cleanup.callback(path.unlink, missing_ok=True)
         _lock(descriptor)
         if os.fstat(descriptor).st_nlink:  # else somebody took it for abandoned before it was locked
             break

@@ -7,6 +7,8 @@ import signal
 from types import FrameType
 from typing import NoReturn
 
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
 
 class Signalled(BaseException):
     """A signal asked the process to end, or, for SIGPIPE, the reader of its output has gone."""
@@ -18,7 +20,7 @@ class Signalled(BaseException):
 
 def raise_on_signals() -> None:
     """From now on SIGINT, SIGTERM and SIGHUP raise Signalled, unless the caller had them ignored (as `nohup` does)."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in _ENDING:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _raise)
 
@@ -31,4 +33,6 @@ def die_by(number: int) -> NoReturn:
 
 
 def _raise(number: int, frame: FrameType | None) -> NoReturn:
+    for other in _ENDING:  # a second one must not interrupt the tidying up
+        signal.signal(other, signal.SIG_IGN)
     raise Signalled(number)

@@ -1,0 +1,133 @@
+"""`make faults`: every system call that writes fails, and the process is killed at every one of them, by strace.
+
+As in SQLite's own tests of input and output errors: the Nth call, for each N that there is, once and from then on.
+Afterwards the old output stands or the whole new one, with its manifest, and no litter but what SIGKILL leaves.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+import resnet_surgeon as rs
+
+pytestmark = pytest.mark.skipif(shutil.which("strace") is None, reason="there is no strace here")
+CALLS = (
+    "openat", "fallocate", "pwrite64", "copy_file_range", "fsync", "fchmod", "flock", "link", "rename", "unlink",
+)  # fmt: skip
+ERRORS = ("ENOSPC", "EIO")
+SIGNALS = ("SIGKILL", "SIGTERM", "SIGINT", "SIGHUP")
+OLD, OLD_MANIFEST = b"old", b"old manifest"
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What strace does to the Nth call: `when` is N, or N+ for that and all that follow."""
+
+    call: str
+    when: str
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.call} {self.when} {self.what}"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A command that writes out.safetensors in a folder, and what it comes to."""
+
+    source: Path
+    whole: bytes
+    manifest: bytes
+    force: bool
+
+    def command(self) -> list[str]:
+        operation = ["heads", str(self.source), "--classes", "2", "-q", "-o", "out.safetensors"]
+        return [sys.executable, "-B", "-m", "resnet_surgeon", *operation, *["--force"] * self.force]
+
+    def prepare(self, folder: Path) -> None:
+        folder.mkdir()
+        if self.force:
+            (folder / "out.safetensors").write_bytes(OLD)
+            (folder / "out.json").write_bytes(OLD_MANIFEST)
+
+    def run(self, folder: Path, *strace: str) -> subprocess.CompletedProcess[bytes]:
+        command = ["strace", "-f", "-qq", "-o", str(folder.with_suffix(".log")), *strace, *self.command()]
+        return subprocess.run(command, cwd=folder, capture_output=True, timeout=120)
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["replacing", "new"])
+def stage(request: pytest.FixtureRequest, checkpoints: Path, tmp_path_factory: pytest.TempPathFactory) -> Stage:
+    folder = tmp_path_factory.mktemp("stage")
+    # In the order of our own files, so that untouched tensors are one run of bytes, and calls are few.
+    source = rs.open(checkpoints / "basic.pth").adapt(1).save(folder / "source.safetensors")
+    whole = rs.open(source).heads([2]).save(folder / "whole.safetensors")
+    return Stage(source, whole.read_bytes(), whole.with_suffix(".json").read_bytes(), request.param)
+
+
+def faults(stage: Stage, folder: Path) -> Iterator[Fault]:
+    """Every call of a clean run, in every way. Opening counts only where it makes a file."""
+    stage.prepare(folder)
+    assert stage.run(folder, "-e", f"trace={','.join(CALLS)}").returncode == 0
+    lines = folder.with_suffix(".log").read_text("utf-8").splitlines()
+    main = lines[0].split()[0]
+    seen: Counter[str] = Counter()
+    for line in lines:
+        match = re.match(r"(\d+) +(\w+)\(", line)
+        if match is None or match[1] != main:
+            continue
+        call = match[2]
+        seen[call] += 1
+        if call == "openat" and "O_CREAT|O_EXCL" not in line:
+            continue
+        for error in ERRORS:
+            yield Fault(call, f"{seen[call]}", f"error={error}")
+            yield Fault(call, f"{seen[call]}+", f"error={error}")
+        for signal in SIGNALS:
+            yield Fault(call, f"{seen[call]}", f"signal={signal}")
+
+
+def check(stage: Stage, fault: Fault, folder: Path) -> str | None:
+    """What is wrong after the fault, if anything."""
+    stage.prepare(folder)
+    done = stage.run(folder, "-e", f"inject={fault.call}:{fault.what}:when={fault.when}")
+    found = {path.name: path.read_bytes() for path in folder.iterdir()}
+    output, manifest = found.pop("out.safetensors", None), found.pop("out.json", None)
+    before = (OLD, OLD_MANIFEST) if stage.force else (None, None)
+    killed = fault.what == "signal=SIGKILL"
+    after = (stage.whole, stage.manifest)
+    # The new file always has its manifest embedded; killed between two renames, it may not yet have it beside it.
+    states = [before, after, (stage.whole, None), *[(stage.whole, before[1])] * killed]
+    if (output, manifest) not in states:
+        return "neither the old pair nor the new"
+    if done.returncode == 0 and (output, manifest) != after:
+        return "it says that it is done, and is not"
+    if b"Traceback" in done.stderr:
+        return done.stderr.decode()
+    if found and not killed and fault.call != "unlink":
+        return f"litter: {[*found]}"
+    if killed:
+        again = subprocess.run([*stage.command(), "--force"], cwd=folder, capture_output=True, timeout=120)
+        left = sorted(path.name for path in folder.iterdir())
+        if again.returncode or left != ["out.json", "out.safetensors"]:
+            return f"what a killed writer left is not removed: {left}"
+    return None
+
+
+def test_at_every_fault_the_old_file_stands_or_the_whole_new_one(stage: Stage, tmp_path: Path) -> None:
+    every = [*faults(stage, tmp_path / "clean")]
+    assert {fault.call for fault in every} >= {"openat", "pwrite64", "copy_file_range", "fsync", "unlink"}
+    with ThreadPoolExecutor(2) as executor:
+        folders = (tmp_path / str(number) for number in range(len(every)))
+        found = [*executor.map(check, [stage] * len(every), every, folders)]
+    print(f"{len(every)} faults")
+    assert {str(fault): problem for fault, problem in zip(every, found, strict=True) if problem} == {}
