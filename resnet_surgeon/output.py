@@ -318,8 +318,12 @@ class _Background(Generic[T]):
         self._function = function
         self._value: T | None = None
         self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
+        self._thread: threading.Thread | None = threading.Thread(target=self._run, daemon=True)
+        try:
+            self._thread.start()
+        except RuntimeError:  # no memory or no number for another thread: then at once, in this one
+            self._thread = None
+            self._run()
 
     def _run(self) -> None:
         try:
@@ -328,7 +332,8 @@ class _Background(Generic[T]):
             self._error = error
 
     def result(self) -> T:
-        self._thread.join()
+        if self._thread:
+            self._thread.join()
         if self._error is not None:
             raise self._error
         return cast(T, self._value)

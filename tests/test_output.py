@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
 import stat
+import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torchvision.models import ResNet
 
@@ -165,23 +168,32 @@ CALLS = ["open", "pwrite", "copy_file_range", "fsync", "posix_fallocate", "repla
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])
 @pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize("force", [True, False])
+@pytest.mark.parametrize("lasting", [True, False])
 def test_whichever_call_fails_the_old_file_stands_or_the_whole_new_one(
-    call: str, code: int, force: bool, checkpoints: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    call: str, code: int, force: bool, lasting: bool, checkpoints: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The Nth call fails, for each N until none does, as in SQLite's own tests of input and output errors."""
-    target = tmp_path / "out.safetensors"
-    network = rs.open(checkpoints / "basic.safetensors").adapt(1).heads([3])
-    whole = network.save(tmp_path / "whole.safetensors").read_bytes()
+    """The Nth call fails, for each N until none does, as in SQLite's own tests of input and output errors; and all that
+    follow, if the fault is lasting.
+    """
+    target, sidecar = tmp_path / "out.safetensors", tmp_path / "out.json"
+    # In the order of our own files untouched tensors are one run of bytes, and calls are few.
+    ours = rs.open(checkpoints / "basic.safetensors").remove(last=1).save(tmp_path / "ours.safetensors")
+    network = rs.open(ours).heads([3])
+    whole = network.save(tmp_path / "whole.safetensors")
+    new = (whole.read_bytes(), whole.with_suffix(".json").read_bytes())
+    old = (b"old", b"old manifest") if force else (None, None)
     original = getattr(os, call)
     for failing in range(1, 1000):
-        for path in (target, tmp_path / "out.json"):
-            path.write_text("old") if force else path.unlink(missing_ok=True)
-        counter = iter(range(1, 10_000))
+        for path, content in zip((target, sidecar), old, strict=True):
+            path.write_bytes(content) if content else path.unlink(missing_ok=True)
+        calls = 0
 
-        def fail(*arguments: Any, counter: Any = counter, failing: int = failing, **options: Any) -> Any:
-            counted = threading.current_thread() is threading.main_thread() or call == "fsync"
-            if counted and next(counter) == failing:
-                raise OSError(code, os.strerror(code))
+        def fail(*arguments: Any, failing: int = failing, **options: Any) -> Any:
+            nonlocal calls
+            if threading.current_thread() is threading.main_thread() or call == "fsync":
+                calls += 1
+                if calls == failing or (lasting and calls > failing):
+                    raise OSError(code, os.strerror(code))
             return original(*arguments, **options)
 
         with monkeypatch.context() as patch:
@@ -193,11 +205,12 @@ def test_whichever_call_fails_the_old_file_stands_or_the_whole_new_one(
             else:
                 succeeded = True
         assert not [path.name for path in tmp_path.iterdir() if path.name.endswith(".tmp")]
-        if target.exists():
-            assert target.read_bytes() in ((b"old", whole) if force else (whole,))
+        found = tuple(path.read_bytes() if path.exists() else None for path in (target, sidecar))
+        # The new file always has its manifest embedded, if it cannot have it beside it.
+        assert found in (old, new, (new[0], None))
         if succeeded:
-            assert target.read_bytes() == whole
-            if next(counter) <= failing:
+            assert found == new
+            if calls < failing:
                 return
     pytest.fail("it never succeeded")
 
@@ -223,6 +236,115 @@ def test_short_writes_are_continued(checkpoints: Path, tmp_path: Path, monkeypat
     monkeypatch.setattr(os, "pwrite", lambda fd, data, position: pwrite(fd, data[:1000], position))
     monkeypatch.setattr(os, "copy_file_range", lambda a, b, count, *offsets: copy(a, b, min(count, 50_000), *offsets))
     assert saved(tmp_path / "out.safetensors", checkpoints).read_bytes() == witness.read_bytes()
+
+
+def test_without_threads_the_bytes_are_the_same(
+    checkpoints: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    witness = saved(tmp_path / "witness.safetensors", checkpoints)
+
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    assert saved(tmp_path / "out.safetensors", checkpoints).read_bytes() == witness.read_bytes()
+
+
+def test_what_killed_writers_left_goes_and_what_others_write_stays(checkpoints: Path, tmp_path: Path) -> None:
+    import fcntl
+
+    abandoned = [tmp_path / ".out.safetensors.0123abcd.tmp", tmp_path / ".out.json.0123abcd.tmp"]
+    others = [tmp_path / ".other.safetensors.0123abcd.tmp", tmp_path / ".out.safetensors.note.tmp"]
+    alive = tmp_path / ".out.safetensors.89abcdef.tmp"
+    for path in (*abandoned, *others, alive):
+        path.touch()
+    with alive.open("rb") as writer:
+        fcntl.flock(writer, fcntl.LOCK_EX)
+        saved(tmp_path / "out.safetensors", checkpoints)
+    assert [path for path in abandoned if path.exists()] == []
+    assert [path for path in (*others, alive) if not path.exists()] == []
+
+
+def test_a_temporary_file_that_another_writer_took_for_abandoned_is_made_again(
+    checkpoints: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock, taken = output._lock, list[int]()
+
+    def too_late(descriptor: int) -> bool:
+        if not taken:
+            taken.append(descriptor)
+            next(tmp_path.glob(".out.safetensors.*.tmp")).unlink()
+        return lock(descriptor)
+
+    monkeypatch.setattr(output, "_lock", too_late)
+    assert load_file(saved(tmp_path / "out.safetensors", checkpoints))
+
+
+def test_of_two_writers_one_pair_stands(checkpoints: Path, tmp_path: Path) -> None:
+    target = tmp_path / "out.safetensors"
+    networks = [rs.open(checkpoints / "basic.safetensors").heads([classes]) for classes in (2, 3, 4, 5)]
+
+    def write(network: rs.Network) -> None:
+        for _ in range(5):
+            network.save(target, force=True)
+
+    threads = [threading.Thread(target=write, args=(network,)) for network in networks]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    with safe_open(target, "pt") as file:
+        assert file.metadata()["resnet_surgeon.manifest"] == (tmp_path / "out.json").read_text("utf-8")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.json", "out.safetensors"]
+
+
+def test_a_source_that_is_replaced_meanwhile_is_read_as_it_was(checkpoints: Path, tmp_path: Path) -> None:
+    source = tmp_path / "model.safetensors"
+    source.write_bytes((checkpoints / "basic.safetensors").read_bytes())
+    network = rs.open(source).adapt(1)
+    (tmp_path / "other").write_bytes(b"another file")
+    (tmp_path / "other").replace(source)
+    witness = saved(tmp_path / "witness.safetensors", checkpoints)
+    found, expected = (load_file(network.save(tmp_path / "out.safetensors"))), load_file(witness)
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_a_source_that_is_cut_meanwhile_is_refused(checkpoints: Path, tmp_path: Path) -> None:
+    source = tmp_path / "model.safetensors"
+    source.write_bytes((checkpoints / "basic.safetensors").read_bytes())
+    network = rs.open(source).adapt(1)
+    os.truncate(source, source.stat().st_size // 2)
+    with pytest.raises(CheckpointError, match="became shorter"):
+        network.save(tmp_path / "out.safetensors")
+    assert [path.name for path in tmp_path.iterdir()] == ["model.safetensors"]
+
+
+@contextlib.contextmanager
+def unprivileged() -> Iterator[None]:
+    """Not root, for whom nothing is forbidden."""
+    is_root = os.geteuid() == 0
+    if is_root:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if is_root:
+            os.seteuid(0)
+
+
+def test_a_folder_that_may_only_be_read_is_refused(checkpoints: Path) -> None:
+    network = rs.open(checkpoints / "basic.safetensors").adapt(1)
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o555)
+        with unprivileged(), pytest.raises(AccessError, match="permission"):
+            network.save(Path(folder) / "out.safetensors")
+
+
+def test_a_source_that_may_not_be_read_is_refused() -> None:
+    with tempfile.NamedTemporaryFile() as source:
+        os.chmod(source.name, 0)
+        with unprivileged(), pytest.raises(AccessError, match="permission denied"):
+            rs.open(source.name)
 
 
 def test_a_source_that_changes_meanwhile_is_refused(

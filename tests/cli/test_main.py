@@ -78,6 +78,21 @@ def test_a_standard_output_that_fails_is_an_error(
     assert b"Traceback" not in done.stderr
 
 
+def test_a_file_that_may_not_become_so_large_is_an_error(checkpoints: Path, tmp_path: Path) -> None:
+    done = shell(f"ulimit -f 1000; rs adapt {checkpoints}/basic.safetensors --in-ch 1 -o out.safetensors", tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.startswith(b"error: out.safetensors: writing failed: file too large")
+    assert [*tmp_path.iterdir()] == []
+
+
+@pytest.mark.parametrize("megabytes", range(36, 72, 4))
+def test_with_too_little_memory_it_does_its_work_or_says_so(megabytes: int, checkpoints: Path, tmp_path: Path) -> None:
+    limit = f"ulimit -v {megabytes * 1024}"
+    done = shell(f"{limit}; rs adapt {checkpoints}/basic.pth --in-ch 1 -q -o out.safetensors", tmp_path)
+    assert (done.returncode, b"this is a bug" in done.stderr) in ((0, False), (1, False))
+    assert len([*tmp_path.iterdir()]) == (2 if done.returncode == 0 else 0)
+
+
 def test_a_closed_standard_input_is_an_error(tmp_path: Path) -> None:
     done = shell("rs adapt - --in-ch 1 <&-", tmp_path)
     assert done.returncode == 1
