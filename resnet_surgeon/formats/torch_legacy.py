@@ -26,7 +26,8 @@ def read(file: OpenFile) -> Container:
         raise CheckpointError("it is a pickle, but not one that torch.save wrote")
     protocol = pickles.next()
     if protocol != _PROTOCOL:
-        raise CheckpointError(f"its protocol is {printable(str(protocol))}, expected {_PROTOCOL}")
+        found = f"`{protocol}`" if type(protocol) is int else "no number"
+        raise CheckpointError(f"its protocol is {found}, expected {_PROTOCOL}")
     check_system(pickles.next())
     storages: dict[str, Storage] = {}
 

@@ -37,9 +37,11 @@ def read(file: OpenFile) -> Container:
 
     def resolve(identity: object) -> View:
         # The pickle names a tensor by text, the list of tensors by a number.
-        found = tensors.get(identity) if type(identity) is int else tensors.get(_number(identity))
+        number = identity if type(identity) is int else _number(identity)
+        found = None if number is None else tensors.get(number)
         if found is None:
-            raise CheckpointError(f"it is incomplete: the tensor {printable(str(identity))} is missing")
+            name = identity if isinstance(identity, str) else "it refers to"
+            raise CheckpointError(f"it is incomplete: the tensor {printable(name)} is missing")
         return found
 
     root = parts["pickle"].next(resolve)
@@ -72,7 +74,7 @@ def _parts(file: OpenFile) -> dict[str, Pickles]:
                     refuse(f"holds {printable(member.name)}, which torch never wrote")
                 if name in parts:
                     refuse(f"holds {name} twice")
-                if member.offset_data + member.size > file.size:
+                if not 0 <= member.size <= file.size - member.offset_data:
                     refuse(f"is truncated in {name}")
                 parts[name] = Pickles(file, member.offset_data, member.offset_data + member.size)
     except (tarfile.TarError, EOFError, ValueError, OverflowError):
@@ -83,21 +85,26 @@ def _parts(file: OpenFile) -> dict[str, Pickles]:
     return parts
 
 
-def _entries(pickles: Pickles) -> Iterator[tuple[object, object, object]]:
-    """A number, and then so many triples; what lies behind each is for the caller to take."""
+def _entries(pickles: Pickles) -> Iterator[tuple[int, object, object]]:
+    """A number, and then so many triples, each with a key of its own; what lies behind each is for the caller to take.
+
+    Keys are numbers: whatever else a file has there may take for ever to hash or to print.
+    """
+    seen = set()
     count = pickles.next()
     if type(count) is not int or count < 0:
         raise TypeError
     for _ in range(count):
         entry = pickles.next()
-        if type(entry) is not tuple or len(entry) != 3:
+        if type(entry) is not tuple or len(entry) != 3 or type(entry[0]) is not int or entry[0] in seen:
             raise TypeError
+        seen.add(entry[0])
         yield entry
 
 
-def _storages(pickles: Pickles) -> tuple[dict[object, Storage], dict[str, int]]:
+def _storages(pickles: Pickles) -> tuple[dict[int, Storage], dict[str, int]]:
     """The storages, and the views of them that count as storages too, by key; and where each one's bytes begin."""
-    storages: dict[object, Storage] = {}
+    storages: dict[int, Storage] = {}
     places: dict[str, int] = {}
     for key, _, kind in _entries(pickles):
         count = int.from_bytes(pickles.take(8), "little", signed=True)
@@ -109,18 +116,18 @@ def _storages(pickles: Pickles) -> tuple[dict[object, Storage], dict[str, int]]:
         raise TypeError
     for view in views:
         key, root_key, first, count = view
-        root = storages.get(root_key)
-        if root is None or type(first) is not int or type(count) is not int:
+        if not all(type(number) is int for number in (key, root_key, first, count)) or root_key not in storages:
             raise TypeError
+        root = storages[root_key]
         storages[key] = Storage(root.dtype, root.key, root.count, (first, count))
     return storages, places
 
 
-def _tensors(pickles: Pickles, storages: dict[object, Storage]) -> dict[object, View]:
+def _tensors(pickles: Pickles, storages: dict[int, Storage]) -> dict[int, View]:
     """Key -> view. Each is (key, storage's key, type) and then ndim, four bytes of noise, sizes, strides, offset."""
-    tensors: dict[object, View] = {}
+    tensors: dict[int, View] = {}
     for key, storage_key, _ in _entries(pickles):
-        storage = storages.get(storage_key)
+        storage = storages.get(storage_key) if type(storage_key) is int else None
         dimensions = int.from_bytes(pickles.take(4), "little", signed=True)
         pickles.take(4)
         if storage is None or not 0 <= dimensions <= _MOST_DIMENSIONS:

@@ -87,6 +87,8 @@ def rows() -> Iterator[tuple[str, bytes]]:
         yield f"zip: {name}", data
     for name, (change, _) in test_torch_tar.DAMAGE.items():
         yield f"tar: {name}", test_torch_tar.archive_of({"x": torch.zeros(2, 3, 4)}, change)
+    for name, data in TARS.items():
+        yield f"tar: {name}", data
     for name, data in LEGACY.items():
         yield f"legacy: {name}", data
     for name, stream in test_unpickle.EVIL.items():
@@ -104,7 +106,33 @@ def rows() -> Iterator[tuple[str, bytes]]:
         yield f"not a checkpoint: {name}", data
 
 
-LAUGHS = b"\x80\x02]q\x00" + b"".join(b"(" + b"h\x00" * 10 + b"lq\x00" for _ in range(30)).replace(b"l", b"t") + b"."
+# Tuples of tuples, 10^30 leaves in a few hundred bytes: printing, hashing or comparing them would never end.
+LAUGHS = b"\x80\x02()q\x00" + (b"(" + b"h\x00" * 10 + b"tq\x00") * 30 + b"t."
+
+
+def in_tar(**parts: bytes) -> bytes:
+    """A tar archive of 2016 with some of its members replaced."""
+    return test_torch_tar.archive_of({"x": torch.zeros(2, 3, 4)}, lambda members: members.update(parts))
+
+
+def with_size(size: int) -> bytes:
+    """A tar archive whose first member says that it is so long, in base 256."""
+    data = bytearray(in_tar())
+    data[124:136] = b"\x80" + size.to_bytes(11, "big") if size >= 0 else size.to_bytes(12, "big", signed=True)
+    data[148:156] = b" " * 8
+    data[148:156] = b"%06o\0 " % sum(data[:512])
+    return bytes(data)
+
+
+ENTRY = pickle.dumps(1, 2) + b"\x80\x02(" + LAUGHS[2:-1] + b"K\x01K\x01t."
+TARS = {
+    "a billion laughs for a storage": in_tar(storages=ENTRY + bytes(8)),
+    "a billion laughs for a tensor": in_tar(tensors=ENTRY + bytes(16)),
+    "a billion laughs for a reference": in_tar(pickle=LAUGHS[:-1] + b"Q."),
+    "a billion laughs for a system": in_tar(sys_info=LAUGHS),
+    "a member of 2^63 bytes": with_size(2**63),
+    "a member of less than nothing": with_size(-512),
+}
 LEGACY = {
     "a billion laughs for a protocol": test_torch_legacy.MAGIC + LAUGHS,
     "a billion laughs for magic": LAUGHS + test_torch_legacy.SAVED,
@@ -140,6 +168,13 @@ STREAMS = {
     "a list in itself": b"\x80\x02]q\x00h\x00a.",
     "100,000 lists": b"\x80\x02" + b"]" * 100_000 + b"a" * 99_999 + b".",
     "a billion laughs": LAUGHS,
+    "a billion laughs for a storage": LAUGHS[:-1] + b"Q.",
+    "a billion laughs for a storage's key": b"\x80\x02(X\x07\x00\x00\x00storagectorch\nFloatStorage\n"
+    + LAUGHS[2:-1]
+    + b"X\x03\x00\x00\x00cpuK\x18tQ.",
+    "a billion laughs for a key": b"\x80\x02}" + LAUGHS[2:-1] + b"K\x01s.",
+    "a billion laughs to build with": b"\x80\x02ccollections\nOrderedDict\n)R" + LAUGHS[2:-1] + b"b.",
+    "a billion laughs to call with": b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n" + LAUGHS[2:-1] + b"R.",
     "dicts of dicts of dicts": b"\x80\x02}q\x00"
     + b"".join(
         b"}(" + b"".join(b"X\x01\x00\x00\x00%ch\x00" % letter for letter in b"abcdefghij") + b"uq\x00"
