@@ -6,7 +6,7 @@ DEMO := build/demo
 # Where bytecode is not cached, every start would compile the package anew.
 COMPILE := $(BIN)/python -m compileall -q resnet_surgeon
 
-.PHONY: demo test lint types docs bench fuzz faults clean
+.PHONY: demo test lint types docs bench fuzz faults audit clean
 
 demo: $(VENV)/core
 	@rm -rf $(DEMO) && mkdir -p $(DEMO)
@@ -35,12 +35,16 @@ bench: $(VENV)/dev
 FUZZ ?= safetensors zip pickle legacy tar manifest index any
 SECONDS ?= 60
 fuzz: $(VENV)/fuzz
-	@set -e; for target in $(FUZZ); do $(BIN)/python -m tests.fuzz.run $$target $(SECONDS); done
+	@set -e; for target in $(FUZZ); do $(BIN)/python -m tests.fuzz.run $$target $(SECONDS) $(FUZZ_OPTIONS); done
 
 # Needs strace, as of Debian's package.
 faults: $(VENV)/dev
 	@$(COMPILE)
 	$(BIN)/python -m pytest tests/hazards/faults.py
+
+audit: $(VENV)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check pip-audit
+	$(BIN)/python -m pip_audit --requirement .ci/constraints.txt --no-deps --disable-pip --progress-spinner off
 
 clean:
 	rm -rf $(VENV) build .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -21,7 +21,7 @@ from resnet_surgeon.sources import catalog
 from tests.test_house import PACKAGE, ROOMS
 
 TOP = PACKAGE.parent
-PAGES = [TOP / "README.md", *sorted((TOP / "docs").glob("*.md"))]
+PAGES = [TOP / "README.md", TOP / "SECURITY.md", *sorted((TOP / "docs").glob("*.md"))]
 GENERATED = {"cli.md"}
 
 
