@@ -57,6 +57,8 @@ def _rows(found: Inspection) -> Iterator[tuple[str, str]]:
         yield "sha256", found.source.sha256
     for line in wrapping_lines(found.source.wrapping):
         yield "packing", line
+    for warning in found.source.warnings:
+        yield "warning", warning
     if found.architecture:
         yield "network", f"{found.description}"
         yield "torchvision", found.torchvision or "none of its ten has these stages"

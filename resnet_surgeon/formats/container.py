@@ -35,6 +35,7 @@ class Container:
     root: object
     metadata: Mapping[str, str] = field(default_factory=dict)
     checksums: tuple[Checksum, ...] = ()
+    warnings: tuple[str, ...] = ()  # what is odd, and was passed over
     others: tuple[OpenFile, ...] = ()  # of a sharded checkpoint: the shards; `file` is the index
 
     def sha256(self) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NoReturn
 
 from resnet_surgeon.errors import CheckpointError, printable
@@ -16,17 +16,25 @@ from resnet_surgeon.formats.container import Container
 from resnet_surgeon.formats.files import OpenFile
 from resnet_surgeon.formats.tensors import BITS, LARGEST_SIZE, MOST_DIMENSIONS, LazyTensor, Stored, byte_size
 
+_METADATA, _FIELDS = "__metadata__", {"dtype", "shape", "data_offsets"}
 HEADER_LIMIT = 100_000_000  # the safetensors library's own
 
 
 def read(file: OpenFile) -> Container:
     """The tensors and metadata of a safetensors file. Raises CheckpointError for anything that breaks the format."""
-    tensors, metadata = tensors_and_metadata(file)
-    return Container("safetensors", file, tensors, metadata)
+    header, start = _header(file)
+    tensors, metadata = _contents(header, file, start)
+    return Container("safetensors", file, tensors, metadata, warnings=tuple(_oddities(header)))
 
 
 def tensors_and_metadata(file: OpenFile) -> tuple[dict[str, Stored], dict[str, str]]:
     """What a safetensors file holds, by name. Raises CheckpointError as `read` does."""
+    header, start = _header(file)
+    return _contents(header, file, start)
+
+
+def _header(file: OpenFile) -> tuple[dict[str, Any], int]:
+    """The header, and where the data begin."""
     if file.size < 8:
         raise CheckpointError("it is too short to be a safetensors file")
     length = int.from_bytes(file.read(0, 8), "little")
@@ -36,12 +44,23 @@ def tensors_and_metadata(file: OpenFile) -> tuple[dict[str, Stored], dict[str, s
         )
     if 8 + length > file.size:
         raise CheckpointError(f"it is truncated: the header says {length} bytes, {file.size - 8} are there")
-    header = _parse(file.read(8, length))
-    metadata = _metadata(header.pop("__metadata__", None))
-    start = 8 + length
-    tensors = {name: _tensor(name, entry, file, start) for name, entry in header.items()}
+    return _parse(file.read(8, length)), 8 + length
+
+
+def _contents(header: Mapping[str, Any], file: OpenFile, start: int) -> tuple[dict[str, Stored], dict[str, str]]:
+    metadata = _metadata(header.get(_METADATA))
+    tensors = {name: _tensor(name, entry, file, start) for name, entry in header.items() if name != _METADATA}
     _check_cover(tensors, start, file.size)
     return tensors, metadata
+
+
+def _oddities(header: Mapping[str, Any]) -> Iterator[str]:
+    """What the format's page does not know, but the safetensors library lets pass."""
+    if _METADATA in header and header[_METADATA] is None:
+        yield "its `__metadata__` is null, and was left out"
+    odd = [name for name, entry in header.items() if name != _METADATA and entry.keys() - _FIELDS]
+    if odd:
+        yield f"tensor {printable(odd[0])} has fields that the format does not know, which were left out"
 
 
 def header(tensors: Mapping[str, LazyTensor], metadata: Mapping[str, str]) -> bytes:
@@ -113,7 +132,7 @@ def _tensor(name: str, entry: object, file: OpenFile, start: int) -> Stored:
             refuse(f"has a {what} that is no list of sizes")
         return tuple(value)
 
-    if not isinstance(entry, dict) or not {"dtype", "shape", "data_offsets"} <= entry.keys():
+    if not isinstance(entry, dict) or not entry.keys() >= _FIELDS:
         refuse("lacks its dtype, shape or data_offsets")
     dtype, shape, offsets = (
         entry["dtype"],

@@ -7,6 +7,7 @@ Knows nothing of networks: its tensors have the names that the file gives them.
 
 from __future__ import annotations
 
+import stat
 import zipfile
 from collections.abc import Iterator, Mapping
 
@@ -22,6 +23,7 @@ _PICKLE_LIMIT = 100_000_000
 _END_OF_ARCHIVE = b"PK\5\6"
 _LOCAL_HEADER = b"PK\3\4"
 _LOCAL_HEADER_SIZE = 30
+_FOLDER = 0x10  # among the attributes that MS-DOS gives a file
 
 
 def read(file: OpenFile) -> Container:
@@ -73,6 +75,10 @@ def _members(file: OpenFile) -> dict[str, zipfile.ZipInfo]:
     result = {member.filename: member for member in members}
     if len(result) != len(members):
         raise CheckpointError("its zip archive holds a member twice")
+    for member in members:
+        # torch takes what is marked as a folder for an empty file, and then reads memory that was never written.
+        if member.external_attr & _FOLDER or stat.S_IFMT(member.external_attr >> 16) not in (0, stat.S_IFREG):
+            raise CheckpointError(f"its member {printable(member.filename)} is not marked as a file")
     if not members or min(member.header_offset for member in members) != 0:
         raise CheckpointError("its zip archive does not begin at the beginning of the file")
     return result

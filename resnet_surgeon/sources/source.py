@@ -5,33 +5,41 @@ are from.
 from __future__ import annotations
 
 import difflib
+import itertools
+import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Union
 
 from resnet_surgeon.architecture.parameters import parameters
+from resnet_surgeon.architecture.recognise import FLOATS
 from resnet_surgeon.architecture.variants import VARIANTS
-from resnet_surgeon.errors import AccessError, CheckpointError, UsageError
+from resnet_surgeon.errors import AccessError, CheckpointError, UsageError, printable
 from resnet_surgeon.formats import sniff
 from resnet_surgeon.formats.container import Container
 from resnet_surgeon.formats.files import OpenFile
-from resnet_surgeon.formats.tensors import Initialised, LazyTensor
+from resnet_surgeon.formats.numbers import decode
+from resnet_surgeon.formats.tensors import Initialised, LazyTensor, Stored, byte_size, content
 from resnet_surgeon.sources import catalog
 from resnet_surgeon.sources.progress import Progress, silent
 from resnet_surgeon.sources.wrappings import Unwrapped, Wrapping, unwrap
 
 DEFAULT_NAME = "resnet50"
 STANDARD_INPUT = "-"
+_LARGEST_STEM = 1 << 22  # bytes of conv1.weight that are looked at
 MANIFEST_KEY = "resnet_surgeon.manifest"  # in a safetensors file's metadata, where this tool wrote it
 Location = Union[str, "os.PathLike[str]", bytes, IO[bytes]]
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a network is from: a file (name, container, SHA-256), published weights (more besides), or random ones."""
+    """Where a network is from: a file (name, container, SHA-256), published weights (more besides), or random ones.
+
+    `warnings` say what of the file is odd, and was taken all the same.
+    """
 
     file: str | None = None
     container: str | None = None
@@ -41,6 +49,7 @@ class Origin:
     url: str | None = None
     seed: int | None = None
     wrapping: Wrapping | None = None
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -154,7 +163,8 @@ def _from_file(file: OpenFile, label: str, key: str | None) -> Source:
             found = unwrap(container.root, key)
     except CheckpointError as error:
         raise error.about(file.name) from None
-    origin = Origin(file=name, container=container.kind, wrapping=found.wrapping)
+    warnings = (*container.warnings, *_oddities(found.tensors))
+    origin = Origin(file=name, container=container.kind, wrapping=found.wrapping, warnings=warnings)
     if entry is not None:
         origin = replace(origin, architecture=entry.architecture, weights=entry.weights, url=entry.url)
     return Source(
@@ -168,6 +178,23 @@ def _from_file(file: OpenFile, label: str, key: str | None) -> Source:
         names=found.names,
         dilated_stages=found.dilated_stages,
     )
+
+
+def _oddities(tensors: Mapping[str, LazyTensor]) -> Iterator[str]:
+    """Tensors that share bytes, which are then written apart; and a stem with numbers that are none."""
+    places = sorted(
+        (id(tensor.file), tensor.offset, tensor.offset + byte_size(tensor), name)
+        for name, tensor in tensors.items()
+        if isinstance(tensor, Stored) and byte_size(tensor)
+    )
+    for (file, _, end, one), (same, begin, _, other) in itertools.pairwise(places):
+        if file == same and begin < end:
+            yield f"tensors {printable(one)} and {printable(other)} share storage: each is written apart"
+            break
+    stem = tensors.get("conv1.weight")
+    is_small = stem is not None and stem.dtype in FLOATS and byte_size(stem) <= _LARGEST_STEM
+    if stem is not None and is_small and not all(map(math.isfinite, decode(content(stem), stem.dtype))):
+        yield "`conv1.weight` holds numbers that are not finite"
 
 
 def _at(path: str | os.PathLike[str]) -> OpenFile:

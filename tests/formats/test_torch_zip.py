@@ -245,6 +245,17 @@ def test_a_member_beyond_the_end_is_refused(offset: int) -> None:
         read(bytes(changed))
 
 
+@pytest.mark.parametrize("attributes", [0x10, 0o120777 << 16, 0o040755 << 16, 0o010644 << 16])
+def test_a_member_that_is_marked_as_no_file_is_refused(attributes: int) -> None:
+    """Folders, links and pipes. Found by fuzzing: torch reads memory that was never written for what is a folder."""
+    with zipfile.ZipFile(io.BytesIO(SAVED)) as archive:
+        entry = SAVED.index(b"archive/data/0", archive.start_dir) - 46
+    changed = bytearray(SAVED)
+    struct.pack_into("<I", changed, entry + 38, attributes)
+    with pytest.raises(CheckpointError, match="not marked as a file"):
+        read(bytes(changed))
+
+
 @pytest.mark.parametrize("name", ["archive/data.pkl", "archive/data/0"])
 @pytest.mark.parametrize(
     ("lie", "reason"), [({"size": 8}, "longer than the 8"), ({"size": 500}, "not the 500"), ({"crc": 1}, "checksum")]

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import save
 
+import resnet_surgeon as rs
 from resnet_surgeon.architecture.variants import VARIANTS
 from resnet_surgeon.errors import AccessError, CheckpointError, SurgeonError, UsageError
 from resnet_surgeon.formats.tensors import Initialised, byte_size, content
 from resnet_surgeon.sources import catalog
 from resnet_surgeon.sources.source import Origin, open_source
+from tests.conftest import small_network
 
 
 def test_random_weights_are_drawn_by_torchvisions_laws() -> None:
@@ -103,6 +110,58 @@ def test_a_misspelt_model_is_pointed_out() -> None:
     with pytest.raises(AccessError) as caught:
         open_source("resnet5O")
     assert caught.value.hint == "did you mean the model `resnet50`?"
+
+
+def shared(state: dict[str, torch.Tensor]) -> bytes:
+    """Two layers with one storage, as tied weights are saved."""
+    state["layer1.0.conv2.weight"] = state["layer1.0.conv1.weight"]
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    return buffer.getvalue()
+
+
+def with_nan(state: dict[str, torch.Tensor]) -> bytes:
+    state["conv1.weight"][0, 0, 0, 0] = torch.nan
+    return save(state)
+
+
+def with_field(state: dict[str, torch.Tensor]) -> bytes:
+    data = save(state)
+    return rewritten(data, lambda header: header["bn1.bias"].update(foo=1))
+
+
+def with_null(state: dict[str, torch.Tensor]) -> bytes:
+    return rewritten(save(state), lambda header: header.update(__metadata__=None))
+
+
+def rewritten(data: bytes, change: Callable[[dict[str, Any]], Any]) -> bytes:
+    """The safetensors file with its header changed."""
+    size = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + size])
+    change(header)
+    text = json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + data[8 + size :]
+
+
+@pytest.mark.parametrize(
+    ("make", "warning"),
+    [
+        (
+            shared,
+            "tensors `layer1.0.conv1.weight` and `layer1.0.conv2.weight` share storage: each is written by itself",
+        ),
+        (with_nan, "`conv1.weight` holds numbers that are not finite"),
+        (with_field, "tensor `bn1.bias` has fields that the format does not know, which were left out"),
+        (with_null, "its `__metadata__` is null, and was left out"),
+    ],
+)
+def test_what_is_odd_is_taken_with_a_warning_that_the_manifest_keeps(
+    make: Callable[[dict[str, torch.Tensor]], bytes], warning: str, tmp_path: Path
+) -> None:
+    (tmp_path / "odd.bin").write_bytes(make(small_network().state_dict()))
+    made = rs.open(tmp_path / "odd.bin").adapt(1).save(tmp_path / "out.safetensors")
+    document = json.loads(made.with_suffix(".json").read_text("utf-8"))
+    assert document["source"]["warnings"] == [warning]
 
 
 @pytest.mark.parametrize("source", [3, None, ["resnet50"]])
