@@ -148,7 +148,7 @@ def rewritten(data: bytes, change: Callable[[dict[str, Any]], Any]) -> bytes:
     [
         (
             shared,
-            "tensors `layer1.0.conv1.weight` and `layer1.0.conv2.weight` share storage: each is written by itself",
+            "tensors `layer1.0.conv1.weight` and `layer1.0.conv2.weight` share storage: each is written apart",
         ),
         (with_nan, "`conv1.weight` holds numbers that are not finite"),
         (with_field, "tensor `bn1.bias` has fields that the format does not know, which were left out"),
