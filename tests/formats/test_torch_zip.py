@@ -245,6 +245,17 @@ def test_a_member_beyond_the_end_is_refused(offset: int) -> None:
         read(bytes(changed))
 
 
+@pytest.mark.parametrize("bits", [0x1, 0x20, 0x40, 0x2000])
+def test_what_is_encrypted_or_a_patch_is_refused(bits: int) -> None:
+    with zipfile.ZipFile(io.BytesIO(SAVED)) as archive:
+        entry = SAVED.index(b"archive/data/0", archive.start_dir) - 46
+    changed = bytearray(SAVED)
+    changed[entry + 8] |= bits & 0xFF
+    changed[entry + 9] |= bits >> 8
+    with pytest.raises(CheckpointError, match="encrypted|truncated or damaged"):
+        read(bytes(changed))
+
+
 @pytest.mark.parametrize("attributes", [0x10, 0o120777 << 16, 0o040755 << 16, 0o010644 << 16])
 def test_a_member_that_is_marked_as_no_file_is_refused(attributes: int) -> None:
     """Folders, links and pipes. Found by fuzzing: torch reads memory that was never written for what is a folder."""
