@@ -29,7 +29,7 @@ from resnet_surgeon.manifest import Manifest
 from resnet_surgeon.network import recognised
 from resnet_surgeon.plan import Layout
 from resnet_surgeon.sources.progress import Progress, silent
-from resnet_surgeon.sources.source import Location, open_source
+from resnet_surgeon.sources.source import Location, check_distinct, open_source
 
 if TYPE_CHECKING:
     import numpy as np
@@ -113,6 +113,7 @@ def diff(
     >>> diff("resnet50.pth", "resnet50-in1.safetensors").architecture
     ('input channels: 3 -> 1',)
     """
+    check_distinct(one, other)
     first, second = (_side(side, weights, key, progress) for side in (one, other))
     basis = _basis(first, second)
     tensors = tuple(_tensors(first, second, basis))

@@ -123,6 +123,12 @@ def open_source(
     raise UsageError(f"a source is a name, a path, bytes or a binary stream, not {kind}", subject="source")
 
 
+def check_distinct(one: object, other: object) -> None:
+    """Raises UsageError for two sources of which both are standard input, which can be read once."""
+    if one == other == STANDARD_INPUT:
+        raise UsageError("both are standard input, which can be read once", subject="sources", hint="name a file")
+
+
 def _random(name: str, seed: int) -> Source:
     """Drawn by torchvision's own laws of initialisation."""
     tensors = {p.name: Initialised(p.dtype, p.shape, p.law, seed, p.name) for p in parameters(VARIANTS[name])}

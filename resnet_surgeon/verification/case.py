@@ -16,7 +16,7 @@ from resnet_surgeon.network import open as open_network
 from resnet_surgeon.output import manifest_path
 from resnet_surgeon.sources import catalog
 from resnet_surgeon.sources.progress import Progress
-from resnet_surgeon.sources.source import MANIFEST_KEY, Location, Source, open_source
+from resnet_surgeon.sources.source import MANIFEST_KEY, Location, Source, check_distinct, open_source
 from resnet_surgeon.verification.proof import some
 
 
@@ -45,6 +45,7 @@ class Case:
 
 def open_case(path: Location, against: Location | None, key: str | None, progress: Progress) -> Case:
     """Raises the errors of `open` for a file that cannot be read, CheckpointError for one without any manifest."""
+    check_distinct(path, against)
     file = open_source(path)
     text, sidecar = file.metadata.get(MANIFEST_KEY), _sidecar(path, file)
     if text is None and sidecar is None:

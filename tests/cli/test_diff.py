@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 import torch
 
 from tests.conftest import Run, small_network
@@ -51,6 +52,13 @@ def test_a_change_shows_its_numbers(run: Run, checkpoints: Path, tmp_path: Path)
 def test_quiet_leaves_the_exit_code(run: Run, checkpoints: Path) -> None:
     done = run("diff", checkpoints / "basic.pth", checkpoints / "bottleneck.pth", "-q")
     assert (done.returncode, done.stdout) == (1, b"")
+
+
+@pytest.mark.parametrize("arguments", [("diff", "-", "-"), ("verify", "-", "--against", "-")])
+def test_standard_input_can_be_read_once(arguments: tuple[str, ...], run: Run, checkpoints: Path) -> None:
+    done = run(*arguments, stdin=(checkpoints / "basic.safetensors").read_bytes())
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert done.stderr.startswith(b"error: sources: both are standard input")
 
 
 def test_an_error_is_not_a_difference_to_be_read_on_standard_output(run: Run, checkpoints: Path) -> None:
