@@ -7,7 +7,7 @@ import itertools
 import json as json_format
 import math
 from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,8 +15,10 @@ import resnet_surgeon as rs
 from resnet_surgeon.cli.run import Options, to_standard_output
 from resnet_surgeon.cli.style import styled
 from resnet_surgeon.cli.text import layer_of, table
-from resnet_surgeon.comparison import Difference, TensorDifference
 from resnet_surgeon.errors import escaped
+
+if TYPE_CHECKING:
+    from resnet_surgeon.comparison import Difference, TensorDifference
 
 _COLOURS = {"added": "green", "removed": "red", "changed": "yellow", "reshaped": "yellow"}
 _SIDE = "A model name, a checkpoint's path or address, a manifest's path, or - for standard input."

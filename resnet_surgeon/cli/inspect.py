@@ -5,18 +5,20 @@ from __future__ import annotations
 import dataclasses
 import json as json_format
 from collections.abc import Iterator
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+import resnet_surgeon as rs
 from resnet_surgeon.cli.run import Options, to_standard_output
 from resnet_surgeon.cli.style import styled
 from resnet_surgeon.cli.text import wrapping_lines
 from resnet_surgeon.cli.units import size
 from resnet_surgeon.errors import escaped
-from resnet_surgeon.inspection import Inspection
-from resnet_surgeon.inspection import inspect as inspect_source
 from resnet_surgeon.sources.source import DEFAULT_NAME, Origin
+
+if TYPE_CHECKING:
+    from resnet_surgeon.inspection import Inspection
 
 
 def inspect(
@@ -38,7 +40,7 @@ def inspect(
 
     A file that is no checkpoint is explained: a Git LFS pointer, a web page, TorchScript, ONNX, a broken download.
     """
-    found = inspect_source(source, weights=weights, key=key, progress=Options().progress)
+    found = rs.inspect(source, weights=weights, key=key, progress=Options().progress)
     if json:
         to_standard_output(json_format.dumps(dataclasses.asdict(found), indent=1, sort_keys=True))
         return

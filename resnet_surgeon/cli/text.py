@@ -7,12 +7,10 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from resnet_surgeon.architecture.recognise import describe
-from resnet_surgeon.cli.picture import picture
 from resnet_surgeon.cli.units import size
 from resnet_surgeon.errors import escaped
 from resnet_surgeon.formats.tensors import LazyTensor, byte_size
 from resnet_surgeon.network import Network
-from resnet_surgeon.overview import overview
 from resnet_surgeon.plan import Step
 from resnet_surgeon.sources.wrappings import Wrapping
 
@@ -32,6 +30,9 @@ class Row:
 
 def summary(network: Network, target: str) -> str:
     """What was opened, the plan as a picture and, of what is not simply kept, in words, and what comes of it."""
+    from resnet_surgeon.cli.picture import picture
+    from resnet_surgeon.overview import overview
+
     steps = network.plan()
     rows = [(row.action, row.what, row.tensors, row.size, row.note) for row in _rows(steps) if row.action != "kept"]
     lines = [f"{network.label}: {describe(network.opened.architecture)}, {_total(network.opened.tensors)}"]
