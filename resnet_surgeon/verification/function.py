@@ -13,6 +13,7 @@ from functools import reduce
 
 import torch
 from torch import Tensor, nn
+from torchvision.models import resnet as torchvision
 
 from resnet_surgeon import manifest as records
 from resnet_surgeon.architecture.spec import STAGE_NAMES, Architecture, Head, Stage
@@ -158,12 +159,9 @@ def _witness(network: Network) -> tuple[nn.Module, str]:
 
 
 def _torchvision(architecture: Architecture) -> nn.Module:
-    from torchvision.models.resnet import BasicBlock, Bottleneck
-    from torchvision.models.resnet import ResNet as Theirs
-
     is_basic = architecture.block == "basic"
-    module: nn.Module = Theirs(
-        BasicBlock if is_basic else Bottleneck,
+    module: nn.Module = torchvision.ResNet(
+        torchvision.BasicBlock if is_basic else torchvision.Bottleneck,
         [stage.blocks for stage in architecture.stages],
         num_classes=architecture.heads[0].classes,
         groups=architecture.groups,

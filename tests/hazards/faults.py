@@ -78,6 +78,10 @@ def faults(stage: Stage, folder: Path) -> Iterator[Fault]:
     """Every call of a clean run, in every way. Opening counts only where it makes a file."""
     stage.prepare(folder)
     assert stage.run(folder, "-e", f"trace={','.join(CALLS)}").returncode == 0
+    yield from _calls(folder)
+
+
+def _calls(folder: Path) -> Iterator[Fault]:
     lines = folder.with_suffix(".log").read_text("utf-8").splitlines()
     main = lines[0].split()[0]
     seen: Counter[str] = Counter()
@@ -131,3 +135,29 @@ def test_at_every_fault_the_old_file_stands_or_the_whole_new_one(stage: Stage, t
         found = [*executor.map(check, [stage] * len(every), every, folders)]
     print(f"{len(every)} faults")
     assert {str(fault): problem for fault, problem in zip(every, found, strict=True) if problem} == {}
+
+
+STREAMING = ("write", "sendfile")
+
+
+def streamed(stage: Stage, folder: Path, *strace: str) -> tuple[int, bytes, bytes]:
+    """Exit code, standard output and standard error of the command that streams."""
+    folder.mkdir()
+    command = ["strace", "-f", "-qq", "-o", str(folder.with_suffix(".log")), *strace]
+    command += [sys.executable, "-B", "-m", "resnet_surgeon", "heads", str(stage.source), "--classes", "2", "-o", "-"]
+    with (folder / "got").open("wb") as got:
+        done = subprocess.run(command, stdout=got, stderr=subprocess.PIPE, cwd=folder, timeout=120)
+    return done.returncode, (folder / "got").read_bytes(), done.stderr
+
+
+@pytest.mark.parametrize("stage", [False], ids=["stream"], indirect=True)
+def test_a_stream_is_whole_or_the_exit_code_says_that_it_is_not(stage: Stage, tmp_path: Path) -> None:
+    code, whole, _ = streamed(stage, tmp_path / "clean", "-e", f"trace={','.join(STREAMING)}")
+    assert (code, whole) == (0, stage.whole)
+    found = {}
+    for number, fault in enumerate(_calls(tmp_path / "clean")):
+        inject = f"inject={fault.call}:{fault.what}:when={fault.when}"
+        code, got, stderr = streamed(stage, tmp_path / str(number), "-e", inject)
+        if (code == 0 and got != whole) or b"Traceback" in stderr:
+            found[str(fault)] = stderr
+    assert found == {}
