@@ -42,6 +42,14 @@ def test_every_manifest_is_read_back_as_it_was(manifest: Manifest) -> None:
     assert from_json(manifest.to_json()) == manifest
 
 
+@pytest.mark.parametrize("name", ["a.b", "", "training", "x; import os", "__class__", "a\nb", "é", "x" * 65])
+def test_heads_in_a_manifest_have_names_that_modules_can_have(name: str, checkpoints: Path) -> None:
+    document = json.loads(rs.open(checkpoints / "basic.pth").heads([3, 5]).manifest().to_json())
+    document["architecture"]["heads"][0]["name"] = name
+    with pytest.raises(CheckpointError, match="a head's name is one of"):
+        from_json(json.dumps(document))
+
+
 def test_its_operations_can_be_applied_again(manifest: Manifest, checkpoints: Path) -> None:
     network = rs.open(checkpoints / "bottleneck.pth")
     for record in manifest.operations:

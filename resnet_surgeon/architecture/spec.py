@@ -5,6 +5,7 @@ Knows nothing of files, tensors' values or torch.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -16,6 +17,19 @@ STAGE_NAMES = ("layer1", "layer2", "layer3", "layer4")
 STEM = ("conv1", "bn1", "relu", "maxpool")
 STEM_CHANNELS = 64
 _LARGEST = 1 << 16  # of any number in a stage, so that no manifest can ask for a network that never ends
+HEAD_NAME = re.compile(r"(?!__)[A-Za-z_][A-Za-z0-9_]{0,63}")
+# A head is an attribute of a torch.nn.ModuleDict, which has these already.
+RESERVED_HEAD_NAMES = frozenset(
+    """
+    T_destination add_module apply bfloat16 buffers call_super_init children clear compile cpu cuda double dump_patches
+    eval extra_repr float forward get_buffer get_extra_state get_parameter get_submodule half ipu items keys
+    load_state_dict modules mtia named_buffers named_children named_modules named_parameters parameters pop
+    register_backward_hook register_buffer register_forward_hook register_forward_pre_hook register_full_backward_hook
+    register_full_backward_pre_hook register_load_state_dict_post_hook register_load_state_dict_pre_hook
+    register_module register_parameter register_state_dict_post_hook register_state_dict_pre_hook requires_grad_
+    set_extra_state set_submodule share_memory state_dict to to_empty train training type update values xpu zero_grad
+    """.split()  # noqa: SIM905
+)
 EXPANSION: dict[Block, int] = {"basic": 1, "bottleneck": 4}
 
 
@@ -65,6 +79,10 @@ class Head:
 
     def __post_init__(self) -> None:
         _require(self.classes > 0, "a head has at least one class")
+        _require(
+            bool(HEAD_NAME.fullmatch(self.name)) and self.name not in RESERVED_HEAD_NAMES,
+            "a head's name is one of letters, digits and `_` that no torch module has as an attribute",
+        )
 
 
 @dataclass(frozen=True)

@@ -8,25 +8,12 @@ from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, get_args
 
 from resnet_surgeon.architecture.parameters import parameters
-from resnet_surgeon.architecture.spec import Architecture, Head
+from resnet_surgeon.architecture.spec import HEAD_NAME, RESERVED_HEAD_NAMES, Architecture, Head
 from resnet_surgeon.errors import OperationError, UsageError, printable
 from resnet_surgeon.formats.tensors import Initialised, LazyTensor
 from resnet_surgeon.operations.checkpoint import Checkpoint, option
 
 Own = Literal["none", "layer1", "layer2", "layer3", "layer4"]
-
-# A head is an attribute of a torch.nn.ModuleDict, which has these already.
-RESERVED_NAMES = frozenset(
-    """
-    T_destination add_module apply bfloat16 buffers call_super_init children clear compile cpu cuda double dump_patches
-    eval extra_repr float forward get_buffer get_extra_state get_parameter get_submodule half ipu items keys
-    load_state_dict modules mtia named_buffers named_children named_modules named_parameters parameters pop
-    register_backward_hook register_buffer register_forward_hook register_forward_pre_hook register_full_backward_hook
-    register_full_backward_pre_hook register_load_state_dict_post_hook register_load_state_dict_pre_hook
-    register_module register_parameter register_state_dict_post_hook register_state_dict_pre_hook requires_grad_
-    set_extra_state set_submodule share_memory state_dict to to_empty train training type update values xpu zero_grad
-    """.split()  # noqa: SIM905
-)
 
 
 @dataclass(frozen=True)
@@ -68,13 +55,13 @@ class Heads:
         if len(set(names)) != len(names):
             raise UsageError("two heads have the same name", subject="heads")
         for name in names:
-            if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,63}", name) or name.startswith("__"):
+            if not HEAD_NAME.fullmatch(name):
                 raise UsageError(
                     f"{printable(name)} is no name for a head",
                     subject="heads",
                     hint="use letters, digits and `_`, beginning with a letter",
                 )
-            if name in RESERVED_NAMES:
+            if name in RESERVED_HEAD_NAMES:
                 raise UsageError(
                     f"a head cannot be called `{name}`: every torch module has an attribute of that name",
                     subject="heads",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import keyword
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -152,7 +153,7 @@ def _origin(provenance: Provenance) -> str:
 def _code(manifest: Manifest, output: str) -> str:
     """How to load the file and what to give it: Python to copy."""
     architecture, inputs = manifest.architecture, manifest.inputs
-    names = [output_.name for output_ in manifest.outputs]
+    names = [output_.name + "_" * keyword.iskeyword(output_.name) for output_ in manifest.outputs]
     variables = ", ".join(names) if len(names) > 1 else "output"
     shapes = ", ".join(str([1, *output_.shape]) for output_ in manifest.outputs)
     lines = [

@@ -14,8 +14,9 @@ from torchvision.models import ResNet
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
 import resnet_surgeon as rs
+from resnet_surgeon.architecture.spec import RESERVED_HEAD_NAMES
 from resnet_surgeon.errors import OperationError, UsageError
-from resnet_surgeon.operations.heads import RESERVED_NAMES, Heads
+from resnet_surgeon.operations.heads import Heads
 from tests.conftest import images
 
 
@@ -134,7 +135,7 @@ def test_an_owned_layer_must_be_there(checkpoints: Path) -> None:
 
 def test_the_reserved_names_are_those_of_torchs_modules() -> None:
     taken = {name for name in dir(nn.ModuleDict({})) if not name.startswith("_")}
-    assert taken <= RESERVED_NAMES
+    assert taken <= RESERVED_HEAD_NAMES
 
 
 @pytest.mark.parametrize(

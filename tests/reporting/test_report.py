@@ -103,6 +103,11 @@ def test_the_code_on_it_runs(page: str, made: Path, monkeypatch: pytest.MonkeyPa
     assert [tuple(names[name].shape) for name in ("lesion", "grade")] == [(1, 3), (1, 5)]  # type: ignore[attr-defined]
 
 
+def test_the_code_on_it_is_python_whatever_the_heads_are_called(source: Path, tmp_path: Path) -> None:
+    made = rs.open(source).heads([3, 5], names=["class", "import"]).save(tmp_path / "model.safetensors")
+    assert "class_, import_ = model(" in rs.report(made)
+
+
 def test_without_a_source_it_shows_the_result_and_says_what_is_unproven(made: Path) -> None:
     page = rs.report(made)
     assert page.count("<svg") == 1
