@@ -349,9 +349,11 @@ def _temporary(target: Path, cleanup: contextlib.ExitStack) -> tuple[Path, int]:
         cleanup.callback(path.unlink, missing_ok=True)  # before it is there: a signal may come while it is made
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         cleanup.callback(os.close, descriptor)
-        _lock(descriptor)
-        if os.fstat(descriptor).st_nlink:  # else somebody took it for abandoned before it was locked
-            break
+        with contextlib.suppress(BlockingIOError):
+            _lock(descriptor)
+            if os.fstat(descriptor).st_nlink:
+                break
+        # Else another writer took it for abandoned before it was locked.
     with contextlib.suppress(FileNotFoundError):
         os.fchmod(descriptor, stat.S_IMODE(target.stat().st_mode))
     return path, descriptor
@@ -360,8 +362,12 @@ def _temporary(target: Path, cleanup: contextlib.ExitStack) -> tuple[Path, int]:
 def _remove_abandoned(target: Path) -> None:
     """Removes temporary files of this output whose writers were killed: nobody holds their lock any more."""
     name = re.compile(rf"\.{re.escape(target.name)}\.[0-9a-f]{{8}}\.tmp")
-    with contextlib.suppress(OSError):
-        for path in [Path(entry.path) for entry in os.scandir(target.parent) if name.fullmatch(entry.name)]:
+    try:
+        found = [Path(entry.path) for entry in os.scandir(target.parent) if name.fullmatch(entry.name)]
+    except OSError:
+        return
+    for path in found:
+        with contextlib.suppress(OSError):  # BlockingIOError: its writer lives
             descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
             try:
                 if _lock(descriptor):
@@ -371,14 +377,27 @@ def _remove_abandoned(target: Path) -> None:
 
 
 def _lock(descriptor: int) -> bool:
-    """Whether the lock could be had; never waits. It goes with the descriptor, or with the process."""
+    """Takes the lock, which goes with the descriptor or the process; False where the file system has none. Never waits:
+    raises BlockingIOError if another holds it.
+    """
     try:
         import fcntl
 
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (ImportError, OSError):  # held by another, or a file system that has none
+    except BlockingIOError:
+        raise
+    except (ImportError, OSError):
         return False
     return True
+
+
+def _is_locked_by_another(descriptor: int) -> bool:
+    """Takes the lock, unless another holds it."""
+    try:
+        _lock(descriptor)
+    except BlockingIOError:
+        return True
+    return False
 
 
 def _publish(temporary: Path, target: Path, force: bool) -> None:
@@ -417,7 +436,7 @@ def _publishing(folder: Path) -> Iterator[None]:
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         deadline = time.monotonic() + _TURN
-        while not _lock(descriptor) and time.monotonic() < deadline:
+        while _is_locked_by_another(descriptor) and time.monotonic() < deadline:
             time.sleep(0.01)
         masked = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
         try:

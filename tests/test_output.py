@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import json
 import os
 import stat
@@ -268,16 +269,20 @@ def test_what_killed_writers_left_goes_and_what_others_write_stays(checkpoints: 
 def test_a_temporary_file_that_another_writer_took_for_abandoned_is_made_again(
     checkpoints: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lock, taken = output._lock, list[int]()
+    """It may be gone already when its writer locks it, or be locked and about to go."""
+    lock, calls = output._lock, itertools.count()
 
     def too_late(descriptor: int) -> bool:
-        if not taken:
-            taken.append(descriptor)
+        call = next(calls)
+        if call == 0:
             next(tmp_path.glob(".out.safetensors.*.tmp")).unlink()
+        elif call == 1:
+            raise BlockingIOError
         return lock(descriptor)
 
     monkeypatch.setattr(output, "_lock", too_late)
     assert load_file(saved(tmp_path / "out.safetensors", checkpoints))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.json", "out.safetensors"]
 
 
 def test_of_two_writers_one_pair_stands(checkpoints: Path, tmp_path: Path) -> None:
