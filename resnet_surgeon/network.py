@@ -70,6 +70,11 @@ class Network:
         """What happens to each tensor between the source and this network."""
         return plan(self.opened.tensors, self.tensors)
 
+    @property
+    def records(self) -> Mapping[str, documents.TensorRecord]:
+        """Where each tensor is from, as the manifest says; reads nothing."""
+        return self._manifest().tensors
+
     def manifest(self) -> documents.Manifest:
         """The manifest of this network, with the SHA-256 of its source: reads the source once if it is a file that has
         none yet.

@@ -9,21 +9,17 @@ import typer
 
 import resnet_surgeon as rs
 from resnet_surgeon.cli.run import Options, to_standard_output
+from resnet_surgeon.cli.verify import Against, Key, Output
 from resnet_surgeon.output import check_text_target, write_text
 
 
 def report(
-    output: Annotated[
-        str, typer.Argument(help="A file that this tool wrote, or - for standard input.", metavar="OUTPUT")
-    ],
-    against: Annotated[
-        str | None,
-        typer.Option(help="The source it was made from: a model name, a checkpoint's path or address, or -."),
-    ] = None,
+    output: Output,
+    against: Against = None,
     page: Annotated[
         str, typer.Option("-o", "--output", help="The page to write, or - for standard output.", metavar="PAGE")
     ] = "report.html",
-    key: Annotated[str | None, typer.Option(help="Which network of the source, if it holds several.")] = None,
+    key: Key = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing page.")] = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Say nothing on standard error but errors.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,

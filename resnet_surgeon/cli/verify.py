@@ -15,15 +15,18 @@ from resnet_surgeon.cli.style import styled
 _COLOURS = {"proven": "green", "failed": "red", "unproven": "yellow"}
 
 
+# What is on trial, and against what: the same for the report.
+Output = Annotated[str, typer.Argument(help="A file that this tool wrote, or - for standard input.", metavar="OUTPUT")]
+Against = Annotated[
+    str | None, typer.Option(help="The source it was made from: a model name, a checkpoint's path or address, or -.")
+]
+Key = Annotated[str | None, typer.Option(help="Which network of the source, if it holds several.")]
+
+
 def verify(
-    output: Annotated[
-        str, typer.Argument(help="A file that this tool wrote, or - for standard input.", metavar="OUTPUT")
-    ],
-    against: Annotated[
-        str | None,
-        typer.Option(help="The source it was made from: a model name, a checkpoint's path or address, or -."),
-    ] = None,
-    key: Annotated[str | None, typer.Option(help="Which network of the source, if it holds several.")] = None,
+    output: Output,
+    against: Against = None,
+    key: Key = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Print nothing: the exit code tells.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,

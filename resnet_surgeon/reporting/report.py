@@ -64,7 +64,7 @@ def report(
     )
     style, script = ((_HERE / name).read_text("utf-8") for name in ("page.css", "page.js"))
     return environment.get_template("page.html").render(
-        name=Path(os.path.basename(proof.output)).name,
+        name=os.path.basename(proof.output),
         proof=proof,
         style=style,
         script=script,

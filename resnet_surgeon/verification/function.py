@@ -134,7 +134,7 @@ def _functions(case: Case, manifest: Manifest, module: nn.Module) -> Iterator[Ch
         return
     original, architecture = case.original, manifest.architecture
     witness, label = _witness(original)
-    names = {record.provenance: name for name, record in original.manifest().tensors.items()}
+    names = {record.provenance: name for name, record in original.records.items()}
     source_units = {unit.name: unit for unit in units(original.architecture)}
     own_units = units(architecture)
     origins = _origins(own_units, source_units, manifest, names, original.architecture)

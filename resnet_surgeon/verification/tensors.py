@@ -36,8 +36,7 @@ def _known(case: Case) -> Mapping[Provenance, LazyTensor]:
     """The source's tensors by their provenance: its own names, or what its own history says of them."""
     if case.original is None:
         return {}
-    listed = case.original.manifest().tensors
-    return {record.provenance: case.original.tensors[name] for name, record in listed.items()}
+    return {record.provenance: case.original.tensors[name] for name, record in case.original.records.items()}
 
 
 def _kept(case: Case, manifest: Manifest, known: Mapping[Provenance, LazyTensor]) -> Iterator[Check]:

@@ -234,12 +234,16 @@ def lying(data: bytes, name: str, size: int | None = None, crc: int | None = Non
     return bytes(changed)
 
 
+def directory_entry(name: str, data: bytes = SAVED) -> int:
+    """Where the archive's directory describes a member."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        return data.index(name.encode(), archive.start_dir) - 46
+
+
 @pytest.mark.parametrize("offset", [len(SAVED) - 10, len(SAVED) + 1000, 2**31])
 def test_a_member_beyond_the_end_is_refused(offset: int) -> None:
     """Found by fuzzing."""
-    with zipfile.ZipFile(io.BytesIO(SAVED)) as archive:
-        entry = SAVED.index(b"archive/byteorder", archive.start_dir) - 46
-    changed = bytearray(SAVED)
+    entry, changed = directory_entry("archive/byteorder"), bytearray(SAVED)
     struct.pack_into("<I", changed, entry + 42, offset)
     with pytest.raises(CheckpointError, match="truncated or damaged"):
         read(bytes(changed))
@@ -247,9 +251,7 @@ def test_a_member_beyond_the_end_is_refused(offset: int) -> None:
 
 @pytest.mark.parametrize("bits", [0x1, 0x20, 0x40, 0x2000])
 def test_what_is_encrypted_or_a_patch_is_refused(bits: int) -> None:
-    with zipfile.ZipFile(io.BytesIO(SAVED)) as archive:
-        entry = SAVED.index(b"archive/data/0", archive.start_dir) - 46
-    changed = bytearray(SAVED)
+    entry, changed = directory_entry("archive/data/0"), bytearray(SAVED)
     changed[entry + 8] |= bits & 0xFF
     changed[entry + 9] |= bits >> 8
     with pytest.raises(CheckpointError, match="encrypted|truncated or damaged"):
@@ -259,9 +261,7 @@ def test_what_is_encrypted_or_a_patch_is_refused(bits: int) -> None:
 @pytest.mark.parametrize("attributes", [0x10, 0o120777 << 16, 0o040755 << 16, 0o010644 << 16])
 def test_a_member_that_is_marked_as_no_file_is_refused(attributes: int) -> None:
     """Folders, links and pipes. Found by fuzzing: torch reads memory that was never written for what is a folder."""
-    with zipfile.ZipFile(io.BytesIO(SAVED)) as archive:
-        entry = SAVED.index(b"archive/data/0", archive.start_dir) - 46
-    changed = bytearray(SAVED)
+    entry, changed = directory_entry("archive/data/0"), bytearray(SAVED)
     struct.pack_into("<I", changed, entry + 38, attributes)
     with pytest.raises(CheckpointError, match="not marked as a file"):
         read(bytes(changed))
