@@ -10,8 +10,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from resnet_surgeon.architecture.differences import classes
 from resnet_surgeon.architecture.parameters import is_trained
-from resnet_surgeon.architecture.spec import STAGE_NAMES, Architecture, Head
+from resnet_surgeon.architecture.spec import STAGE_NAMES, Architecture
 from resnet_surgeon.plan import Step
 
 Fate = Literal["kept", "changed", "copied", "new", "gone"]
@@ -103,17 +104,13 @@ def _note(path: str, steps: Sequence[Step], before: Architecture, after: Archite
     if path == "stem" and before.in_channels != after.in_channels:
         return f"in {before.in_channels} -> {after.in_channels}"
     if path == "fc" and [head.classes for head in before.heads] != [head.classes for head in after.heads]:
-        return _classes(after.heads[0])
+        return classes(after.heads[0].classes)
     removed = _blocks(before, path) - _blocks(after, path)
     return f"-{removed} block{'s' * (removed > 1)}" if removed > 0 else ""
 
 
 def _blocks(architecture: Architecture, name: str) -> int:
     return sum(stage.blocks for stage in architecture.depth if stage.name == name)
-
-
-def _classes(head: Head) -> str:
-    return f"{head.classes} class{'es' * (head.classes != 1)}"
 
 
 def _layer_without_tensors(name: str, before: Architecture, after: Architecture) -> Layer | None:

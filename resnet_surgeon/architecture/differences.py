@@ -24,8 +24,13 @@ def output(architecture: Architecture) -> str:
     if len(heads) > 1:
         return f"{len(heads)} heads ({', '.join(f'{head.name}: {head.classes}' for head in heads)})"
     if heads:
-        return f"{heads[0].classes} class{'es' * (heads[0].classes != 1)}"
+        return classes(heads[0].classes)
     return f"{architecture.output_kind.replace('_', ' ')} of {architecture.trunk_channels} channels"
+
+
+def classes(count: int) -> str:
+    """`1 class`, `3 classes`."""
+    return f"{count} class{'es' * (count != 1)}"
 
 
 def _pairs(one: Architecture, other: Architecture) -> Iterator[tuple[str, str, str]]:

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from resnet_surgeon.architecture.differences import classes
 from resnet_surgeon.cli import units
 from resnet_surgeon.cli.style import is_terminal, styled
 from resnet_surgeon.errors import escaped
@@ -103,7 +104,7 @@ def _branch(branch: Branch, is_last: bool) -> _Line:
     line: list[tuple[str, Fate]] = [(f"{'└' if is_last else '├'}─ {escaped(branch.name)} ", "kept")]
     for layer in branch.layers:
         line += [("─ ", "kept"), (" ".join([layer.name, layer.fate, *_sizes(layer)]) + " ", layer.fate)]
-    return [*line, (f"─ {branch.classes} class{'es' * (branch.classes != 1)}", "kept")]
+    return [*line, (f"─ {classes(branch.classes)}", "kept")]
 
 
 def _sizes(layer: Layer) -> tuple[str, str]:

@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from resnet_surgeon.architecture.differences import output
+from resnet_surgeon.architecture.differences import classes, output
 from resnet_surgeon.architecture.parameters import is_trained, parameters
 from resnet_surgeon.architecture.spec import Architecture, Head, Stage
 from resnet_surgeon.plan import Action, Step
@@ -122,7 +122,7 @@ def _drawing(title: str, architecture: Architecture, fates: Mapping[str, str], g
             boxes.append(_box(layer, x, y))
             lines.append((centre, y + HEIGHT, centre, y + HEIGHT + GAP))
             y += HEIGHT + GAP
-        labels.append(Label(centre, y + 14, f"{head.classes} class{'es' * (head.classes != 1)}"))
+        labels.append(Label(centre, y + 14, classes(head.classes)))
     if not heads:
         lines.append((middle, y, middle, y + GAP))
         y += GAP
