@@ -23,6 +23,7 @@ from resnet_surgeon.sources.catalog import Preprocessing
 from resnet_surgeon.sources.source import Origin
 
 FORMAT_VERSION = 1
+MANIFEST_LIMIT = 1 << 26  # bytes of a document that is read at all
 
 
 @dataclass(frozen=True)
@@ -146,6 +147,15 @@ def from_json(text: str) -> Manifest:
     for record in manifest.operations:
         operation_from_record(record)
     return manifest
+
+
+def is_manifest(text: bytes) -> bool:
+    """Whether this tool wrote the document, in whatever version, valid or not."""
+    try:
+        document = json.loads(text)
+        return type(document["format_version"]) is int and "resnet_surgeon" in document["versions"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return False
 
 
 def differing_fields(one: Manifest, other: Manifest) -> tuple[str, ...]:

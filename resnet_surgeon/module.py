@@ -50,6 +50,8 @@ def load(
         state = {name: to_torch(tensor).to(target) for name, tensor in network.tensors.items()}
         module.load_state_dict(state, strict=True, assign=True)
         module.manifest = manifest.result()
+    if network.source.container is not None:
+        network.source.container.check_unchanged()
     return module.to(dtype=dtype) if dtype is not None else module
 
 

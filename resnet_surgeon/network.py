@@ -21,6 +21,7 @@ from resnet_surgeon.operations.checkpoint import Checkpoint, Operation
 from resnet_surgeon.output import Document, document, stream, write
 from resnet_surgeon.plan import Step, by_identity, plan
 from resnet_surgeon.sources import catalog
+from resnet_surgeon.sources.names import file_name
 from resnet_surgeon.sources.progress import Progress, silent
 from resnet_surgeon.sources.source import DEFAULT_NAME, MANIFEST_KEY, Location, Source, open_source
 from resnet_surgeon.sources.wrappings import dilated
@@ -73,7 +74,9 @@ class Network:
     @property
     def records(self) -> Mapping[str, documents.TensorRecord]:
         """Where each tensor is from, as the manifest says; reads nothing."""
-        return self._manifest().tensors
+        if self.history is not None and not self.operations:
+            return self.history.tensors
+        return self._records(self.tensors)
 
     def manifest(self) -> documents.Manifest:
         """The manifest of this network, with the SHA-256 of its source: reads the source once if it is a file that has
@@ -106,11 +109,14 @@ class Network:
 
     @property
     def default_name(self) -> str:
-        """The file name for this network: its label and what was done since, such as `resnet50-in1.safetensors`."""
+        """The file name for this network: its label and what was done since, such as `resnet50-in1.safetensors`.
+
+        One component of letters, digits, `.`, `_` and `-`, whatever file, address or manifest say.
+        """
         operations = list(self.operations)
         if self.history is not None and self.source.is_anonymous:
             operations = [*map(documents.operation_from_record, self.history.operations), *operations]
-        return "-".join([self.label, *(operation.suffix for operation in operations)]) + ".safetensors"
+        return file_name("-".join([self.label, *(operation.suffix for operation in operations)])) + ".safetensors"
 
     def _document(self) -> Document:
         return document(self.tensors, self._manifest(), self.source)
@@ -129,7 +135,7 @@ class Network:
             inputs=documents.Inputs(self.architecture.in_channels, self.checkpoint.preprocessing),
             outputs=self._outputs(),
             operations=(*(history.operations if history else ()), *map(documents.operation_record, self.operations)),
-            source=history.source if history else self.source.origin,
+            source=history.source if history else self.source.described,
             tensors=records,
             dropped=tuple(sorted(known - _kept_names(records))),
             versions={"resnet_surgeon": __version__},
@@ -212,6 +218,9 @@ def open(
 
 def recognised(source: Source) -> tuple[Checkpoint, documents.Manifest | None]:
     """The source's checkpoint, by its own manifest or else by its names and shapes; tensors in torchvision's order."""
+    if source.index is not None:
+        hint = f"give the index, `{source.index}`, with all shards beside it"
+        raise CheckpointError("it is one of several shards, not a whole network", hint=hint)
     text = source.metadata.get(MANIFEST_KEY)
     history = documents.from_json(text) if text is not None else None
     if history is None:

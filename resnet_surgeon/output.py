@@ -19,13 +19,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Generic, TypeVar, cast
 
-from resnet_surgeon.errors import AccessError, CheckpointError, UsageError
+from resnet_surgeon.errors import AccessError, CheckpointError
 from resnet_surgeon.formats import safetensors
 from resnet_surgeon.formats.files import OpenFile, write_all
 from resnet_surgeon.formats.tensors import LazyTensor, Stored, byte_size, chunks
 from resnet_surgeon.manifest import Manifest
 from resnet_surgeon.sources.progress import Advance, Progress
 from resnet_surgeon.sources.source import MANIFEST_KEY, Source
+from resnet_surgeon.targets import cannot_write, checked_page, checked_pair
 
 _TURN = 1.0  # seconds to wait for others who are naming files in the same folder
 _SLICE = 1 << 24  # how much is copied between two looks at signals and progress
@@ -67,66 +68,15 @@ def document(tensors: Mapping[str, LazyTensor], manifest: Manifest, source: Sour
     return Document(safetensors.in_file_order(tensors), manifest.to_json(), source, place)
 
 
-def manifest_path(path: Path) -> Path:
-    """`model.json` for `model.safetensors`."""
-    return path.with_name(path.name.removesuffix(".safetensors") + ".json")
-
-
-def check_target(path: Path, force: bool) -> None:
-    """Raises AccessError or UsageError for what cannot be written, before anything is read."""
-    if not path.name:
-        raise UsageError("the output names no file", subject=f"{path}", hint="for instance `-o model.safetensors`")
-    if path.suffix == ".json":
-        reason = "the output is a safetensors file; its manifest gets the .json name"
-        raise UsageError(reason, subject=str(path), hint="end its name in .safetensors")
-    _check_targets(force, path, manifest_path(path))
-
-
-def check_text_target(path: Path, force: bool) -> None:
-    """Raises AccessError or UsageError for a text file that cannot be written, before anything is done for it."""
-    if not path.name:
-        raise UsageError("the output names no file", subject=f"{path}", hint="for instance `-o report.html`")
-    _check_targets(force, path)
-
-
-def _check_targets(force: bool, *targets: Path) -> None:
-    path = targets[0]
-    for target in targets:
-        try:
-            mode = target.stat().st_mode
-        except (FileNotFoundError, NotADirectoryError):
-            continue
-        except (OSError, ValueError) as error:
-            raise _cannot_write(target, error) from None
-        if not stat.S_ISREG(mode):
-            kind = "a folder" if stat.S_ISDIR(mode) else "not a regular file"
-            raise AccessError(
-                f"it is {kind}", subject=str(target), hint="name a file, or `-` for a stream on standard output"
-            )
-        if not force:
-            raise AccessError(
-                "it exists already",
-                subject=str(target),
-                hint="use `--force` to replace it, or `--output` to write elsewhere",
-            )
-    folder = path.resolve().parent
-    if not folder.is_dir():
-        raise AccessError(
-            f"the folder {folder} does not exist" if not folder.exists() else f"{folder} is not a folder",
-            subject=str(path),
-        )
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise AccessError(f"no permission to write into {folder}", subject=str(path))
-
-
 def write(content: Document, path: Path, *, force: bool, progress: Progress) -> Path:
     """Writes the file, then its manifest, each to a temporary file beside it that is synced and renamed. Returns it.
 
     Raises AccessError (target exists and not `force`, no room, no permission), CheckpointError (the source is damaged
     or changed).
     """
-    check_target(path, force)
-    target, sidecar = path.resolve(), manifest_path(path).resolve()
+    container = content.source.container
+    places = checked_pair(path, force, (container.file, *container.others) if container else ())
+    target, sidecar = places.output, places.manifest
     total = content.size()
     with contextlib.ExitStack() as cleanup:
         try:
@@ -147,14 +97,13 @@ def write(content: Document, path: Path, *, force: bool, progress: Progress) -> 
             with _publishing(target.parent):
                 _publish_pair(temporary, target, manifest_temporary, sidecar, force)
         except OSError as error:
-            raise _cannot_write(path, error) from None
+            raise cannot_write(path, error) from None
     return path
 
 
-def write_text(text: str, path: Path, *, force: bool) -> Path:
-    """Writes a text file as `write` writes its manifest. Raises the errors of `check_text_target`."""
-    check_text_target(path, force)
-    target = path.resolve()
+def write_page(text: str, path: Path, *, force: bool) -> Path:
+    """Writes a page as `write` writes its manifest. Raises the errors of `checked_page`."""
+    target = checked_page(path, force)
     with contextlib.ExitStack() as cleanup:
         try:
             temporary, descriptor = _temporary(target, cleanup)
@@ -163,7 +112,7 @@ def write_text(text: str, path: Path, *, force: bool) -> Path:
             with _publishing(target.parent):
                 _publish(temporary, target, force)
         except OSError as error:
-            raise _cannot_write(path, error) from None
+            raise cannot_write(path, error) from None
     return path
 
 
@@ -465,8 +414,3 @@ def _widen_pipe(descriptor: int) -> None:
         import fcntl
 
         fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, 1 << 20)
-
-
-def _cannot_write(path: Path, error: Exception) -> AccessError:
-    reason = getattr(error, "strerror", None) or str(error)
-    return AccessError(f"writing failed: {reason[:1].lower()}{reason[1:]}", subject=str(path))

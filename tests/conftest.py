@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,10 @@ from safetensors.torch import save_file
 from torchvision.models import ResNet
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
+from resnet_surgeon.sources import catalog
+
 Run = Callable[..., "subprocess.CompletedProcess[bytes]"]
+Publish = Callable[[Path, str], Path]
 
 
 def small_network(
@@ -64,6 +69,20 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory, basic: ResNet, bottlen
         save_file(model.state_dict(), folder / f"{name}.safetensors", metadata={"format": "pt"})
         torch.save(model.state_dict(), folder / f"{name}.pth")
     return folder
+
+
+@pytest.fixture
+def publish(monkeypatch: pytest.MonkeyPatch) -> Publish:
+    """Makes a file in this process the published one of a model: the catalogue then has its digest."""
+
+    def publish(path: Path, model: str) -> Path:
+        default = catalog.entry(model, "DEFAULT")
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()[:8]
+        entries = tuple(replace(entry, digest=digest) if entry == default else entry for entry in catalog.entries())
+        monkeypatch.setattr(catalog, "entries", lambda: entries)
+        return path
+
+    return publish
 
 
 @pytest.fixture

@@ -23,6 +23,7 @@ ROOMS = [
     "manifest",
     "plan",
     "overview",
+    "targets",
     "output",
     "network",
     "inspection",

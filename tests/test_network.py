@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,12 +19,13 @@ from safetensors.torch import load_file, save_file
 
 import resnet_surgeon as rs
 from resnet_surgeon.errors import ArchitectureError, CheckpointError, SurgeonError
+from resnet_surgeon.formats.files import OpenFile
 from resnet_surgeon.operations.adapt import Adapt
 from resnet_surgeon.operations.checkpoint import Operation
 from resnet_surgeon.operations.heads import Heads
 from resnet_surgeon.operations.remove import Remove
 from resnet_surgeon.sources import catalog
-from tests.conftest import small_network
+from tests.conftest import Publish, Run, small_network
 
 OPERATIONS = st.one_of(
     st.builds(Adapt, st.integers(1, 4), st.sampled_from(["mean", "scaled", "repeat", "random"]), st.integers(0, 1)),
@@ -98,17 +103,15 @@ def test_the_source_s_own_metadata_are_kept(tmp_path: Path) -> None:
     assert metadata["resnet_surgeon.manifest"] == (tmp_path / "out.json").read_text("utf-8")
 
 
-def test_a_published_file_brings_its_preprocessing_and_categories(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_published_file_brings_its_preprocessing_and_categories(tmp_path: Path, publish: Publish) -> None:
     path = tmp_path / catalog.entry("resnet18", "DEFAULT").file_name
     torch.save(small_network(depths=(2, 2, 2, 2), classes=1000).state_dict(), path)
-    network = rs.open(path)
-    outputs = network.adapt(1)._manifest().outputs
+    network = rs.open(publish(path, "resnet18"))
+    outputs = network.adapt(1).manifest().outputs
     assert outputs[0].categories
     assert outputs[0].categories[0] == "tench"
-    assert network.heads([1000])._manifest().outputs[0].categories is None
-    preprocessing = network._manifest().inputs.preprocessing
+    assert network.heads([1000]).manifest().outputs[0].categories is None
+    preprocessing = network.manifest().inputs.preprocessing
     assert preprocessing
     assert preprocessing.mean == (0.485, 0.456, 0.406)
 
@@ -151,3 +154,70 @@ def test_names_of_files_tell_what_was_done(checkpoints: Path) -> None:
     network = rs.open(checkpoints / "basic.pth").adapt(1).remove(last=1).heads([3, 5])
     assert network.default_name == "basic-in1-without-fc-heads-3-5.safetensors"
     assert "basic: ResNet with basic blocks 2-1-2-1, 1 input channel, 2 heads" in repr(network)
+
+
+@pytest.mark.parametrize("name", ["../x", "/elsewhere/x", "a b\x1b[2J", "-rf", ".hidden", "模型", "x" * 400])
+def test_a_default_name_is_one_safe_component_whatever_the_file_is_called(name: str, checkpoints: Path) -> None:
+    network = rs.open(checkpoints / "basic.pth")
+    stranger = replace(network, source=replace(network.source, label=name)).adapt(1).heads([1] * 300)
+    assert re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,119}\.safetensors", stranger.default_name)
+
+
+@pytest.mark.parametrize(
+    "claim",
+    [
+        lambda document: document["source"].update(architecture="/elsewhere/x", file=None),
+        lambda document: document["source"].update(architecture="../x"),
+        lambda document: document["source"].update(file="../../x.pth"),
+        lambda document: document["source"].update(file="a\x1b[2J.pth"),
+        lambda document: document["operations"].append({"remove": {"last": None, "layers": ["/../../x"]}}),
+        lambda document: document["operations"].append({"remove": {"last": None, "layers": ["layer3.1/../x"]}}),
+    ],
+)
+def test_a_stream_never_decides_where_its_output_goes(
+    claim: Callable[[dict[str, Any]], object], checkpoints: Path, run: Run, tmp_path: Path
+) -> None:
+    rs.open(checkpoints / "basic.pth").adapt(1).save(tmp_path / "in.safetensors")
+    document = json.loads((tmp_path / "in.json").read_text("utf-8"))
+    claim(document)
+    save_file(
+        load_file(tmp_path / "in.safetensors"),
+        tmp_path / "in.safetensors",
+        metadata={"resnet_surgeon.manifest": json.dumps(document)},
+    )
+    (tmp_path / "in.json").unlink()
+    done = run("remove", "-", "--last", "1", stdin=(tmp_path / "in.safetensors").read_bytes())
+    made = {path for path in tmp_path.rglob("*") if path.is_file()} - {tmp_path / "in.safetensors"}
+    if done.returncode:
+        assert (done.returncode, made) == (1, set()), done.stderr
+    else:
+        output = tmp_path / done.stdout.decode().removesuffix("\n")
+        assert made == {output, output.with_suffix(".json")}
+    assert not [*tmp_path.parent.glob("x*")]
+    assert b"\x1b" not in done.stdout + done.stderr
+
+
+def test_opening_and_planning_read_no_tensor(checkpoints: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reads: list[tuple[int, int]] = []
+    read_into = OpenFile.read_into
+
+    def counted(self: OpenFile, offset: int, buffer: bytearray | memoryview) -> None:
+        reads.append((offset, len(buffer)))
+        read_into(self, offset, buffer)
+
+    monkeypatch.setattr(OpenFile, "read_into", counted)
+    path = checkpoints / "basic.safetensors"
+    header = 8 + int.from_bytes(path.read_bytes()[:8], "little")
+    network = rs.open(path).adapt(1).heads([3, 5])
+    assert network.plan()
+    assert network.records
+    assert network.default_name
+    assert max(offset + size for offset, size in reads) <= max(header, 512)
+
+
+def test_a_shard_is_not_taken_for_a_whole_network(checkpoints: Path, tmp_path: Path) -> None:
+    first = {name: t for name, t in load_file(checkpoints / "basic.safetensors").items() if not name.startswith("fc")}
+    save_file(first, tmp_path / "model-00001-of-00004.safetensors")
+    with pytest.raises(CheckpointError, match="one of several shards") as caught:
+        rs.open(tmp_path / "model-00001-of-00004.safetensors")
+    assert "`model.safetensors.index.json`" in str(caught.value.hint)

@@ -16,9 +16,10 @@ def list_weights(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
     """List torchvision's published ResNet weights: accuracy on ImageNet-1K, size, and which are on this machine."""
-    from resnet_surgeon.sources import catalog, download
+    from resnet_surgeon.sources import catalog
+    from resnet_surgeon.sources.cache import cache_folder
 
-    folder = download.cache_folder()
+    folder = cache_folder()
     entries = catalog.entries()
     cached = {entry.url: (folder / entry.file_name).exists() for entry in entries}
     if json:

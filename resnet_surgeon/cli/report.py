@@ -10,7 +10,8 @@ import typer
 import resnet_surgeon as rs
 from resnet_surgeon.cli.run import Options, to_standard_output
 from resnet_surgeon.cli.verify import Against, Key, Output
-from resnet_surgeon.output import check_text_target, write_text
+from resnet_surgeon.output import write_page
+from resnet_surgeon.targets import checked_page
 
 
 def report(
@@ -30,10 +31,10 @@ def report(
     matter. Needs torch.
     """
     if page != "-":
-        check_text_target(Path(page), force)
+        checked_page(Path(page), force)
     text = rs.report(output, against=against, key=key, progress=Options(quiet=quiet).progress)
     if page == "-":
         to_standard_output(text.removesuffix("\n"))
     else:
-        write_text(text, Path(page), force=force)
+        write_page(text, Path(page), force=force)
         to_standard_output(page)

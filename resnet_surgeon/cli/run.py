@@ -17,8 +17,8 @@ from resnet_surgeon.formats.files import write_all
 from resnet_surgeon.manifest import operation_record
 from resnet_surgeon.network import Network
 from resnet_surgeon.operations.checkpoint import Operation, option
-from resnet_surgeon.output import manifest_path
 from resnet_surgeon.sources.progress import Progress, silent
+from resnet_surgeon.targets import manifest_path
 
 STANDARD_OUTPUT = "-"
 

@@ -37,7 +37,7 @@ def summary(network: Network, target: str) -> str:
     rows = [(row.action, row.what, row.tensors, row.size, row.note) for row in _rows(steps) if row.action != "kept"]
     lines = [f"{network.label}: {describe(network.opened.architecture)}, {_total(network.opened.tensors)}"]
     lines += (f"  {line}" for line in wrapping_lines(network.source.origin.wrapping))
-    lines += (f"  warning: {warning}" for warning in network.source.origin.warnings)
+    lines += (f"  warning: {warning}" for warning in network.source.described.warnings)
     drawn = picture(overview(steps, network.opened.architecture, network.architecture))
     details = [f"  {line}" for line in table(rows)]
     result = f"{target}: {describe(network.architecture)}, {_total(network.tensors)}"

@@ -9,6 +9,7 @@ import os
 import stat
 import weakref
 from collections.abc import Iterator
+from pathlib import Path
 from typing import IO
 
 from resnet_surgeon.errors import AccessError, CheckpointError
@@ -17,18 +18,25 @@ CHUNK = 1 << 20
 
 
 class OpenFile:
-    """A regular file, open for reading. `name` is how messages speak of it; the descriptor closes with the object."""
+    """A regular file, open for reading. `name` is how messages speak of it; the descriptor closes with the object.
 
-    def __init__(self, descriptor: int, name: str) -> None:
+    `folder` is where other files of the same checkpoint may lie: None for what came without a folder of its own.
+    """
+
+    def __init__(self, descriptor: int, name: str, folder: Path | None = None) -> None:
         self.descriptor = descriptor
         self.name = name
+        self.folder = folder
         self._stat = os.fstat(descriptor)
         self.size = self._stat.st_size
         self._finalizer = weakref.finalize(self, os.close, descriptor)
 
     @classmethod
-    def at(cls, path: str | os.PathLike[str]) -> OpenFile:
-        """Opens the regular file at `path`. Raises AccessError for what is missing, unreadable or no regular file."""
+    def at(cls, path: str | os.PathLike[str], *, alone: bool = False) -> OpenFile:
+        """Opens the regular file at `path`; `alone` if what lies beside it has nothing to do with it.
+
+        Raises AccessError for what is missing, unreadable or not a regular file.
+        """
         name = os.fspath(path)
         try:
             # O_NONBLOCK: opening a FIFO that nobody writes to must not hang.
@@ -45,7 +53,7 @@ class OpenFile:
                 subject=name,
                 hint="give a checkpoint file, or `-` to read a safetensors stream from standard input",
             )
-        return cls(descriptor, name)
+        return cls(descriptor, name, None if alone else Path(name).parent)
 
     @classmethod
     def spooled(cls, stream: IO[bytes] | int | bytes | Iterator[bytes], name: str) -> OpenFile:

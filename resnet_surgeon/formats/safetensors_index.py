@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from resnet_surgeon.errors import CheckpointError, printable
@@ -16,27 +18,20 @@ _MOST_SHARDS = 1000
 
 
 def read(file: OpenFile) -> Container:
-    """The tensors of all shards. Raises CheckpointError if they do not fit the index, AccessError if one is missing."""
-    if file.size > _LIMIT:
-        raise CheckpointError("it is too long for an index")
-    try:
-        document = json.loads(file.read(0, file.size))
-        if "format_version" in document:
-            raise CheckpointError("it is a manifest", hint="give the safetensors file that it stands beside")
-        weight_map = document["weight_map"]
-        names = sorted(set(weight_map.values()))
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        raise CheckpointError("it is JSON, but no index of a sharded checkpoint") from None
-    if len(names) > _MOST_SHARDS:
-        raise CheckpointError(f"it has {len(names)} shards")
-    folder = Path(file.name).parent
+    """The tensors of all shards. Raises CheckpointError if they do not fit the index, or if the index stands alone and
+    has no folder to look in; AccessError if a shard is missing.
+    """
+    weight_map = _weight_map(file)
+    names = _shards(weight_map)
+    if file.folder is None:
+        raise CheckpointError(
+            f"it is the index of {len(names)} shards, which are looked for beside it, and it came alone",
+            hint="put the index and its shards into one folder, and give the path of the index",
+        )
     files: list[OpenFile] = []
     shards: dict[str, dict[str, Stored]] = {}
     for name in names:
-        # A shard lies beside its index: a name that leads elsewhere is never followed.
-        if not isinstance(name, str) or Path(name).name != name:
-            raise CheckpointError(f"its shard {printable(str(name))} is not a file beside it")
-        files.append(OpenFile.at(folder / name))
+        files.append(OpenFile.at(file.folder / name))
         shards[name], _ = safetensors.tensors_and_metadata(files[-1])
     for tensor, name in weight_map.items():
         if tensor not in shards[name]:
@@ -46,3 +41,34 @@ def read(file: OpenFile) -> Container:
         raise CheckpointError(f"a shard holds the tensor {printable(extra[0])}, which the index does not list there")
     tensors = {tensor: shards[name][tensor] for tensor, name in weight_map.items()}
     return Container("safetensors_index", file, tensors, others=tuple(files))
+
+
+def shards(file: OpenFile) -> tuple[str, ...]:
+    """The names of the files that an index says are beside it. Raises CheckpointError for one that lies elsewhere."""
+    return _shards(_weight_map(file))
+
+
+def _weight_map(file: OpenFile) -> Mapping[str, str]:
+    if file.size > _LIMIT:
+        raise CheckpointError("it is too long for an index")
+    try:
+        document = json.loads(file.read(0, file.size))
+        if "format_version" in document:
+            raise CheckpointError("it is a manifest", hint="give the safetensors file that it stands beside")
+        weight_map: Mapping[str, str] = document["weight_map"]
+        weight_map.items()
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        raise CheckpointError("it is JSON, but no index of a sharded checkpoint") from None
+    return weight_map
+
+
+def _shards(weight_map: Mapping[str, str]) -> tuple[str, ...]:
+    """Each name once. A shard lies beside its index: a name that leads elsewhere is never followed."""
+    names = set()
+    for name in weight_map.values():
+        if not isinstance(name, str) or Path(name).name != name or name in ("", "..") or re.search(r"[\\\0]", name):
+            raise CheckpointError(f"its shard {printable(str(name))} is not a file beside it")
+        names.add(name)
+    if len(names) > _MOST_SHARDS:
+        raise CheckpointError(f"it has {len(names)} shards")
+    return tuple(sorted(names))

@@ -86,3 +86,8 @@ def entry(architecture: str, weights: str) -> Entry:
 def entry_for_file(file_name: str) -> Entry | None:
     """The published file of this name, which holds the beginning of its digest, or None."""
     return next((entry for entry in entries() if entry.file_name == file_name), None)
+
+
+def entry_for_url(url: str) -> Entry | None:
+    """The published file at this very address, or None."""
+    return next((entry for entry in entries() if entry.url == url), None)

@@ -1,71 +1,66 @@
-"""Files from the network, whole and right or not at all. Knows addresses and digests, not what the files hold."""
+"""Files from the web, whole and right or not at all. Knows digests, not what the files hold."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import http.client
 import os
+import queue
 import re
 import tempfile
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Generator
+from http.client import HTTPMessage
 from pathlib import Path
 from typing import IO
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urljoin, urlsplit
 
-from resnet_surgeon.errors import DependencyError, UsageError, WeightsError
+from resnet_surgeon.errors import WeightsError
 from resnet_surgeon.formats.files import CHUNK, OpenFile
-from resnet_surgeon.sources.progress import Progress, silent
+from resnet_surgeon.sources import catalog
+from resnet_surgeon.sources.address import Address, without_secrets
+from resnet_surgeon.sources.cache import cache_folder
+from resnet_surgeon.sources.progress import Progress
 
-_TIMEOUT = 30  # seconds without a sign of life
+_PATIENCE = 30.0  # seconds for an answer, and between two looks at what has come
+_SLOWEST = 1024  # bytes a second
 _LIMIT = 1 << 34  # bytes
+FAILURES = (OSError, ValueError, http.client.HTTPException)  # what a download raises
 
 
-def cache_folder() -> Path:
-    """Where torch keeps published weights: the folder of `torch.hub.load_state_dict_from_url`."""
-    home = os.environ.get("TORCH_HOME") or os.path.join(os.environ.get("XDG_CACHE_HOME", "~/.cache"), "torch")
-    return Path(os.path.expanduser(home)) / "hub" / "checkpoints"
-
-
-def open_url(address: str, progress: Progress) -> tuple[OpenFile, str | None]:
-    """The file at `https://...`, and how its SHA-256 begins: after `#sha256=`, or in its name as torchvision writes it.
-
-    A file with a digest is kept in torch's cache; one without goes into a temporary file. Raises WeightsError.
+def open_url(address: Address, progress: Progress) -> OpenFile:
+    """The file at an address: published weights and what has another digest are kept in torch's cache, the latter in
+    a folder apart; what has none goes into a temporary file. A cached file's digest is left to the caller to check.
+    Raises WeightsError.
     """
-    url, _, fragment = address.partition("#")
-    name = unquote(urlsplit(url).path.rsplit("/", 1)[-1])
-    digest = _digest(name, fragment)
     try:
-        if digest:
-            path = cache_folder() / name
+        if address.digest:
+            entry = catalog.entry_for_url(address.request)
+            path = cache_folder() / (entry.file_name if entry else f"resnet-surgeon/{address.cache_name}")
             if not path.exists():
-                to_cache(url, path, digest, progress)
-            return OpenFile.at(path), digest
+                to_cache(address, path, address.digest, progress)
+            return OpenFile.at(path, alone=True)
         with tempfile.TemporaryFile() as file:
-            _stream(url, file, None, progress, name)
-            return OpenFile(os.dup(file.fileno()), name), None
-    except (OSError, ValueError, http.client.HTTPException) as error:
-        raise WeightsError(f"cannot download: {reason(error)}", subject=url) from None
+            _stream(address, file, None, progress)
+            return OpenFile(os.dup(file.fileno()), address.name)
+    except FAILURES as error:
+        raise WeightsError(f"cannot download: {reason(error)}", subject=address.shown) from None
 
 
-def _digest(name: str, fragment: str) -> str | None:
-    if fragment:
-        match = re.fullmatch(r"sha256=([0-9a-f]{8,64})", fragment)
-        if not match:
-            raise UsageError("the part after # is not a digest", subject=name, hint="write #sha256=... in hexadecimal")
-        return match[1]
-    found = re.search(r"-([0-9a-f]{8,64})\.[a-z]+$", name)
-    return found[1] if found else None
-
-
-def to_cache(url: str, path: Path, digest: str, progress: Progress) -> None:
+def to_cache(address: Address, path: Path, digest: str, progress: Progress) -> None:
     """Downloads to a temporary file beside `path`, which it becomes when it is whole and its SHA-256 begins as said.
 
-    Raises OSError, ValueError or HTTPException.
+    Raises one of FAILURES.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(prefix=f"{path.name}.", suffix=".partial", dir=path.parent)
     try:
         with open(descriptor, "wb") as file:
-            _stream(url, file, digest, progress, path.name)
+            _stream(address, file, digest, progress)
             os.fsync(file.fileno())
         _give_usual_mode(temporary)
         os.replace(temporary, path)
@@ -74,37 +69,122 @@ def to_cache(url: str, path: Path, digest: str, progress: Progress) -> None:
         raise
 
 
-def _stream(url: str, file: IO[bytes], digest: str | None, progress: Progress, name: str) -> None:
-    with _answer(url) as response:
-        length = response.headers.get("Content-Length")
-        total = int(length) if length else None
-        with progress(f"downloading {name}", total) as advance:
+class _RefusedError(ValueError):
+    """What a server does and we do not take, in words of ours."""
+
+
+def _stream(address: Address, file: IO[bytes], digest: str | None, progress: Progress) -> None:
+    with contextlib.closing(_arriving(address)) as arriving:
+        first = next(arriving)
+        total = first if isinstance(first, int) else None
+        with progress(f"downloading {address.name}", total) as advance:
             found = hashlib.sha256()
-            while chunk := response.read(CHUNK):
+            pace = Pace(time.monotonic)
+            for chunk in arriving:
+                assert isinstance(chunk, bytes)
                 file.write(chunk)
                 found.update(chunk)
                 advance(len(chunk))
+                pace.check(file.tell())
                 if file.tell() > _LIMIT:
-                    raise ValueError("the server sends more than any ResNet holds")
+                    raise _RefusedError("the server sends more than any ResNet holds")
     if total is not None and file.tell() != total:
-        raise ValueError(f"the connection broke after {file.tell()} of {total} bytes")
+        raise _RefusedError(f"the connection broke after {file.tell()} of {total} bytes")
     if digest and not found.hexdigest().startswith(digest):
         begin = found.hexdigest()[: len(digest)]
-        raise ValueError(f"its SHA-256 begins {begin}, expected {digest}: not the published file")
+        raise _RefusedError(f"its SHA-256 begins {begin}, expected {digest}: not the published file")
     file.flush()
 
 
-def _answer(url: str) -> http.client.HTTPResponse:
-    import urllib.error
-    import urllib.request
+class Pace:
+    """Watches that a server goes on sending: a timeout for silence alone lets it send a byte a minute for ever."""
 
-    request = urllib.request.Request(url, headers={"User-Agent": "resnet-surgeon"})
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._since, self._had = clock(), 0
+
+    def check(self, count: int) -> None:
+        """`count` bytes have come by now. Raises ValueError if too few of them came lately."""
+        seconds = self._clock() - self._since
+        if seconds < _PATIENCE:
+            return
+        if count - self._had < _SLOWEST * seconds:
+            raise _RefusedError(f"the server sends less than {_SLOWEST} bytes a second")
+        self._since, self._had = self._clock(), count
+
+
+def _arriving(address: Address) -> Generator[bytes | int | None, None, None]:
+    """The length, if the server tells it, and then the bytes as they come.
+
+    They are read in a thread of their own: a server can stretch a connection, a header or a line for ever, however
+    short the timeout of each step; here each piece comes in time, or ValueError is raised.
+    """
+    arrived: queue.Queue[bytes | int | Exception | None] = queue.Queue(maxsize=8)
+    abandoned = threading.Event()
+
+    def put(item: bytes | int | Exception | None) -> None:
+        while not abandoned.is_set():
+            with contextlib.suppress(queue.Full):
+                return arrived.put(item, timeout=1)
+        raise _RefusedError("nobody waits for it any more")
+
+    def read() -> None:
+        with contextlib.suppress(_RefusedError):
+            try:
+                with _answer(address) as response:
+                    length = response.headers.get("Content-Length", "")
+                    put(int(length) if re.fullmatch(r"[0-9]{1,18}", length) else None)
+                    while chunk := response.read1(CHUNK):
+                        put(chunk)
+                put(b"")
+            except Exception as error:
+                put(error)
+
     try:
-        response: http.client.HTTPResponse = urllib.request.urlopen(request, timeout=_TIMEOUT)
+        threading.Thread(target=read, daemon=True).start()
+        while True:
+            item = arrived.get(timeout=_PATIENCE)
+            if isinstance(item, Exception):
+                raise item
+            if item == b"":
+                return
+            yield item
+    except RuntimeError:
+        raise MemoryError from None  # no thread can be started
+    except queue.Empty:
+        raise _RefusedError(f"the server sent nothing within {_PATIENCE:g} seconds") from None
+    finally:
+        abandoned.set()
+
+
+def _answer(address: Address) -> http.client.HTTPResponse:
+    request = urllib.request.Request(address.request, headers={"User-Agent": "resnet-surgeon"})
+    if address.authorization:
+        request.add_unredirected_header("Authorization", address.authorization)
+    try:
+        response: http.client.HTTPResponse = urllib.request.build_opener(_Redirects).open(request, timeout=_PATIENCE)
     except urllib.error.HTTPError as error:
         error.close()
-        raise ValueError(f"the server answers {error.code} {error.reason}") from None
+        raise _RefusedError(f"the server answers {error.code} {error.reason}") from None
     return response
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Follows redirects, but never from https to anything else, and takes what identifies the user to no other host."""
+
+    def redirect_request(
+        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
+    ) -> urllib.request.Request | None:
+        old, new = urlsplit(req.full_url), urlsplit(urljoin(req.full_url, newurl))
+        if new.scheme not in ("http", "https") or (old.scheme, new.scheme) == ("https", "http"):
+            raise _RefusedError(f"the server redirects from {old.scheme} to {new.scheme or 'nowhere'}")
+        if new.username is not None:
+            raise _RefusedError("the server redirects to an address with a user name")
+        request = super().redirect_request(req, fp, code, msg, headers, newurl)
+        authorization = req.get_header("Authorization")
+        if request is not None and authorization and (old.scheme, old.netloc) == (new.scheme, new.netloc):
+            request.add_unredirected_header("Authorization", authorization)
+        return request
 
 
 def _give_usual_mode(path: str) -> None:
@@ -115,56 +195,14 @@ def _give_usual_mode(path: str) -> None:
 
 
 def reason(error: Exception) -> str:
-    """Why a download failed, without the layers of the library."""
+    """Why a download failed, without the layers of the library, and without the address, which may hold secrets."""
+    if isinstance(error, _RefusedError):
+        return str(error)
     inner = getattr(error, "reason", None)
+    if isinstance(inner, _RefusedError):
+        return str(inner)
     if isinstance(inner, OSError):
         error = inner
-    return getattr(error, "strerror", None) or str(inner or error) or type(error).__name__
-
-
-_HUB_FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
-
-
-def open_hub(address: str, progress: Progress) -> OpenFile:
-    """The file at `hf://owner/name[/file][@revision]`, by huggingface_hub with its cache, endpoint and token.
-
-    Without a file: `model.safetensors`, its index, or `pytorch_model.bin`, whichever is there first. Raises
-    DependencyError without huggingface_hub, UsageError, and WeightsError.
-    """
-    match = re.fullmatch(r"hf://([^/@]+/[^/@]+)(?:/([^@]+))?(?:@(.+))?", address)
-    if not match:
-        hint = "write hf://owner/name[/file][@revision]"
-        raise UsageError("this is no address on the hub", subject=address, hint=hint)
-    repository, file, revision = match.groups()
-    for name in (file,) if file else _HUB_FILES:
-        path = _from_hub(address, repository, name, revision, progress)
-        if path is not None:
-            return OpenFile.at(path)
-    raise WeightsError(f"the repository has no {file or ', no '.join(_HUB_FILES)}", subject=address)
-
-
-def _from_hub(address: str, repository: str, name: str, revision: str | None, progress: Progress) -> str | None:
-    """The path of a repository's file in the hub's cache, or None if the repository has no such file."""
-    import logging
-
-    try:
-        from huggingface_hub import hf_hub_download
-        from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
-        from huggingface_hub.utils.tqdm import disable_progress_bars
-    except ModuleNotFoundError:
-        hint = "pip install 'resnet-surgeon[hub]'"
-        raise DependencyError("huggingface_hub is not installed", subject=address, hint=hint) from None
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # what goes wrong is said once, below
-    if progress is silent:
-        disable_progress_bars()
-    try:
-        return hf_hub_download(repository, name, revision=revision)
-    except LocalEntryNotFoundError:
-        hint = "check the network, or `HF_ENDPOINT` and `HF_HUB_OFFLINE`"
-        raise WeightsError(
-            "the hub cannot be reached, and its cache lacks the file", subject=address, hint=hint
-        ) from None
-    except EntryNotFoundError:
-        return None
-    except (HfHubHTTPError, OSError, ValueError) as error:
-        raise WeightsError(f"cannot download: {str(error).splitlines()[0]}", subject=address) from None
+    if isinstance(error, OSError):
+        return error.strerror or without_secrets(str(error)) or type(error).__name__
+    return f"the connection failed ({type(error).__name__})"

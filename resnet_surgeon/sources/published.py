@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import http.client
 import os
 from pathlib import Path
 
 from resnet_surgeon.errors import WeightsError
+from resnet_surgeon.sources.cache import cache_folder
 from resnet_surgeon.sources.catalog import Entry
-from resnet_surgeon.sources.download import cache_folder, reason, to_cache
 from resnet_surgeon.sources.progress import Progress
 
 
@@ -25,12 +24,16 @@ def fetch(entry: Entry, progress: Progress) -> Path:
     """
     path = cache_folder() / entry.file_name
     if not path.exists():
-        url = download_url(entry)
+        # A cached file is opened without all that it takes to fetch one.
+        from resnet_surgeon.sources import download
+        from resnet_surgeon.sources.address import parse
+
+        address = parse(download_url(entry))
         try:
-            to_cache(url, path, entry.digest, progress)
-        except (OSError, ValueError, http.client.HTTPException) as error:
+            download.to_cache(address, path, entry.digest, progress)
+        except download.FAILURES as error:
             raise WeightsError(
-                f"cannot download {url}: {reason(error)}",
+                f"cannot download {address.shown}: {download.reason(error)}",
                 subject=f"{entry.architecture} {entry.weights}",
                 hint=f"put the file at {path}, or start from random weights with `--weights random`",
             ) from None

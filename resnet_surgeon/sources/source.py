@@ -5,6 +5,7 @@ are from.
 from __future__ import annotations
 
 import difflib
+import functools
 import itertools
 import math
 import os
@@ -56,7 +57,9 @@ class Origin:
 class Source:
     """An opened source: its tensors, lazily; nothing of it has been read but names and shapes.
 
-    `label` is how people call it, and what default file names begin with; streams and bytes are anonymous.
+    Where the file's SHA-256 was promised, by a published name or an address, it has been read through and `origin` has
+    the digest. `label` is how people call it, and what default file names begin with; streams and bytes are anonymous.
+    `index` is the file to give in place of one that is a shard.
     """
 
     label: str
@@ -66,26 +69,22 @@ class Source:
     entry: catalog.Entry | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
     is_anonymous: bool = False
-    digest: str | None = None  # how the SHA-256 must begin
     names: Mapping[str, str] = field(default_factory=dict)  # torchvision's name -> the name in the file, if another
     dilated_stages: tuple[str, ...] = ()
+    index: str | None = None
 
     def identified(self) -> Origin:
-        """The origin with its SHA-256, for which the whole file is read once.
-
-        Raises CheckpointError if the file is damaged, has changed, or is not the published file that its name says.
+        """The origin with its SHA-256, for which the whole file is read once. Raises CheckpointError if it is damaged
+        or has changed.
         """
-        if self.container is None:
-            return self.origin
-        digest = self.container.sha256()
-        if self.digest is not None and not digest.startswith(self.digest):
-            begin = digest[: len(self.digest)]
-            raise CheckpointError(
-                f"its SHA-256 begins {begin}, expected {self.digest}: it is not the published file",
-                subject=self.container.file.name,
-                hint="delete it to download it again, or rename it if it is another file",
-            )
-        return replace(self.origin, sha256=digest)
+        if self.container is None or self.origin.sha256 is not None:
+            return self.described
+        return replace(self.described, sha256=self.container.sha256())
+
+    @functools.cached_property
+    def described(self) -> Origin:
+        """The origin, with a warning for a stem whose numbers are not all finite: reads conv1."""
+        return replace(self.origin, warnings=(*self.origin.warnings, *_stem_warnings(self.tensors)))
 
 
 def open_source(
@@ -97,7 +96,8 @@ def open_source(
 ) -> Source:
     """Opens a model name (with `weights`: DEFAULT, a published name, or random), a path, `-`, bytes, or a stream.
 
-    `key` chooses one of several networks in a file. Raises UsageError, AccessError, CheckpointError or WeightsError.
+    `key` chooses one of several networks in a file. A digest that a published name or an address promises is checked
+    here, before anything can be made of the file. Raises UsageError, AccessError, CheckpointError or WeightsError.
     """
     if isinstance(location, str) and location in VARIANTS:
         if weights == "random":
@@ -111,7 +111,7 @@ def open_source(
         raise UsageError("weights are chosen for a model name, not for a file", subject="weights", hint=hint)
     if location == STANDARD_INPUT:
         return _anonymous(_standard_input(), key)
-    if isinstance(location, str) and re.match(r"(https?|hf)://", location):
+    if isinstance(location, str) and "://" in location:
         return _from_network(location, key, progress)
     if isinstance(location, bytes):
         return _anonymous(OpenFile.spooled(location, "bytes"), key)
@@ -135,26 +135,44 @@ def _random(name: str, seed: int) -> Source:
     return Source(name, tensors, Origin(architecture=name, weights="random", seed=seed))
 
 
-def _from_network(address: str, key: str | None, progress: Progress) -> Source:
-    from resnet_surgeon.sources import download
+def _from_network(location: str, key: str | None, progress: Progress) -> Source:
+    from resnet_surgeon.sources import address as addresses
 
-    if address.startswith("hf://"):
-        file, digest, label = download.open_hub(address, progress), None, address.split("/")[3].partition("@")[0]
-    else:
-        file, digest = download.open_url(address, progress)
-        label = Path(file.name).stem
-    source = _from_file(file, label, key)
-    return replace(source, origin=replace(source.origin, url=address.partition("#")[0]), digest=digest or source.digest)
+    scheme = addresses.scheme_of(location)
+    if scheme == "hf://":
+        from resnet_surgeon.sources import hub
+
+        file = hub.open_hub(location, progress)
+        return _from_file(file, location.split("/")[3].partition("@")[0], key, url=location)
+    if scheme in ("https://", "http://"):
+        from resnet_surgeon.sources import download
+
+        address = addresses.parse(location)
+        file = download.open_url(address, progress)
+        return _from_file(file, Path(address.name).stem, key, address.name, address.digest, address.shown)
+    if scheme is None:
+        return _from_file(_at(location), Path(location).stem, key)
+    hint = "download the file, and give its path"
+    raise UsageError("addresses begin with https://, http:// or hf://", subject=scheme, hint=hint)
 
 
 def _anonymous(file: OpenFile, key: str | None) -> Source:
     return replace(_from_file(file, "resnet", key), is_anonymous=True)
 
 
-def _from_file(file: OpenFile, label: str, key: str | None) -> Source:
-    name = os.fsencode(Path(file.name).name).decode(
-        "utf-8", "replace"
-    )  # the manifest is UTF-8, whatever the file's name
+def _from_file(
+    file: OpenFile,
+    label: str,
+    key: str | None,
+    name: str | None = None,
+    promised: str | None = None,
+    url: str | None = None,
+) -> Source:
+    """The network in a file that is called `name`, if not as its path says. Its SHA-256 begins as `promised`, and as
+    the catalogue says of a published name.
+    """
+    if name is None:  # the manifest is UTF-8, whatever the file's name
+        name = os.fsencode(Path(file.name).name).decode("utf-8", "replace")
     entry = catalog.entry_for_file(name)
     try:
         container = sniff.read(file)
@@ -162,6 +180,8 @@ def _from_file(file: OpenFile, label: str, key: str | None) -> Source:
         if entry is not None and file.size < entry.megabytes * 0.99 * 2**20:
             error.reason += f" ({file.size / 2**20:.1f} MiB of {entry.megabytes:.1f} MiB)"
         raise
+    promises = tuple(filter(None, (promised, entry.digest if entry else None)))
+    digest = _kept_promise(container, promises) if promises else None
     try:
         if MANIFEST_KEY in container.metadata and key is None:
             found = Unwrapped.bare(container.root)
@@ -169,10 +189,10 @@ def _from_file(file: OpenFile, label: str, key: str | None) -> Source:
             found = unwrap(container.root, key)
     except CheckpointError as error:
         raise error.about(file.name) from None
-    warnings = (*container.warnings, *_oddities(found.tensors))
-    origin = Origin(file=name, container=container.kind, wrapping=found.wrapping, warnings=warnings)
+    warnings = (*container.warnings, *_shared_storage(found.tensors))
+    origin = Origin(name, container.kind, digest, url=url, wrapping=found.wrapping, warnings=warnings)
     if entry is not None:
-        origin = replace(origin, architecture=entry.architecture, weights=entry.weights, url=entry.url)
+        origin = replace(origin, architecture=entry.architecture, weights=entry.weights, url=url or entry.url)
     return Source(
         label=label,
         tensors=found.tensors,
@@ -180,14 +200,33 @@ def _from_file(file: OpenFile, label: str, key: str | None) -> Source:
         container=container,
         entry=entry,
         metadata=container.metadata,
-        digest=entry.digest if entry else None,
         names=found.names,
         dilated_stages=found.dilated_stages,
+        index=_index_of(name),
     )
 
 
-def _oddities(tensors: Mapping[str, LazyTensor]) -> Iterator[str]:
-    """Tensors that share bytes, which are then written apart; and a stem with numbers that are none."""
+def _kept_promise(container: Container, promises: tuple[str, ...]) -> str:
+    """The file's SHA-256. Raises CheckpointError unless it begins as every one of the promises."""
+    digest = container.sha256()
+    for promised in promises:
+        if not digest.startswith(promised):
+            raise CheckpointError(
+                f"its SHA-256 begins {digest[: len(promised)]}, expected {promised}: it is not the published file",
+                subject=container.file.name,
+                hint="delete it to download it again, or rename it if it is another file",
+            )
+    return digest
+
+
+def _index_of(name: str) -> str | None:
+    """The name of the index beside a shard: `model.safetensors.index.json` for `model-00001-of-00004.safetensors`."""
+    match = re.fullmatch(r"(.*)-\d{5}-of-(\d{5})(\.[a-z]+)", name)
+    return f"{match[1]}{match[3]}.index.json" if match and int(match[2]) > 1 else None
+
+
+def _shared_storage(tensors: Mapping[str, LazyTensor]) -> Iterator[str]:
+    """Tensors that share bytes, which are then written apart."""
     places = sorted(
         (id(tensor.file), tensor.offset, tensor.offset + byte_size(tensor), name)
         for name, tensor in tensors.items()
@@ -197,9 +236,13 @@ def _oddities(tensors: Mapping[str, LazyTensor]) -> Iterator[str]:
         if file == same and begin < end:
             yield f"tensors {printable(one)} and {printable(other)} share storage: each is written apart"
             break
+
+
+def _stem_warnings(tensors: Mapping[str, LazyTensor]) -> Iterator[str]:
     stem = tensors.get("conv1.weight")
-    is_small = stem is not None and stem.dtype in FLOATS and byte_size(stem) <= _LARGEST_STEM
-    if stem is not None and is_small and not all(map(math.isfinite, decode(content(stem), stem.dtype))):
+    if stem is None or isinstance(stem, Initialised) or stem.dtype not in FLOATS or byte_size(stem) > _LARGEST_STEM:
+        return
+    if not all(map(math.isfinite, decode(content(stem), stem.dtype))):
         yield "`conv1.weight` holds numbers that are not finite"
 
 

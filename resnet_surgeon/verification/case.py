@@ -13,10 +13,10 @@ from resnet_surgeon.errors import CheckpointError, SurgeonError
 from resnet_surgeon.manifest import Manifest
 from resnet_surgeon.network import Network
 from resnet_surgeon.network import open as open_network
-from resnet_surgeon.output import manifest_path
 from resnet_surgeon.sources import catalog
 from resnet_surgeon.sources.progress import Progress
 from resnet_surgeon.sources.source import MANIFEST_KEY, Location, Source, check_distinct, open_source
+from resnet_surgeon.targets import manifest_path
 from resnet_surgeon.verification.proof import some
 
 

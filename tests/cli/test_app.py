@@ -262,8 +262,8 @@ def test_a_file_s_name_need_not_be_text(run: Run, checkpoints: Path, tmp_path: P
     name = os.fsdecode(b"caf\xe9.pth")
     (tmp_path / name).write_bytes((checkpoints / "basic.pth").read_bytes())
     done = run("adapt", name, "--in-ch", "1")
-    assert (done.returncode, done.stdout) == (0, b"caf\xe9-in1.safetensors\n"), done.stderr
-    manifest = (tmp_path / os.fsdecode(b"caf\xe9-in1.json")).read_text("utf-8")
+    assert (done.returncode, done.stdout) == (0, b"caf_-in1.safetensors\n"), done.stderr
+    manifest = (tmp_path / "caf_-in1.json").read_text("utf-8")
     assert json.loads(manifest)["source"]["file"] == "caf\ufffd.pth"
 
 

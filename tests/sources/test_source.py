@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save
 
 import resnet_surgeon as rs
@@ -20,7 +21,7 @@ from resnet_surgeon.errors import AccessError, CheckpointError, SurgeonError, Us
 from resnet_surgeon.formats.tensors import Initialised, byte_size, content
 from resnet_surgeon.sources import catalog
 from resnet_surgeon.sources.source import Origin, open_source
-from tests.conftest import small_network
+from tests.conftest import Publish, small_network
 
 
 def test_random_weights_are_drawn_by_torchvisions_laws() -> None:
@@ -57,10 +58,39 @@ def test_bytes_and_streams_are_read_as_files_are(name: str, checkpoints: Path) -
 def test_a_file_with_a_published_name_must_be_the_published_file(checkpoints: Path, tmp_path: Path) -> None:
     path = tmp_path / catalog.entry("resnet50", "IMAGENET1K_V1").file_name
     path.write_bytes((checkpoints / "basic.pth").read_bytes())
-    source = open_source(path)
-    assert source.origin.weights == "IMAGENET1K_V1"
     with pytest.raises(CheckpointError, match="not the published file"):
-        source.identified()
+        open_source(path)
+
+
+def test_the_published_file_is_known_by_its_name_and_digest(
+    checkpoints: Path, tmp_path: Path, publish: Publish
+) -> None:
+    path = tmp_path / catalog.entry("resnet50", "DEFAULT").file_name
+    path.write_bytes((checkpoints / "basic.pth").read_bytes())
+    origin = open_source(publish(path, "resnet50")).origin
+    assert (origin.architecture, origin.weights) == ("resnet50", "IMAGENET1K_V2")
+    assert origin.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_an_index_without_a_folder_finds_no_shards(
+    checkpoints: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("model-00001-of-00001.safetensors").write_bytes((checkpoints / "basic.safetensors").read_bytes())
+    names = safe_open(checkpoints / "basic.safetensors", "pt").keys()
+    index = json.dumps({"weight_map": dict.fromkeys(names, "model-00001-of-00001.safetensors")})
+    Path("model.safetensors.index.json").write_text(index)
+    assert open_source("model.safetensors.index.json").tensors.keys() == set(names)
+    for alone in (index.encode(), io.BytesIO(index.encode())):
+        with pytest.raises(CheckpointError, match="index of 1 shards, which are looked for beside it"):
+            open_source(alone)
+
+
+@pytest.mark.parametrize("shard", ["/etc/passwd", "../x.safetensors", "..", ".", "", "a\\b", "sub/x.safetensors", "a\0b"])
+def test_a_shard_elsewhere_is_never_opened(shard: str, tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"conv1.weight": shard}}))
+    with pytest.raises(CheckpointError, match="is not a file beside it"):
+        open_source(tmp_path / "model.safetensors.index.json")
 
 
 @pytest.mark.parametrize(

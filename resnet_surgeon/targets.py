@@ -1,0 +1,145 @@
+"""Where an output may go: what stands in its place, and whether that may be replaced.
+
+A manifest takes only a manifest's place, a page only a page's; and no two of output, manifest and source are one file,
+by whatever names. Writes nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from resnet_surgeon.errors import AccessError, UsageError
+from resnet_surgeon.formats.files import OpenFile
+from resnet_surgeon.manifest import MANIFEST_LIMIT, is_manifest
+
+_CHECKPOINTS = (".safetensors", ".pth", ".pt", ".ckpt", ".bin", ".tar", ".onnx", ".json")
+_BEGINNING = 1024  # bytes of a page in which it says that it is one
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The files that an output and its manifest are written to, with every link followed."""
+
+    output: Path
+    manifest: Path
+
+
+def manifest_path(path: Path) -> Path:
+    """`model.json` for `model.safetensors`."""
+    return path.with_name(path.name.removesuffix(".safetensors") + ".json")
+
+
+def checked_pair(path: Path, force: bool, sources: Sequence[OpenFile]) -> Pair:
+    """The places for the output `path` and its manifest, made from `sources`, before anything is read.
+
+    Raises UsageError for a name that cannot be an output's; AccessError for a place that cannot be written, where a
+    file stands without `force`, or where one stands that is not to be replaced even with it.
+    """
+    if not path.name:
+        raise UsageError("the output names no file", subject=f"{path}", hint="for instance `-o model.safetensors`")
+    if ".json" in (path.suffix, path.resolve().suffix):
+        reason = "the output is a safetensors file; its manifest gets the .json name"
+        raise UsageError(reason, subject=str(path), hint="end its name in .safetensors")
+    beside = manifest_path(path)
+    _check_replaceable(force, path, beside)
+    _check_folder(path)
+    pair = Pair(path.resolve(), beside.resolve())
+    _check_manifest(beside, pair, sources)
+    if len(sources) > 1 and any(_is_same(pair.output, source) for source in sources):
+        raise AccessError("it is a part of the source", subject=str(path), hint="write to another file")
+    return pair
+
+
+def checked_page(path: Path, force: bool) -> Path:
+    """The place for the page `path`, with every link followed. Raises the errors of `checked_pair`."""
+    if not path.name:
+        raise UsageError("the output names no file", subject=f"{path}", hint="for instance `-o report.html`")
+    for name in (path, path.resolve()):
+        if name.suffix.lower() in _CHECKPOINTS:
+            raise UsageError("a report is an HTML page", subject=str(path), hint="end its name in .html")
+    _check_replaceable(force, path)
+    _check_folder(path)
+    if path.exists() and not _is_page(path):
+        raise AccessError(
+            "it is not a page, and a report never replaces anything else",
+            subject=str(path),
+            hint="write to another file, or remove this one first",
+        )
+    return path.resolve()
+
+
+def _check_replaceable(force: bool, *targets: Path) -> None:
+    for target in targets:
+        try:
+            mode = target.stat().st_mode
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except (OSError, ValueError) as error:
+            raise cannot_write(target, error) from None
+        if not stat.S_ISREG(mode):
+            kind = "a folder" if stat.S_ISDIR(mode) else "not a regular file"
+            raise AccessError(
+                f"it is {kind}", subject=str(target), hint="name a file, or `-` for a stream on standard output"
+            )
+        if not force:
+            raise AccessError(
+                "it exists already",
+                subject=str(target),
+                hint="use `--force` to replace it, or `--output` to write elsewhere",
+            )
+
+
+def _check_folder(path: Path) -> None:
+    folder = path.resolve().parent
+    if not folder.is_dir():
+        raise AccessError(
+            f"the folder {folder} does not exist" if not folder.exists() else f"{folder} is not a folder",
+            subject=str(path),
+        )
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise AccessError(f"no permission to write into {folder}", subject=str(path))
+
+
+def _check_manifest(beside: Path, pair: Pair, sources: Sequence[OpenFile]) -> None:
+    """The manifest's place, which the user has not named, is free, or holds a manifest that nothing else needs."""
+    hint = "write to a file of another name, whose manifest is in nobody's way"
+    if pair.manifest.parent not in (pair.output.parent, beside.parent.resolve()):
+        raise AccessError(f"it is a link to {pair.manifest}, in another folder", subject=str(beside), hint=hint)
+    if pair.manifest == pair.output or (pair.manifest.exists() and _are_one(pair)):
+        raise AccessError("it is the output itself, under another name", subject=str(beside), hint=hint)
+    if any(_is_same(pair.manifest, source) for source in sources):
+        raise AccessError("it is the source, which the manifest would replace", subject=str(beside), hint=hint)
+    if pair.manifest.exists() and not _holds_manifest(pair.manifest):
+        raise AccessError("it is not a manifest of ours, and one would replace it", subject=str(beside), hint=hint)
+
+
+def _are_one(pair: Pair) -> bool:
+    return pair.output.exists() and os.path.samefile(pair.output, pair.manifest)
+
+
+def _holds_manifest(path: Path) -> bool:
+    file = OpenFile.at(path)
+    return file.size <= MANIFEST_LIMIT and is_manifest(file.read(0, file.size))
+
+
+def _is_same(path: Path, source: OpenFile) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(source.descriptor))
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+
+
+def _is_page(path: Path) -> bool:
+    file = OpenFile.at(path)
+    head = file.read(0, min(file.size, _BEGINNING)).removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    return not file.size or head.startswith((b"<!doctype html", b"<html"))
+
+
+def cannot_write(path: Path, error: Exception) -> AccessError:
+    """The error of a path that cannot be written, for whatever reason the system gives."""
+    reason = getattr(error, "strerror", None) or str(error)
+    return AccessError(f"writing failed: {reason[:1].lower()}{reason[1:]}", subject=str(path))
