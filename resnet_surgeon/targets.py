@@ -45,10 +45,12 @@ def checked_pair(path: Path, force: bool, sources: Sequence[OpenFile]) -> Pair:
         reason = "the output is a safetensors file; its manifest gets the .json name"
         raise UsageError(reason, subject=str(path), hint="end its name in .safetensors")
     beside = manifest_path(path)
-    _check_replaceable(force, path, beside)
+    _check_regular(path, beside)
     _check_folder(path)
     pair = Pair(path.resolve(), beside.resolve())
     _check_manifest(beside, pair, sources)
+    if not force:
+        _check_free(path, beside)
     if len(sources) > 1 and any(_is_same(pair.output, source) for source in sources):
         raise AccessError("it is a part of the source", subject=str(path), hint="write to another file")
     return pair
@@ -61,8 +63,10 @@ def checked_page(path: Path, force: bool) -> Path:
     for name in (path, path.resolve()):
         if name.suffix.lower() in _CHECKPOINTS:
             raise UsageError("a report is an HTML page", subject=str(path), hint="end its name in .html")
-    _check_replaceable(force, path)
+    _check_regular(path)
     _check_folder(path)
+    if not force:
+        _check_free(path)
     if path.exists() and not _is_page(path):
         raise AccessError(
             "it is not a page, and a report never replaces anything else",
@@ -72,7 +76,8 @@ def checked_page(path: Path, force: bool) -> Path:
     return path.resolve()
 
 
-def _check_replaceable(force: bool, *targets: Path) -> None:
+def _check_regular(*targets: Path) -> None:
+    """What stands in these places, if anything does, is a file."""
     for target in targets:
         try:
             mode = target.stat().st_mode
@@ -85,7 +90,11 @@ def _check_replaceable(force: bool, *targets: Path) -> None:
             raise AccessError(
                 f"it is {kind}", subject=str(target), hint="name a file, or `-` for a stream on standard output"
             )
-        if not force:
+
+
+def _check_free(*targets: Path) -> None:
+    for target in targets:
+        if target.exists():
             raise AccessError(
                 "it exists already",
                 subject=str(target),

@@ -165,7 +165,7 @@ def _answer(address: Address) -> http.client.HTTPResponse:
         response: http.client.HTTPResponse = urllib.request.build_opener(_Redirects).open(request, timeout=_PATIENCE)
     except urllib.error.HTTPError as error:
         error.close()
-        raise _RefusedError(f"the server answers {error.code} {error.reason}") from None
+        raise _RefusedError(f"the server answers {error.code} {without_secrets(str(error.reason))}") from None
     return response
 
 
@@ -176,10 +176,14 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
     ) -> urllib.request.Request | None:
         old, new = urlsplit(req.full_url), urlsplit(urljoin(req.full_url, newurl))
+        problem = None
         if new.scheme not in ("http", "https") or (old.scheme, new.scheme) == ("https", "http"):
-            raise _RefusedError(f"the server redirects from {old.scheme} to {new.scheme or 'nowhere'}")
-        if new.username is not None:
-            raise _RefusedError("the server redirects to an address with a user name")
+            problem = f"from {old.scheme} to {new.scheme or 'nowhere'}"
+        elif new.username is not None:
+            problem = "to an address with a user name"
+        if problem:
+            fp.close()
+            raise _RefusedError(f"the server redirects {problem}")
         request = super().redirect_request(req, fp, code, msg, headers, newurl)
         authorization = req.get_header("Authorization")
         if request is not None and authorization and (old.scheme, old.netloc) == (new.scheme, new.netloc):

@@ -19,10 +19,10 @@ def open_hub(address: str, progress: Progress) -> OpenFile:
     index names are fetched too, so that they lie beside it. Raises DependencyError without huggingface_hub, UsageError,
     WeightsError, and CheckpointError for an index that names files elsewhere.
     """
-    match = re.fullmatch(r"hf://([^/@]+/[^/@]+)(?:/([^@]+))?(?:@(.+))?", address)
+    match = re.fullmatch(r"hf://([\w.-]+/[\w.-]+)(?:/([^@?#]+))?(?:@([^@?#]+))?", address)
     if not match:
         hint = "write hf://owner/name[/file][@revision]"
-        raise UsageError("this is no address on the hub", subject=address, hint=hint)
+        raise UsageError("the address is not one of a file on the hub", subject="hf://", hint=hint)
     repository, file, revision = match.groups()
     for name in (file,) if file else _FILES:
         path = _from_hub(address, repository, name, revision, progress)

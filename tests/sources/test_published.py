@@ -14,7 +14,8 @@ import pytest
 import torch
 
 from resnet_surgeon.errors import WeightsError
-from resnet_surgeon.sources import catalog, download, published
+from resnet_surgeon.sources import catalog, published
+from resnet_surgeon.sources.cache import cache_folder
 from resnet_surgeon.sources.progress import silent
 
 CONTENT = bytes(range(256)) * 5000
@@ -83,7 +84,7 @@ def server(answer: Answer) -> Iterator[tuple[str, list[str]]]:
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    return download.cache_folder()
+    return cache_folder()
 
 
 @pytest.mark.parametrize(
@@ -96,7 +97,7 @@ def test_the_cache_is_torchs(environment: dict[str, str], monkeypatch: pytest.Mo
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    assert str(download.cache_folder()) == f"{torch.hub.get_dir()}/checkpoints"
+    assert str(cache_folder()) == f"{torch.hub.get_dir()}/checkpoints"
 
 
 @pytest.mark.parametrize("answer", [whole, without_length])
