@@ -14,7 +14,7 @@ from resnet_surgeon._version import __version__
 from resnet_surgeon.architecture.parameters import parameters
 from resnet_surgeon.architecture.recognise import check_fit, describe, recognise
 from resnet_surgeon.architecture.spec import Architecture, Head
-from resnet_surgeon.errors import CheckpointError, SurgeonError
+from resnet_surgeon.errors import CheckpointError, SurgeonError, escaped
 from resnet_surgeon.formats.tensors import Computed, Initialised, LazyTensor
 from resnet_surgeon.operations import OPERATIONS
 from resnet_surgeon.operations.checkpoint import Checkpoint, Operation
@@ -52,7 +52,7 @@ class Network:
         return self.checkpoint.tensors
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.label}: {describe(self.architecture)}>"
+        return f"<{type(self).__name__} {escaped(self.label)}: {describe(self.architecture)}>"
 
     def apply(self, operation: Operation) -> Network:
         """The network after the operation. Raises OperationError if it makes no sense on this network."""

@@ -287,6 +287,15 @@ def test_the_watch_sees_other_files(victim: Victim, tmp_path: Path) -> None:
     assert [event.split(",")[0] for event in outcome.events] == ["open ('shard.safetensors'"]
 
 
+def test_an_index_that_came_through_a_pipe_leads_nowhere(victim: Victim, tmp_path: Path) -> None:
+    names = list(small_network().state_dict())
+    (tmp_path / "shard.safetensors").write_bytes(edited())
+    (tmp_path / "index.json").write_text(json.dumps({"weight_map": dict.fromkeys(names, "shard.safetensors")}))
+    outcome = victim.run("adapt", "-", "--in-ch", "1", "-q", folder=tmp_path, pipe=tmp_path / "index.json")
+    assert_refused(outcome)
+    assert "it came alone" in outcome.stderr
+
+
 def test_a_bomb_in_a_zip_is_refused_before_it_goes_off(victim: Victim, tmp_path: Path) -> None:
     bomb = rezipped(SAVED, replaced("data/0", bytes(1 << 29)), compression=zipfile.ZIP_DEFLATED)
     (tmp_path / "model.pth").write_bytes(bomb)
