@@ -115,7 +115,7 @@ def _check_folder(path: Path) -> None:
 
 def _check_manifest(beside: Path, pair: Pair, sources: Sequence[OpenFile]) -> None:
     """The manifest's place, which the user has not named, is free, or holds a manifest that nothing else needs."""
-    hint = "write to a file of another name, whose manifest is in nobody's way"
+    hint = "give the output another name, or move that file away"
     if pair.manifest.parent not in (pair.output.parent, beside.parent.resolve()):
         raise AccessError(f"it is a link to {pair.manifest}, in another folder", subject=str(beside), hint=hint)
     if pair.manifest == pair.output or (pair.manifest.exists() and _are_one(pair)):
@@ -123,7 +123,9 @@ def _check_manifest(beside: Path, pair: Pair, sources: Sequence[OpenFile]) -> No
     if any(_is_same(pair.manifest, source) for source in sources):
         raise AccessError("it is the source, which the manifest would replace", subject=str(beside), hint=hint)
     if pair.manifest.exists() and not _holds_manifest(pair.manifest):
-        raise AccessError("it is not a manifest of ours, and one would replace it", subject=str(beside), hint=hint)
+        raise AccessError(
+            f"it is not a manifest, and that of {pair.output.name} would replace it", subject=str(beside), hint=hint
+        )
 
 
 def _are_one(pair: Pair) -> bool:

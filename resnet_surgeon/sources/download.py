@@ -48,7 +48,10 @@ def open_url(address: Address, progress: Progress) -> OpenFile:
             _stream(address, file, None, progress)
             return OpenFile(os.dup(file.fileno()), address.name)
     except FAILURES as error:
-        raise WeightsError(f"cannot download: {reason(error)}", subject=address.shown) from None
+        hint = None
+        if isinstance(error, _WrongDigestError):
+            hint = "if the digits in its name are not a digest, download the file and give its path"
+        raise WeightsError(f"cannot download: {reason(error)}", subject=address.shown, hint=hint) from None
 
 
 def to_cache(address: Address, path: Path, digest: str, progress: Progress) -> None:
@@ -73,6 +76,10 @@ class _RefusedError(ValueError):
     """What a server does and we do not take, in words of ours."""
 
 
+class _WrongDigestError(_RefusedError):
+    """What came is not what was promised."""
+
+
 def _stream(address: Address, file: IO[bytes], digest: str | None, progress: Progress) -> None:
     with contextlib.closing(_arriving(address)) as arriving:
         first = next(arriving)
@@ -92,7 +99,7 @@ def _stream(address: Address, file: IO[bytes], digest: str | None, progress: Pro
         raise _RefusedError(f"the connection broke after {file.tell()} of {total} bytes")
     if digest and not found.hexdigest().startswith(digest):
         begin = found.hexdigest()[: len(digest)]
-        raise _RefusedError(f"its SHA-256 begins {begin}, expected {digest}: not the published file")
+        raise _WrongDigestError(f"its SHA-256 begins {begin}, expected {digest}: not the published file")
     file.flush()
 
 
