@@ -23,6 +23,7 @@ from torchvision.models import ResNet
 import resnet_surgeon as rs
 from resnet_surgeon import output
 from resnet_surgeon.errors import AccessError, CheckpointError, UsageError
+from tests import PATIENCE
 from tests.conftest import small_network
 
 
@@ -285,7 +286,8 @@ def test_a_temporary_file_that_another_writer_took_for_abandoned_is_made_again(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.json", "out.safetensors"]
 
 
-def test_of_two_writers_one_pair_stands(checkpoints: Path, tmp_path: Path) -> None:
+def test_of_two_writers_one_pair_stands(checkpoints: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(output, "_TURN", PATIENCE)
     target = tmp_path / "out.safetensors"
     networks = [rs.open(checkpoints / "basic.safetensors").heads([classes]) for classes in (2, 3, 4, 5)]
 
