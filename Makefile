@@ -6,7 +6,7 @@ DEMO := build/demo
 # Where bytecode is not cached, every start would compile the package anew.
 COMPILE := $(BIN)/python -m compileall -q resnet_surgeon
 
-.PHONY: demo test lint types docs bench fuzz faults audit clean
+.PHONY: demo test lint types docs bench fuzz faults audit clean anew
 
 demo: $(VENV)/core
 	@rm -rf $(DEMO) && mkdir -p $(DEMO)
@@ -42,18 +42,20 @@ faults: $(VENV)/dev
 	@$(COMPILE)
 	$(BIN)/python -m pytest tests/hazards/faults.py
 
-audit: $(VENV)/python
+audit: $(VENV)/made
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check pip-audit
 	$(BIN)/python -m pip_audit --requirement .ci/constraints.txt --no-deps --disable-pip --progress-spinner off
 
 clean:
 	rm -rf $(VENV) build .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
-$(VENV)/python:
-	$(PYTHON) -m venv $(VENV)
-	@touch $@
+# Looked at again only for those who name a Python, or whose environment has lost its own.
+$(VENV)/made: $(if $(filter file,$(origin PYTHON)),$(if $(realpath $(BIN)/python),,anew),anew)
+	@$(PYTHON) .ci/environment.py $(VENV)
 
-$(VENV)/core: $(VENV)/python pyproject.toml
+anew:
+
+$(VENV)/core: $(VENV)/made pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
 	@touch $@
 
