@@ -6,7 +6,7 @@ DEMO := build/demo
 # Where bytecode is not cached, every start would compile the package anew.
 COMPILE := $(BIN)/python -m compileall -q resnet_surgeon
 
-.PHONY: demo test lint types docs bench fuzz faults audit clean anew
+.PHONY: demo test lint types docs catalog bench fuzz faults audit lowest clean anew
 
 demo: $(VENV)/core
 	@rm -rf $(DEMO) && mkdir -p $(DEMO)
@@ -27,6 +27,9 @@ types: $(VENV)/dev
 docs: $(VENV)/dev
 	$(BIN)/python docs/generate.py
 
+catalog: $(VENV)/dev
+	$(BIN)/python docs/generate_catalog.py
+
 bench: $(VENV)/dev
 	@$(COMPILE)
 	$(BIN)/python benchmarks/run.py $(BENCH)
@@ -45,6 +48,13 @@ faults: $(VENV)/dev
 audit: $(VENV)/made
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check pip-audit
 	$(BIN)/python -m pip_audit --requirement .ci/constraints.txt --no-deps --disable-pip --progress-spinner off
+
+# The oldest versions that pyproject.toml allows, as far as they are ours to choose. The second command fails on purpose.
+lowest: $(VENV)/made
+	@rm -rf build/lowest && $(BIN)/python -m venv build/lowest && mkdir build/lowest/demo
+	@build/lowest/bin/python -m pip install --quiet --disable-pip-version-check --constraint .ci/lowest.txt .
+	@cd build/lowest/demo && PATH="$(CURDIR)/build/lowest/bin:$$PATH" sh ../../../docs/demo.sh
+	@build/lowest/bin/resnet-surgeon adapt; test $$? = 2
 
 clean:
 	rm -rf $(VENV) build .mypy_cache .pytest_cache .ruff_cache .hypothesis
