@@ -6,7 +6,7 @@ DEMO := build/demo
 # Where bytecode is not cached, every start would compile the package anew.
 COMPILE := $(BIN)/python -m compileall -q resnet_surgeon
 
-.PHONY: demo test lint types docs bench fuzz faults audit clean
+.PHONY: demo test lint types docs catalog bench fuzz faults audit lowest clean anew
 
 demo: $(VENV)/core
 	@rm -rf $(DEMO) && mkdir -p $(DEMO)
@@ -27,6 +27,9 @@ types: $(VENV)/dev
 docs: $(VENV)/dev
 	$(BIN)/python docs/generate.py
 
+catalog: $(VENV)/dev
+	$(BIN)/python docs/generate_catalog.py
+
 bench: $(VENV)/dev
 	@$(COMPILE)
 	$(BIN)/python benchmarks/run.py $(BENCH)
@@ -42,18 +45,27 @@ faults: $(VENV)/dev
 	@$(COMPILE)
 	$(BIN)/python -m pytest tests/hazards/faults.py
 
-audit: $(VENV)/python
+audit: $(VENV)/made
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check pip-audit
 	$(BIN)/python -m pip_audit --requirement .ci/constraints.txt --no-deps --disable-pip --progress-spinner off
+
+# The oldest versions that pyproject.toml allows, as far as they are ours to choose. The second command fails on purpose.
+lowest: $(VENV)/made
+	@rm -rf build/lowest && $(BIN)/python -m venv build/lowest && mkdir build/lowest/demo
+	@build/lowest/bin/python -m pip install --quiet --disable-pip-version-check --constraint .ci/lowest.txt .
+	@cd build/lowest/demo && PATH="$(CURDIR)/build/lowest/bin:$$PATH" sh ../../../docs/demo.sh
+	@build/lowest/bin/resnet-surgeon adapt; test $$? = 2
 
 clean:
 	rm -rf $(VENV) build .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
-$(VENV)/python:
-	$(PYTHON) -m venv $(VENV)
-	@touch $@
+# Looked at again only for those who name a Python, or whose environment has lost its own.
+$(VENV)/made: $(if $(filter file,$(origin PYTHON)),$(if $(realpath $(BIN)/python),,anew),anew)
+	@$(PYTHON) .ci/environment.py $(VENV)
 
-$(VENV)/core: $(VENV)/python pyproject.toml
+anew:
+
+$(VENV)/core: $(VENV)/made pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
 	@touch $@
 

@@ -6,7 +6,20 @@ run() {
     sh -c "$*"
 }
 
-run "resnet-surgeon adapt resnet18 --weights random --in-ch 1 -q -o - | resnet-surgeon heads - --classes 3,5 -o model.safetensors"
+# Runs `$1 | $2`, and fails if either fails: not every sh has pipefail.
+pipe() {
+    printf '\n$ %s | %s\n' "$1" "$2"
+    { sh -c "$1" || touch failed; } | sh -c "$2"
+    if [ -e failed ]; then
+        printf 'this failed: %s\n' "$1" >&2
+        exit 1
+    fi
+}
+
+printf 'A checkpoint, as if it had been trained:\n'
+run "python -c \"import resnet_surgeon as rs; rs.open('resnet18', weights='random').save('resnet18.safetensors')\""
+pipe "resnet-surgeon adapt resnet18.safetensors --in-ch 1 -q -o -" \
+    "resnet-surgeon heads - --classes 3,5 -o model.safetensors"
 run "ls -l model.safetensors model.json"
 run "resnet-surgeon remove model.safetensors --layers heads --dry-run"
 

@@ -240,7 +240,10 @@ def _write_runs(descriptor: int, runs: Iterable[_Copy | _Make], advance: Advance
 
 
 # What a kernel or file system answers when it cannot copy between these two descriptors: reading and writing may work.
-_UNSUPPORTED = {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM, errno.EBADF, errno.ETXTBSY}
+_UNSUPPORTED = {
+    errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM, errno.EBADF, errno.ETXTBSY,
+    errno.ENOTSOCK, errno.ENOTSUP,  # macOS: its sendfile wants a socket
+}  # fmt: skip
 
 
 def _raise_unless_unsupported(error: Exception) -> None:

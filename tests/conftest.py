@@ -12,11 +12,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 from safetensors.torch import save_file
 from torchvision.models import ResNet
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from resnet_surgeon.sources import catalog
+from tests import PATIENCE
+
+# How long an example takes is the machine's affair.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 Run = Callable[..., "subprocess.CompletedProcess[bytes]"]
 Publish = Callable[[Path, str], Path]
@@ -100,7 +106,7 @@ def run(tmp_path: Path) -> Run:
             capture_output=True,
             cwd=tmp_path,
             env={**os.environ, **offline, **(env or {})},
-            timeout=120,
+            timeout=PATIENCE,
         )
 
     return run

@@ -21,7 +21,7 @@ from resnet_surgeon.sources import catalog
 from tests.test_house import PACKAGE, ROOMS
 
 TOP = PACKAGE.parent
-PAGES = [TOP / "README.md", TOP / "SECURITY.md", *sorted((TOP / "docs").glob("*.md"))]
+PAGES = [*sorted(TOP.glob("*.md")), *sorted((TOP / "docs").glob("*.md"))]
 GENERATED = {"cli.md"}
 
 
@@ -99,6 +99,26 @@ def test_what_a_page_shows_is_what_happens(page: Path, tmp_path: Path, published
 def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text("utf-8")):
         assert (page.parent / target).exists(), target
+
+
+def targets() -> set[str]:
+    """What `make` offers by name."""
+    (phony,) = re.findall(r"^\.PHONY: (.*)$", (TOP / "Makefile").read_text("utf-8"), re.MULTILINE)
+    return set(phony.split()) - {"anew"}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_make_makes_what_a_page_says_it_makes(page: Path) -> None:
+    """In code, where a line or a span is a command."""
+    code = re.findall(r"^```\n(.*?)^```$|`([^`\n]+)`", page.read_text("utf-8"), re.DOTALL | re.MULTILINE)
+    named = re.findall(r"(?:^|[\n ])make ([a-z]+)", "\n".join("".join(texts) for texts in code))
+    assert set(named) <= targets()
+
+
+def test_contributors_are_told_of_every_target() -> None:
+    page = (TOP / "CONTRIBUTING.md").read_text("utf-8")
+    told = re.findall(r"^\| `make (\w+)` \|", page, re.MULTILINE)
+    assert sorted(told) == sorted(targets())
 
 
 def generated(expression: str) -> str:

@@ -36,6 +36,7 @@ ROOMS = [
     "__main__",
 ]
 MODULES = sorted(PACKAGE.rglob("*.py"))
+TESTS = sorted(Path(__file__).parent.rglob("*.py"))
 
 
 def room(module: Path) -> str:
@@ -106,6 +107,14 @@ def test_adapt_loads_nothing_heavy(checkpoints: Path, tmp_path: Path) -> None:
     assert (
         loaded_by(command("adapt", f"{checkpoints}/basic.pth", "--in-ch=1", f"-o{tmp_path}/out.safetensors")) == set()
     )
+
+
+@pytest.mark.parametrize("module", TESTS, ids=lambda path: str(path.relative_to(PACKAGE.parent)))
+def test_no_test_looks_at_the_clock(module: Path) -> None:
+    tree = ast.parse(module.read_text("utf-8"))
+    names = {name.name for node in ast.walk(tree) if isinstance(node, ast.Import) for name in node.names}
+    names |= {str(node.module) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    assert names.isdisjoint({"time", "timeit", "datetime"})
 
 
 def test_every_public_name_is_there() -> None:

@@ -46,7 +46,7 @@ OPERATIONS = st.one_of(
 
 @pytest.mark.parametrize("name", ["bottleneck.safetensors", "bottleneck.pth", "random"])
 @given(operations=st.lists(OPERATIONS, max_size=4))
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_a_chain_and_files_in_between_come_to_the_same_bytes(
     name: str, operations: list[Operation], checkpoints: Path, tmp_path: Path
 ) -> None:

@@ -23,6 +23,8 @@ from torchvision.models import ResNet
 import resnet_surgeon as rs
 from resnet_surgeon import output
 from resnet_surgeon.errors import AccessError, CheckpointError, UsageError
+from resnet_surgeon.formats.files import OpenFile, write_all
+from tests import PATIENCE
 from tests.conftest import small_network
 
 
@@ -216,19 +218,75 @@ def test_whichever_call_fails_the_old_file_stands_or_the_whole_new_one(
     pytest.fail("it never succeeded")
 
 
-def test_where_the_kernel_cannot_copy_the_bytes_are_the_same(
-    checkpoints: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    witness = saved(tmp_path / "witness.safetensors", checkpoints)
+def streamed(network: rs.Network) -> bytes:
+    """What comes out of the other end of a pipe."""
+    reader, writer = os.pipe()
+    received: list[bytes] = []
 
-    def unsupported(*_: object) -> int:
-        raise OSError(errno.EXDEV, "Invalid cross-device link")
+    def drain() -> None:
+        with open(reader, "rb") as stream:
+            received.append(stream.read())
 
-    monkeypatch.setattr(os, "copy_file_range", unsupported)
-    assert saved(tmp_path / "out.safetensors", checkpoints).read_bytes() == witness.read_bytes()
-    monkeypatch.delattr(os, "copy_file_range")
-    monkeypatch.delattr(os, "posix_fallocate")
-    assert saved(tmp_path / "again.safetensors", checkpoints).read_bytes() == witness.read_bytes()
+    thread = threading.Thread(target=drain)
+    thread.start()
+    try:
+        network.stream(writer)
+    finally:
+        os.close(writer)
+        thread.join()
+    return received[0]
+
+
+LINUX = ["copy_file_range", "sendfile", "splice", "posix_fallocate"]
+SYSTEMS: dict[str, dict[str, str]] = {
+    "Windows": {},
+    "macOS": {"sendfile": "ENOTSOCK"},
+    **{code: dict.fromkeys(LINUX, code) for code in ("EXDEV", "EINVAL", "ENOSYS", "EOPNOTSUPP", "ENOTSUP")},
+}
+
+
+@pytest.fixture(params=SYSTEMS.values(), ids=SYSTEMS)
+def elsewhere(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A system that lacks these calls, or where they answer that they cannot do it."""
+
+    def failing(code: int) -> Callable[..., int]:
+        def fail(*_: object) -> int:
+            raise OSError(code, os.strerror(code))
+
+        return fail
+
+    for call in LINUX:
+        if call in request.param:
+            monkeypatch.setattr(os, call, failing(getattr(errno, request.param[call])), raising=False)
+        else:
+            monkeypatch.delattr(os, call, raising=False)
+
+
+@pytest.fixture(scope="module")
+def witness(checkpoints: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The file that is written where the kernel copies."""
+    return saved(tmp_path_factory.mktemp("witness") / "out.safetensors", checkpoints).read_bytes()
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_where_the_kernel_cannot_copy_the_bytes_are_the_same(witness: bytes, checkpoints: Path, tmp_path: Path) -> None:
+    assert saved(tmp_path / "out.safetensors", checkpoints).read_bytes() == witness
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_where_the_kernel_cannot_send_the_stream_is_the_same(witness: bytes, checkpoints: Path) -> None:
+    assert streamed(rs.open(checkpoints / "basic.safetensors").adapt(1)) == witness
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_where_the_kernel_cannot_move_a_pipe_it_is_read(witness: bytes) -> None:
+    reader, writer = os.pipe()
+    thread = threading.Thread(target=lambda: [write_all(writer, witness), os.close(writer)])
+    thread.start()
+    file = OpenFile.spooled(reader, "pipe")
+    thread.join()
+    os.close(reader)
+    assert file.read(0, file.size) == witness
 
 
 def test_short_writes_are_continued(checkpoints: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -285,7 +343,8 @@ def test_a_temporary_file_that_another_writer_took_for_abandoned_is_made_again(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.json", "out.safetensors"]
 
 
-def test_of_two_writers_one_pair_stands(checkpoints: Path, tmp_path: Path) -> None:
+def test_of_two_writers_one_pair_stands(checkpoints: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(output, "_TURN", PATIENCE)
     target = tmp_path / "out.safetensors"
     networks = [rs.open(checkpoints / "basic.safetensors").heads([classes]) for classes in (2, 3, 4, 5)]
 
@@ -377,16 +436,4 @@ def test_a_damaged_member_of_a_zip_is_noticed_and_nothing_is_written(checkpoints
 def test_the_stream_is_the_file(name: str, checkpoints: Path, tmp_path: Path) -> None:
     network = rs.open(checkpoints / name).adapt(1).heads([3, 5])
     witness = network.save(tmp_path / "out.safetensors").read_bytes()
-    reader, writer = os.pipe()
-    received: list[bytes] = []
-
-    def drain() -> None:
-        with open(reader, "rb") as stream:
-            received.append(stream.read())
-
-    thread = threading.Thread(target=drain)
-    thread.start()
-    network.stream(writer)
-    os.close(writer)
-    thread.join()
-    assert received == [witness]
+    assert streamed(network) == witness

@@ -24,7 +24,7 @@ def main() -> None:
         (corpus / f"seed{number}").write_bytes(data)
     limits = [
         f"-max_total_time={seconds}",
-        "-timeout=5",
+        "-timeout=100",
         "-rss_limit_mb=4096",
         "-max_len=65536",
         "-print_final_stats=1",

@@ -20,7 +20,7 @@ def test_seeds_are_no_bugs(target: str) -> None:
 
 
 @pytest.mark.parametrize("target", TARGETS)
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(data=st.data())
 def test_damaged_seeds_are_refused_or_read_as_the_libraries_read_them(target: str, data: st.DataObject) -> None:
     """Bytes changed, cut out, put in, or moved from one seed to another."""

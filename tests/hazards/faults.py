@@ -19,8 +19,9 @@ from pathlib import Path
 import pytest
 
 import resnet_surgeon as rs
+from tests import PATIENCE
 
-pytestmark = pytest.mark.skipif(shutil.which("strace") is None, reason="there is no strace here")
+pytestmark = pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace: install Debian's strace")
 CALLS = (
     "openat", "fallocate", "pwrite64", "copy_file_range", "fsync", "fchmod", "flock", "link", "rename", "unlink",
 )  # fmt: skip
@@ -62,7 +63,7 @@ class Stage:
 
     def run(self, folder: Path, *strace: str) -> subprocess.CompletedProcess[bytes]:
         command = ["strace", "-f", "-qq", "-o", str(folder.with_suffix(".log")), *strace, *self.command()]
-        return subprocess.run(command, cwd=folder, capture_output=True, timeout=120)
+        return subprocess.run(command, cwd=folder, capture_output=True, timeout=PATIENCE)
 
 
 @pytest.fixture(scope="module", params=[True, False], ids=["replacing", "new"])
@@ -120,7 +121,7 @@ def check(stage: Stage, fault: Fault, folder: Path) -> str | None:
     if found and not killed and fault.call != "unlink":
         return f"litter: {[*found]}"
     if killed:
-        again = subprocess.run([*stage.command(), "--force"], cwd=folder, capture_output=True, timeout=120)
+        again = subprocess.run([*stage.command(), "--force"], cwd=folder, capture_output=True, timeout=PATIENCE)
         left = sorted(path.name for path in folder.iterdir())
         if again.returncode or left != ["out.json", "out.safetensors"]:
             return f"what a killed writer left is not removed: {left}"
@@ -146,7 +147,7 @@ def streamed(stage: Stage, folder: Path, *strace: str) -> tuple[int, bytes, byte
     command = ["strace", "-f", "-qq", "-o", str(folder.with_suffix(".log")), *strace]
     command += [sys.executable, "-B", "-m", "resnet_surgeon", "heads", str(stage.source), "--classes", "2", "-o", "-"]
     with (folder / "got").open("wb") as got:
-        done = subprocess.run(command, stdout=got, stderr=subprocess.PIPE, cwd=folder, timeout=120)
+        done = subprocess.run(command, stdout=got, stderr=subprocess.PIPE, cwd=folder, timeout=PATIENCE)
     return done.returncode, (folder / "got").read_bytes(), done.stderr
 
 

@@ -1,7 +1,7 @@
-"""Hostile and damaged files, each by path and through a pipe: refused in a line, at once, and nothing else happens.
+"""Hostile and damaged files, each by path and through a pipe: refused in a line, and nothing else happens.
 
 An audit hook watches for imports, executions and files; the address space ends 96 MiB beyond what a command begins
-with; a watch says how long it took.
+with, and the processor's time after twenty times what the longest row takes.
 """
 
 from __future__ import annotations

@@ -6,19 +6,23 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, Request, sync_playwright
 
 import resnet_surgeon as rs
+from tests import PATIENCE
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = [
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
     "--disable-background-networking", "--disable-component-update",
 ]  # fmt: skip
-pytestmark = pytest.mark.skipif(CHROMIUM is None and not os.environ.get("CI"), reason="there is no Chromium here")
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None and not os.environ.get("CI"), reason="needs a browser: install Debian's chromium"
+)
 NAMES = "#tensors tbody tr:visible td:first-child"
 
 
@@ -26,7 +30,7 @@ NAMES = "#tensors tbody tr:visible td:first-child"
 def browser() -> Iterator[Browser]:
     with sync_playwright() as playwright:
         assert CHROMIUM, "install Debian's chromium"
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS, timeout=PATIENCE * 1000)
         yield browser
         browser.close()
 
@@ -40,10 +44,16 @@ def address(checkpoints: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     return (folder / "report.html").as_uri()
 
 
+def new_page(browser: Browser, **options: Any) -> Page:
+    page = browser.new_page(**options)
+    page.set_default_timeout(PATIENCE * 1000)
+    return page
+
+
 @pytest.fixture
 def page(browser: Browser, address: str) -> Iterator[Page]:
     """The page, opened; nothing may be asked of a network or told to the console."""
-    page = browser.new_page()
+    page = new_page(browser)
     told: list[str] = []
     asked: list[Request] = []
     page.on("console", lambda message: told.append(message.text))
@@ -108,34 +118,30 @@ def test_the_code_can_be_copied(page: Page) -> None:
 @pytest.mark.parametrize("width", [390, 1280])
 def test_it_is_accessible(scheme: str, width: int, browser: Browser, address: str) -> None:
     """By all of axe's rules, opened wide and on a phone, in light and dark."""
-    context = browser.new_context(
-        color_scheme="dark" if scheme == "dark" else "light", viewport={"width": width, "height": 844}, bypass_csp=True
-    )
-    page = context.new_page()
+    page = new_page(browser, color_scheme=scheme, viewport={"width": width, "height": 844}, bypass_csp=True)
     page.goto(address)
     page.locator("summary").click()
     results = Axe().run(page)
     assert results.violations_count == 0, results.generate_report()
-    context.close()
+    page.close()
 
 
 def test_a_phone_shows_it_without_scrolling_sideways(browser: Browser, address: str) -> None:
-    page = browser.new_page(viewport={"width": 360, "height": 740})
+    page = new_page(browser, viewport={"width": 360, "height": 740})
     page.goto(address)
     assert page.evaluate("document.documentElement.scrollWidth") == 360
     page.close()
 
 
 def test_without_scripts_all_can_be_read(browser: Browser, address: str) -> None:
-    context = browser.new_context(java_script_enabled=False)
-    page = context.new_page()
+    page = new_page(browser, java_script_enabled=False)
     page.goto(address)
     assert page.locator("#filters").is_hidden()
     assert not page.locator("button").filter(visible=True).count()
     assert len(names(page)) == page.locator("#tensors tbody tr").count() > 0
     page.locator("summary").click()
     assert '"format_version": 1' in page.locator("#manifest-text").inner_text()
-    context.close()
+    page.close()
 
 
 def test_a_network_of_101_layers_stays_below_a_megabyte_and_a_half(tmp_path: Path) -> None:

@@ -1,6 +1,4 @@
-"""Writes `catalog.json` from the installed torchvision: `python -m resnet_surgeon.sources.generate_catalog`. Not used
-at run time.
-"""
+"""Writes the catalogue of published weights from the installed torchvision: `make catalog`. A test compares the two."""
 
 from __future__ import annotations
 
@@ -10,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from resnet_surgeon.architecture.variants import VARIANTS
+
+CATALOG = Path(__file__).resolve().parents[1] / "resnet_surgeon" / "sources" / "catalog.json"
 
 
 def catalog() -> dict[str, Any]:
@@ -47,10 +47,5 @@ def catalog() -> dict[str, Any]:
     return {"categories": categories, "weights": weights}
 
 
-def main() -> None:
-    path = Path(__file__).with_name("catalog.json")
-    path.write_text(json.dumps(catalog(), indent=1) + "\n", "utf-8")
-
-
 if __name__ == "__main__":
-    main()
+    CATALOG.write_text(json.dumps(catalog(), indent=1) + "\n", "utf-8")
