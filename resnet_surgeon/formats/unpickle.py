@@ -177,7 +177,7 @@ class Pickles:
 
 
 _LIMIT = 100_000_000  # bytes of one pickle
-_MOST_INSTRUCTIONS = 2_000_000  # of a file: ResNet-152 with its optimizer has 50,000, a log has one for each number
+_MOST_INSTRUCTIONS = 1_500_000  # of a file: ResNet-152 with a twin and Adam has 106,000; a log, one for each number
 _FIRST_PIECE = 1 << 10
 _LONGEST_LINE = 1000
 _AHEAD = 9  # bytes of the longest instruction whose length is fixed
@@ -343,7 +343,9 @@ def _view(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> View:
     if type(storage) is not Storage or type(shape) is not tuple or type(strides) is not tuple:
         raise TypeError
     if len(shape) > MOST_DIMENSIONS or len(strides) > MOST_DIMENSIONS:
-        raise CheckpointError(f"its pickle holds a tensor of more than the {MOST_DIMENSIONS} dimensions that torch knows")
+        raise CheckpointError(
+            f"its pickle holds a tensor of more than the {MOST_DIMENSIONS} dimensions that torch knows"
+        )
     if any(type(number) is not int for number in (offset, *shape, *strides)):
         raise TypeError
     return View(storage, offset, shape, strides)

@@ -63,6 +63,11 @@ def tensor(view: View, name: str, record: Callable[[Storage], Stored], swapped: 
         or (0 not in view.shape and _last_element(view) >= count)
     ):
         raise CheckpointError(f"tensor {printable(name)} reaches outside of its storage of {storage.count} numbers")
+    if 0 not in view.shape and _overlaps(view):
+        raise CheckpointError(
+            f"tensor {printable(name)} has strides that overlap: it takes numbers of its storage twice, or in a weave",
+            hint="save it with `.contiguous()`",
+        )
     whole = record(storage)
     itemsize = BITS[storage.dtype] // 8
     offset = first + view.offset
@@ -73,6 +78,16 @@ def tensor(view: View, name: str, record: Callable[[Storage], Stored], swapped: 
 
 def _last_element(view: View) -> int:
     return view.offset + sum((size - 1) * stride for size, stride in zip(view.shape, view.strides, strict=True))
+
+
+def _overlaps(view: View) -> bool:
+    """Whether the elements along one axis reach beyond the next element along another."""
+    reach = 0
+    for stride, size in sorted(zip(view.strides, view.shape, strict=True)):
+        if size > 1 and stride <= reach:
+            return True
+        reach += (size - 1) * stride
+    return False
 
 
 def _is_contiguous(view: View) -> bool:

@@ -12,7 +12,7 @@ from resnet_surgeon.architecture.initialisation import conv2d_default
 from resnet_surgeon.architecture.spec import Architecture
 from resnet_surgeon.errors import OperationError, UsageError
 from resnet_surgeon.formats.numbers import decode, encode
-from resnet_surgeon.formats.tensors import Computed, Initialised, LazyTensor
+from resnet_surgeon.formats.tensors import Computed, Initialised, LazyTensor, byte_size, pieces
 from resnet_surgeon.operations.checkpoint import Checkpoint, option
 from resnet_surgeon.sources.catalog import Preprocessing
 
@@ -74,9 +74,10 @@ class Adapt:
             return weight
         formula, function = _FORMULAS[self.init]
 
-        def compute(data: bytes) -> Iterator[bytes]:
-            for planes in _planes(decode(data, weight.dtype), out, channels):
-                yield b"".join(encode(plane, weight.dtype) for plane in function(planes, self.in_channels))
+        def compute(source: LazyTensor) -> Iterator[bytes]:
+            for data in pieces(source, byte_size(source) // out):
+                planes = function(_planes(decode(data, source.dtype), channels), self.in_channels)
+                yield b"".join(encode(plane, source.dtype) for plane in planes)
 
         return Computed(weight.dtype, shape, (weight,), formula.format(old=channels, new=self.in_channels), compute)
 
@@ -134,11 +135,10 @@ def _each(plane: Plane, function: Callable[[float], float]) -> Plane:
     return array(plane.typecode, map(function, plane))
 
 
-def _planes(weight: Plane, out: int, channels: int) -> Iterator[list[Plane]]:
-    """The planes of each filter of a weight [out, channels, kh, kw]."""
-    size = len(weight) // (out * channels)
-    for first in range(0, len(weight), channels * size):
-        yield [weight[start : start + size] for start in range(first, first + channels * size, size)]
+def _planes(weight: Plane, channels: int) -> list[Plane]:
+    """The planes of one filter [channels, kh, kw]."""
+    size = len(weight) // channels
+    return [weight[start : start + size] for start in range(0, len(weight), size)]
 
 
 _FORMULAS: dict[Init, tuple[str, Callable[[Sequence[Plane], int], list[Plane]]]] = {

@@ -61,9 +61,7 @@ def unwrap(root: object, key: str | None = None) -> Unwrapped:
             f"it holds {what}, expected a state_dict", hint="save with torch.save(model.state_dict(), path)"
         )
     found = {
-        (find.path, find.prefix, find.naming.name): find
-        for path, tensors in mappings
-        for find in _finds(path, tensors)
+        (find.path, find.prefix, find.naming.name): find for path, tensors in mappings for find in _finds(path, tensors)
     }
     finds = _preferred([find for find in found.values() if key is None or key in (find.key, find.prefix.rstrip("."))])
     if len(finds) > 1:
