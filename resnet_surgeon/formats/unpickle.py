@@ -114,8 +114,8 @@ def _are_integers(value: object, count: int) -> bool:
     return type(value) is tuple and len(value) == count and all(type(number) is int for number in value)
 
 
-def instructions() -> Iterator[object]:
-    """One item for each instruction that the pickles of a file may have."""
+def instructions() -> Iterator[int]:
+    """A number for each instruction that the pickles of a file may have."""
     return iter(range(_MOST_INSTRUCTIONS))
 
 
@@ -143,7 +143,7 @@ class Pickles:
     Together they use up `instructions`.
     """
 
-    def __init__(self, file: OpenFile, start: int, end: int, instructions: Iterator[object]) -> None:
+    def __init__(self, file: OpenFile, start: int, end: int, instructions: Iterator[int]) -> None:
         self.file = file
         self.position = start
         self.end = end
@@ -178,6 +178,7 @@ class Pickles:
 
 _LIMIT = 100_000_000  # bytes of one pickle
 _MOST_INSTRUCTIONS = 1_500_000  # of a file: ResNet-152 with a twin and Adam has 106,000; a log, one for each number
+_TALLEST = 100_000  # values on the stack: Python's pickler hands lists and dicts on by the thousand
 _FIRST_PIECE = 1 << 10
 _LONGEST_LINE = 1000
 _AHEAD = 9  # bytes of the longest instruction whose length is fixed
@@ -188,12 +189,12 @@ _KEYS = {str, int, bytes, bool, float, type(None)}  # the types that a key may h
 class _Machine:
     """A pickle interpreter for the opcodes of protocols 2 to 5 that describe data.
 
-    `extended(size)` gives the same data with at least `size` bytes, or with all that there are; `instructions` has an
-    item for each that may be executed.
+    `extended(size)` gives the same data with at least `size` bytes, or with all that there are; `instructions` has a
+    number for each that may be executed.
     """
 
     def __init__(
-        self, data: bytes, resolve: Resolve, extended: Callable[[int], bytes], instructions: Iterator[object]
+        self, data: bytes, resolve: Resolve, extended: Callable[[int], bytes], instructions: Iterator[int]
     ) -> None:
         self.data = data
         self.resolve = resolve
@@ -217,7 +218,9 @@ class _Machine:
 
     def execute(self) -> None:
         """Every instruction until the last, STOP."""
-        for _ in self.instructions:
+        for number in self.instructions:
+            if not number % 4096 and len(self.stack) > _TALLEST:
+                self.refuse(f"piles up more than {_TALLEST:,} values, which no checkpoint needs")
             if self.position >= self.end:
                 self.extend()
             opcode = self.data[self.position]
