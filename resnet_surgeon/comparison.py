@@ -29,7 +29,7 @@ from resnet_surgeon.manifest import Manifest
 from resnet_surgeon.network import recognised
 from resnet_surgeon.plan import Layout
 from resnet_surgeon.sources.progress import Progress, silent
-from resnet_surgeon.sources.source import Location, check_distinct, open_source
+from resnet_surgeon.sources.source import Location, Source, check_distinct, open_source
 
 if TYPE_CHECKING:
     import numpy as np
@@ -38,6 +38,7 @@ Kind = Literal["added", "removed", "renamed", "copied", "reshaped", "changed"]
 Basis = Literal["content", "provenance", "layout"]
 _LONGEST_MANIFEST = 1 << 26
 _PIECE = 1 << 17  # elements
+_COMPARED = 8  # parts of names, from their ends: no ResNet of torchvision has more
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,8 @@ class _Side:
     layouts: Mapping[str, Layout]
     architecture: Architecture | None
     manifest: Manifest | None
-    tensors: Mapping[str, LazyTensor] | None
+    source: Source | None = None
+    tensors: Mapping[str, LazyTensor] | None = None
 
 
 def diff(
@@ -108,7 +110,7 @@ def diff(
     """What sets `other` apart from `one`: each is all that `open` takes, or the path of a manifest.
 
     `weights` are those of a model's name, `key` chooses one of several networks, in whichever side that concerns.
-    Raises the errors of `open`.
+    Raises the errors of `open`, and CheckpointError for a file that is damaged or changes meanwhile.
 
     >>> diff("resnet50.pth", "resnet50-in1.safetensors").architecture
     ('input channels: 3 -> 1',)
@@ -117,6 +119,8 @@ def diff(
     first, second = (_side(side, weights, key, progress) for side in (one, other))
     basis = _basis(first, second)
     tensors = tuple(_tensors(first, second, basis))
+    for side in (first, second):
+        _check_content(side)
     named = {tensor.name for tensor in tensors if tensor.kind != "removed"}
     return Difference(
         one=first.label,
@@ -133,7 +137,7 @@ def _side(location: Location, weights: str | None, key: str | None, progress: Pr
     manifest = _manifest_at(location)
     if manifest is not None:
         layouts = _recorded_layouts(manifest, str(location))
-        return _Side(str(location), layouts, manifest.architecture, manifest, None)
+        return _Side(str(location), layouts, manifest.architecture, manifest)
     is_name = isinstance(location, str) and location in VARIANTS
     source = open_source(location, weights if is_name else None, key=key, progress=progress)
     label = source.container.file.name if source.container else source.label
@@ -143,7 +147,15 @@ def _side(location: Location, weights: str | None, key: str | None, progress: Pr
     except CheckpointError:
         tensors, architecture, history = source.tensors, None, None
     layouts = {name: Layout(tensor.dtype, tensor.shape, byte_size(tensor)) for name, tensor in tensors.items()}
-    return _Side(label, layouts, architecture, history, tensors)
+    return _Side(label, layouts, architecture, history, source, tensors)
+
+
+def _check_content(side: _Side) -> None:
+    """Raises CheckpointError unless what was read is what the side's file, or its name among published ones, says."""
+    if side.source and side.source.digest:
+        side.source.identified()
+    elif side.source and side.source.container:
+        side.source.container.check()
 
 
 def _recorded_layouts(manifest: Manifest, name: str) -> dict[str, Layout]:
@@ -242,9 +254,10 @@ class _Fingerprint:
 def _fingerprints(side: _Side, basis: Basis) -> Callable[[str], _Fingerprint]:
     def of_content(name: str) -> _Fingerprint:
         assert side.tensors is not None
-        size = BITS[side.tensors[name].dtype] // 8
+        tensor, bits = side.tensors[name], BITS[side.tensors[name].dtype]
+        size = math.lcm(bits, 8) // 8  # of the fewest whole numbers that fill whole bytes
         digest, is_plain, first = hashlib.sha256(), True, b""
-        for chunk in chunks(side.tensors[name]):
+        for chunk in chunks(tensor) if bits % 8 == 0 else pieces(tensor, _PIECE * bits // 8):
             first = first or bytes(chunk[:size])
             is_plain = is_plain and chunk == first * (len(chunk) // size)
             digest.update(chunk)
@@ -272,37 +285,43 @@ def _origins(
     alike. Content without information (a fresh batch norm's) counts only where others moved in the same way.
     """
     layouts = set(come.values()) & set(gone.values())  # only these are read
-    candidates: dict[Hashable, list[str]] = {}
+    candidates: dict[Hashable, dict[str, str]] = {}  # by content, the first name of each ending
     for name, layout in gone.items():
         if layout in layouts:
-            candidates.setdefault((layout, before(name).content), []).append(name)
-    alike = {
-        name: (after(name).is_plain, candidates.get((layout, after(name).content), []))
-        for name, layout in come.items()
-        if layout in layouts
-    }
-    found = {
-        name: max(names, key=functools.partial(_common_ending, name))
-        for name, (is_plain, names) in alike.items()
-        if names and not is_plain
-    }
-    moves = {_move(name, was) for name, was in found.items()}
-    for name, (is_plain, names) in alike.items():
-        if is_plain:
-            found.update((name, was) for was in names if _move(name, was) in moves)
+            same = candidates.setdefault((layout, before(name).content), {})
+            for ending in _endings(name):
+                same.setdefault(ending, name)
+    found: dict[str, str] = {}
+    plain: list[str] = []
+    for name, layout in come.items():
+        same = candidates.get((layout, after(name).content), {}) if layout in layouts else {}
+        if same and after(name).is_plain:
+            plain.append(name)
+        elif same:
+            found[name] = next(same[ending] for ending in _endings(name) if ending in same)
+    moves = dict(_move(name, was) for name, was in found.items())
+    for name in plain:
+        layout, content = come[name], after(name).content
+        for ending in _endings(name):
+            beginning = name.removesuffix(ending)
+            was = f"{moves[beginning]}{ending}" if beginning in moves else ""
+            if gone.get(was) == layout and before(was).content == content:
+                found[name] = was
+                break
     return found
 
 
-def _common_ending(one: str, other: str) -> int:
-    """How many dotted parts two names have in common at their ends."""
-    pairs = zip(reversed(one.split(".")), reversed(other.split(".")), strict=False)
-    return len([*itertools.takewhile(lambda pair: pair[0] == pair[1], pairs)])
+def _endings(name: str) -> list[str]:
+    """What the name ends with, from its last eight dotted parts, if it has so many, to nothing: `a.b`, `b`, ``."""
+    parts = name.rsplit(".", _COMPARED)[-_COMPARED:]
+    return [".".join(parts[start:]) for start in range(len(parts) + 1)]
 
 
-def _move(name: str, was: str) -> tuple[str, ...]:
-    """What is left of two names without their common ending: (`layer3.4`, `layer3.5`)."""
-    common = _common_ending(name, was)
-    return tuple(".".join(parts[: len(parts) - common]) for parts in (name.split("."), was.split(".")))
+def _move(name: str, was: str) -> tuple[str, str]:
+    """What is left of two names without their common ending: (`layer3.4.`, `layer3.5.`)."""
+    endings = {*_endings(was)}
+    common = next(ending for ending in _endings(name) if ending in endings)
+    return name.removesuffix(common), was.removesuffix(common)
 
 
 def _change(one: _Side, other: _Side, name: str) -> Change | None:

@@ -6,12 +6,12 @@ Sums up a plan; decides nothing and knows no way of drawing.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from resnet_surgeon.architecture.differences import classes
-from resnet_surgeon.architecture.parameters import is_trained
+from resnet_surgeon.architecture.parameters import is_trained, layer_of
 from resnet_surgeon.architecture.spec import STAGE_NAMES, Architecture
 from resnet_surgeon.plan import Step
 
@@ -56,14 +56,27 @@ class Overview:
 def overview(steps: Sequence[Step], before: Architecture, after: Architecture) -> Overview:
     """Sums up the steps from `before` to `after`."""
     names = ("stem", "relu", "maxpool", *STAGE_NAMES, "avgpool", "fc")
-    layers = (_layer(name, name, steps, before, after) for name in names)
+    members = _by_layer(steps)
+    layers = (_layer(name, name, members, before, after) for name in names)
     return Overview(
         trunk=tuple(layer for layer in layers if layer),
-        branches=tuple(_branches(steps, before, after)),
+        branches=tuple(_branches(members, before, after)),
     )
 
 
-def _branches(steps: Sequence[Step], before: Architecture, after: Architecture) -> Iterator[Branch]:
+_Members = Mapping[str, Sequence[Step]]
+
+
+def _by_layer(steps: Sequence[Step]) -> _Members:
+    """The steps of each layer, by its path: `stem`, `layer4`, `heads.head1.layer4`."""
+    members: dict[str, list[Step]] = {}
+    for step in steps:
+        path = layer_of(step.name)
+        members.setdefault("stem" if path in ("conv1", "bn1") else path, []).append(step)
+    return members
+
+
+def _branches(steps: _Members, before: Architecture, after: Architecture) -> Iterator[Branch]:
     """Those that are there, or else those that were."""
     architecture = after if len(after.heads) > 1 else before
     for head in architecture.heads if len(architecture.heads) > 1 else ():
@@ -72,9 +85,8 @@ def _branches(steps: Sequence[Step], before: Architecture, after: Architecture) 
         yield Branch(head.name, tuple(layer for layer in layers if layer), head.classes)
 
 
-def _layer(name: str, path: str, steps: Sequence[Step], before: Architecture, after: Architecture) -> Layer | None:
-    prefixes = ("conv1.", "bn1.") if path == "stem" else (f"{path}.",)
-    members = [step for step in steps if step.name.startswith(prefixes)]
+def _layer(name: str, path: str, steps: _Members, before: Architecture, after: Architecture) -> Layer | None:
+    members = steps.get(path, ())
     if not members:
         return _layer_without_tensors(name, before, after)
     made = [step for step in members if step.after]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
@@ -13,8 +15,10 @@ from torchvision.models import ResNet
 
 import resnet_surgeon as rs
 from resnet_surgeon.comparison import Kind
+from resnet_surgeon.formats.tensors import BITS
 from resnet_surgeon.network import Network
 from tests.conftest import small_network
+from tests.work import calls
 
 
 @pytest.fixture
@@ -111,6 +115,81 @@ def test_any_checkpoint_can_be_compared(tmp_path: Path) -> None:
         torch.save(state, tmp_path / f"{name}.pth")
     difference = rs.diff(tmp_path / "one.pth", tmp_path / "other.pth")
     assert ([tensor.name for tensor in difference.tensors], difference.architecture) == (["b"], ())
+
+
+def saved_as(path: Path, names: Iterable[str], data: bytes = bytes(range(12)), dtype: str = "F32") -> Path:
+    """A safetensors file in which every tensor has these bytes; shaped [3] for F32."""
+    shape = [len(data) * 8 // BITS[dtype]]
+    entries = {
+        name: {"dtype": dtype, "shape": shape, "data_offsets": [number * len(data), (number + 1) * len(data)]}
+        for number, name in enumerate(names)
+    }
+    header = json.dumps(entries).encode()
+    path.write_bytes(len(header).to_bytes(8, "little") + header + data * len(entries))
+    return path
+
+
+@pytest.mark.parametrize("data", [bytes(range(12)), bytes(12)], ids=["content", "plain content"])
+def test_tensors_of_one_content_take_work_in_proportion(data: bytes, tmp_path: Path) -> None:
+    def work(count: int) -> int:
+        one = saved_as(tmp_path / "one", (f"a.{number}.weight" for number in range(count)), data)
+        other = saved_as(tmp_path / "other", (f"b.{number}.weight" for number in range(count)), data)
+        return calls(lambda: rs.diff(one, other))
+
+    assert work(800) < 2.5 * work(400)
+
+
+def test_of_several_of_one_content_the_name_that_ends_most_alike_is_where_it_is_from(tmp_path: Path) -> None:
+    one = saved_as(tmp_path / "one", ["x.c", "a.b.c", "y.b.c"])
+    other = saved_as(tmp_path / "other", ["new.y.b.c", "b.c", "xb.c", "d"])
+    found = {
+        tensor.name: tensor.was for tensor in rs.diff(one, other).tensors if tensor.was in ("x.c", "a.b.c", "y.b.c")
+    }
+    assert {name: found[name] for name in ("new.y.b.c", "b.c", "xb.c", "d")} == {
+        "new.y.b.c": "y.b.c", "b.c": "a.b.c", "xb.c": "x.c", "d": "x.c",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", ["F4", "F6_E2M3", "F6_E3M2", "F8_E4M3", "C64"])
+def test_types_without_numbers_are_compared_by_content(dtype: str, tmp_path: Path) -> None:
+    data = bytes(range(24)) * (1 << 16)  # longer than what is read at once
+    one = saved_as(tmp_path / "one", ["a", "b", "c"], data, dtype)
+    assert rs.diff(one, saved_as(tmp_path / "same", ["a", "b", "c"], data, dtype)).is_same
+    other = saved_as(tmp_path / "other", ["a", "b", "c"], data[:-1] + b"x", dtype)
+    assert [(tensor.kind, tensor.change) for tensor in rs.diff(one, other).tensors] == [("changed", None)] * 3
+
+
+@pytest.mark.parametrize("dtype", ["F4", "F6_E2M3", "F8_E4M3", "F32"])
+def test_a_number_throughout_says_nothing_about_where_a_tensor_is_from(dtype: str, tmp_path: Path) -> None:
+    one = saved_as(tmp_path / "one", ["a"], bytes(3 << 20), dtype)
+    assert kinds(rs.diff(one, saved_as(tmp_path / "other", ["b"], bytes(3 << 20), dtype))) == {"added": 1, "removed": 1}
+
+
+def test_a_damaged_archive_is_not_the_same_as_itself(checkpoints: Path, basic: ResNet, tmp_path: Path) -> None:
+    data = bytearray((checkpoints / "basic.pth").read_bytes())
+    data[data.index(basic.layer1[0].conv1.weight.detach().numpy().tobytes()) + 9] ^= 1
+    (tmp_path / "damaged.pth").write_bytes(data)
+    for sides in (("damaged.pth",) * 2, ("damaged.pth", "basic.pth"), ("basic.pth", "damaged.pth")):
+        paths = [(tmp_path if name.startswith("damaged") else checkpoints) / name for name in sides]
+        with pytest.raises(rs.CheckpointError, match=r"damaged.pth: it is damaged: the checksum of `data/\d+`"):
+            rs.diff(*paths)
+
+
+def test_a_file_that_changes_meanwhile_is_noticed(checkpoints: Path, tmp_path: Path) -> None:
+    path = tmp_path / "basic.safetensors"
+    path.write_bytes((checkpoints / "basic.safetensors").read_bytes())
+
+    class Other:
+        """Another source, while which is read the first one is written to."""
+
+        content = io.BytesIO(path.read_bytes())
+
+        def read(self, size: int) -> bytes:
+            os.utime(path, ns=(1, 1))
+            return self.content.read(size)
+
+    with pytest.raises(rs.CheckpointError, match="was changed while it was read"):
+        rs.diff(path, Other())  # type: ignore[arg-type]
 
 
 def test_manifests_are_compared_by_what_they_say(surgery: Callable[..., Path]) -> None:

@@ -10,6 +10,7 @@ import pytest
 import resnet_surgeon as rs
 from resnet_surgeon.network import Network
 from resnet_surgeon.overview import Overview, overview
+from tests.work import calls
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +60,14 @@ def test_heads_have_layers_of_their_own(resnet50: Network) -> None:
     assert [[(layer.name, layer.fate) for layer in branch.layers] for branch in branches] == [
         [("layer4", "copied"), ("fc", "new")]
     ] * 2
+
+
+def test_many_heads_take_work_in_proportion(resnet50: Network) -> None:
+    def work(heads: int) -> int:
+        network = resnet50.heads([2] * heads, own="none")
+        return calls(lambda: summed_up(resnet50, network))
+
+    assert work(800) < 2.5 * work(400)
 
 
 def test_heads_that_are_removed_are_shown_as_gone(resnet50: Network, tmp_path: Path) -> None:

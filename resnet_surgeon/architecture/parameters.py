@@ -60,6 +60,12 @@ def is_trained(name: str) -> bool:
     return not name.endswith((".running_mean", ".running_var", ".num_batches_tracked"))
 
 
+def layer_of(name: str) -> str:
+    """`heads.head1.layer4` of `heads.head1.layer4.0.conv1.weight`, `layer4` of `layer4.0.conv1.weight`."""
+    parts = name.split(".")
+    return ".".join(parts[:3] if parts[0] == "heads" else parts[:1])
+
+
 def _stage(architecture: Architecture, stage: Stage, prefix: str) -> Iterator[Parameter]:
     for index in range(stage.blocks):
         name = f"{prefix}.{index}"

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Protocol
 
 from resnet_surgeon.architecture.differences import output
-from resnet_surgeon.architecture.parameters import parameters
+from resnet_surgeon.architecture.parameters import Parameter, parameters
 from resnet_surgeon.architecture.spec import STEM_CHANNELS, Architecture, Block, Head, standard_stages
 from resnet_surgeon.errors import ArchitectureError, printable
 
@@ -35,8 +35,12 @@ def recognise(tensors: Mapping[str, Described]) -> Architecture:
     Raises ArchitectureError: not a ResNet, or a kind that is not torchvision's (named), or one whose tensors do not fit
     each other (all problems in one message).
     """
-    _refuse_other_kinds({name: tensor.shape for name, tensor in tensors.items()})
-    architecture = _read_off({name: tensor.shape for name, tensor in tensors.items()})
+    shapes = {name: tensor.shape for name, tensor in tensors.items()}
+    _refuse_other_kinds(shapes)
+    try:
+        architecture = _read_off(shapes)
+    except ValueError as rule:
+        raise ArchitectureError(f"no ResNet of torchvision's kind has these shapes: {rule}") from None
     check_fit(architecture, tensors)
     return architecture
 
@@ -45,12 +49,21 @@ def check_fit(architecture: Architecture, tensors: Mapping[str, Described]) -> N
     """Raises ArchitectureError, listing every missing, unexpected or misshapen tensor, unless `tensors` are exactly the
     architecture's.
     """
-    problems = list(_problems(architecture, tensors))
-    if problems:
-        shown = "; ".join(problems[:_SHOWN])
-        more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
+    # One parameter more than there are tensors shows that one is missing; a manifest may ask for endlessly many.
+    listed = itertools.islice(parameters(architecture), len(tensors) + 1)
+    expected = {parameter.name: parameter for parameter in listed}
+    misfits = [*_misfits(expected, tensors)]
+    unexpected = [name for name in tensors if name not in expected]
+    count = len(misfits) + len(unexpected)
+    if count:
+        shown = misfits[:_SHOWN]
+        shown += [
+            f"unexpected tensor {printable(name)} {list(tensors[name].shape)}"
+            for name in unexpected[: _SHOWN - len(shown)]
+        ]
+        more = f"; and {count - _SHOWN} more" if count > _SHOWN else ""
         raise ArchitectureError(
-            f"{shown}{more}",
+            f"{'; '.join(shown)}{more}",
             hint=f"the others look like a {describe(architecture)}; a file must hold it whole, and nothing else",
         )
 
@@ -68,10 +81,7 @@ def describe(architecture: Architecture) -> str:
     return f"{kind}{groups}{channels}, {output(architecture)}"
 
 
-def _problems(architecture: Architecture, tensors: Mapping[str, Described]) -> Iterator[str]:
-    # One parameter more than there are tensors shows that one is missing; a manifest may ask for endlessly many.
-    listed = itertools.islice(parameters(architecture), len(tensors) + 1)
-    expected = {parameter.name: parameter for parameter in listed}
+def _misfits(expected: Mapping[str, Parameter], tensors: Mapping[str, Described]) -> Iterator[str]:
     for name, parameter in expected.items():
         tensor = tensors.get(name)
         if tensor is None:
@@ -81,9 +91,6 @@ def _problems(architecture: Architecture, tensors: Mapping[str, Described]) -> I
         elif tensor.dtype not in (FLOATS if parameter.dtype == "F32" else ("I64",)):
             kind = "floating point" if parameter.dtype == "F32" else "I64"
             yield f"tensor `{name}` has dtype {tensor.dtype}, expected {kind}"
-    for name, tensor in tensors.items():
-        if name not in expected:
-            yield f"unexpected tensor {printable(name)} {list(tensor.shape)}"
 
 
 # Signs of ResNets that are not torchvision's kind: (pattern of a name, what it is).

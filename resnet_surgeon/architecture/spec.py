@@ -16,7 +16,10 @@ OutputKind = Literal["logits", "embedding", "feature_map"]
 STAGE_NAMES = ("layer1", "layer2", "layer3", "layer4")
 STEM = ("conv1", "bn1", "relu", "maxpool")
 STEM_CHANNELS = 64
-_LARGEST = 1 << 16  # of any number in a stage, so that no manifest can ask for a network that never ends
+# So that no manifest can ask for a network that never ends.
+LARGEST = 1 << 16  # of the input channels, and of any number in a stage
+MOST_CLASSES = 1 << 24  # of one head
+MOST_HEADS = 1 << 12
 HEAD_NAME = re.compile(r"(?!__)[A-Za-z_][A-Za-z0-9_]{0,63}")
 # A head is an attribute of a torch.nn.ModuleDict, which has these already.
 RESERVED_HEAD_NAMES = frozenset(
@@ -61,7 +64,7 @@ class Stage:
             self.dilation,
         )
         _require(self.name in STAGE_NAMES, f"a stage is one of {', '.join(STAGE_NAMES)}")
-        _require(all(0 < size <= _LARGEST for size in sizes), f"every number of a stage is between 1 and {_LARGEST}")
+        _require(all(0 < size <= LARGEST for size in sizes), f"every number of a stage is between 1 and {LARGEST}")
 
     @property
     def downsample(self) -> bool:
@@ -78,7 +81,7 @@ class Head:
     stages: tuple[Stage, ...] = ()
 
     def __post_init__(self) -> None:
-        _require(self.classes > 0, "a head has at least one class")
+        _require(0 < self.classes <= MOST_CLASSES, f"a head has at least one class and at most {MOST_CLASSES}")
         _require(
             bool(HEAD_NAME.fullmatch(self.name)) and self.name not in RESERVED_HEAD_NAMES,
             "a head's name is one of letters, digits and `_` that no torch module has as an attribute",
@@ -107,7 +110,8 @@ class Architecture:
     bottleneck_stride: Literal["conv1", "conv2"] = "conv2"
 
     def __post_init__(self) -> None:
-        _require(self.in_channels > 0, "in_channels is at least 1")
+        _require(0 < self.in_channels <= LARGEST, f"in_channels is at least 1 and at most {LARGEST}")
+        _require(len(self.heads) <= MOST_HEADS, f"there are at most {MOST_HEADS} heads")
         _require(
             bool(self.stem) and self.stem == STEM[: len(self.stem)], f"the stem is a beginning of {', '.join(STEM)}"
         )

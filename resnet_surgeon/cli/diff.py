@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import resnet_surgeon as rs
+from resnet_surgeon.architecture.parameters import layer_of
 from resnet_surgeon.cli.run import Options, to_standard_output
 from resnet_surgeon.cli.style import styled
-from resnet_surgeon.cli.text import layer_of, table
+from resnet_surgeon.cli.text import table
 from resnet_surgeon.errors import escaped
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import typer
 import resnet_surgeon as rs
 from resnet_surgeon.cli.run import Options, to_standard_output
 from resnet_surgeon.cli.style import styled
-from resnet_surgeon.cli.text import wrapping_lines
+from resnet_surgeon.cli.text import WIDEST, wrapping_lines
 from resnet_surgeon.cli.units import size
 from resnet_surgeon.errors import escaped
 from resnet_surgeon.sources.source import DEFAULT_NAME, Origin
@@ -92,7 +92,7 @@ def _origin(origin: Origin) -> str:
 
 
 def _tensor_lines(found: Inspection) -> Iterator[str]:
-    width = max((len(name) for name in found.tensors), default=0)
+    width = min(WIDEST, max(map(len, found.tensors), default=0))
     for name, layout in found.tensors.items():
         name = escaped(name).ljust(width)
         yield f"  {name}  {layout.dtype.ljust(4)}  {size(layout.bytes).rjust(9)}  {list(layout.shape)}"

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
+from resnet_surgeon.architecture.parameters import layer_of
 from resnet_surgeon.architecture.recognise import describe
 from resnet_surgeon.cli.units import size
 from resnet_surgeon.errors import escaped
@@ -15,6 +16,7 @@ from resnet_surgeon.plan import Step
 from resnet_surgeon.sources.wrappings import Wrapping
 
 _SHOWN = 6
+WIDEST = 100  # characters of a column: one endless name must not make every row endless
 
 
 @dataclass(frozen=True)
@@ -59,8 +61,8 @@ def wrapping_lines(wrapping: Wrapping | None) -> Iterator[str]:
 
 
 def table(rows: Sequence[tuple[str, ...]]) -> list[str]:
-    """The rows with their columns one under the other."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    """The rows with their columns one under the other; a text that is longer than any of ours sticks out."""
+    widths = [min(WIDEST, max(map(len, column))) for column in zip(*rows, strict=True)]
     return ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
@@ -101,9 +103,3 @@ def _rows(steps: tuple[Step, ...]) -> Iterator[Row]:
         elif action == "renamed":
             note = f"was {part(first.sources[0])}"
         yield Row("new" if action == "initialised" else action, name, count, bytes_, note)
-
-
-def layer_of(name: str) -> str:
-    """`heads.head1.layer4` of `heads.head1.layer4.0.conv1.weight`, `layer4` of `layer4.0.conv1.weight`."""
-    parts = name.split(".")
-    return ".".join(parts[:3] if parts[0] == "heads" else parts[:1])

@@ -6,11 +6,11 @@ from __future__ import annotations
 
 import hashlib
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from resnet_surgeon.errors import CheckpointError
+from resnet_surgeon.errors import CheckpointError, printable
 from resnet_surgeon.formats.files import OpenFile
 
 ContainerKind = Literal["safetensors", "torch_zip", "torch_legacy", "torch_tar", "safetensors_index"]
@@ -48,20 +48,30 @@ class Container:
         for checksum in sorted(self.checksums, key=lambda item: item.offset):
             for chunk in self.file.chunks(position, checksum.offset - position):
                 digest.update(chunk)
-            crc = 0
-            for chunk in self.file.chunks(checksum.offset, checksum.size):
+            for chunk in self._tested(checksum):
                 digest.update(chunk)
-                crc = zlib.crc32(chunk, crc)
-            if crc != checksum.crc:
-                raise CheckpointError(
-                    f"it is damaged: the checksum of `{checksum.name}` does not hold", subject=self.file.name
-                )
             position = checksum.offset + checksum.size
         for file, start in [(self.file, position), *((file, 0) for file in self.others)]:
             for chunk in file.chunks(start, file.size - start):
                 digest.update(chunk)
         self.check_unchanged()
         return digest.hexdigest()
+
+    def check(self) -> None:
+        """Raises CheckpointError for a checksum that does not hold, or a file that changed since it was opened."""
+        for checksum in self.checksums:
+            for _ in self._tested(checksum):
+                pass
+        self.check_unchanged()
+
+    def _tested(self, checksum: Checksum) -> Iterator[memoryview]:
+        crc = 0
+        for chunk in self.file.chunks(checksum.offset, checksum.size):
+            crc = zlib.crc32(chunk, crc)
+            yield chunk
+        if crc != checksum.crc:
+            reason = f"it is damaged: the checksum of {printable(checksum.name)} does not hold"
+            raise CheckpointError(reason, subject=self.file.name)
 
     def check_unchanged(self) -> None:
         """Raises CheckpointError if the file, or a shard, was written to since it was opened."""

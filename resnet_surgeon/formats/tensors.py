@@ -6,11 +6,17 @@ Nothing is read or computed until somebody asks for the content. Knows no names,
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from resnet_surgeon.architecture.initialisation import Law
 from resnet_surgeon.formats.files import OpenFile
+
+if TYPE_CHECKING:
+    import numpy
+
+    Elements = numpy.ndarray[Any, numpy.dtype[Any]]
 
 # Bits of one element, for every dtype of the safetensors format.
 BITS = {
@@ -49,7 +55,9 @@ class Strided:
 
 @dataclass(frozen=True, eq=False)
 class Computed:
-    """A tensor worked out, piece by piece, from the whole contents of small others. `formula` says how, for people."""
+    """A tensor worked out, piece by piece, from others. `formula` says how, for people; `compute` is given the inputs,
+    which it reads as it needs them.
+    """
 
     dtype: str
     shape: tuple[int, ...]
@@ -91,7 +99,7 @@ def chunks(tensor: LazyTensor) -> Iterator[bytes | memoryview]:
     elif isinstance(tensor, Strided):
         yield from _gathered(tensor)
     elif isinstance(tensor, Computed):
-        yield from tensor.compute(*(content(source) for source in tensor.inputs))
+        yield from tensor.compute(*tensor.inputs)
     else:
         from resnet_surgeon.formats.sampling import sample
 
@@ -110,27 +118,73 @@ def pieces(tensor: LazyTensor, size: int) -> Iterator[bytes]:
         yield bytes(waiting)
 
 
-def _gathered(tensor: Strided) -> Iterator[bytes]:
-    """Row-major content: slice by slice of the first axis where each lies together (channels_last), else at once."""
+_PART = 1 << 23  # bytes of content that are gathered at once
+_MOST_PARTS = 64  # of a tensor that is larger than so many: each may have to read all that lies between its elements
+_GAP = 1 << 13  # bytes that take longer to skip than to read
+_WINDOW = 1 << 20  # bytes that are read at once, of which few may be wanted
+
+
+def _gathered(tensor: Strided) -> Iterator[memoryview]:
+    """Row-major content, in parts that are each read in the order of the file.
+
+    Memory is twice a part. A part takes a read for each gap or window between its first and its last byte at most,
+    since `views` admits only strides that set neighbours apart.
+    """
     if 0 in tensor.shape:
         return
     itemsize = BITS[tensor.dtype] // 8
-    rest, stride = tensor.shape[1:], (tensor.strides or (1,))[0]
-    slices = tensor.shape[0] if tensor.shape else 1
-    span = 1 + sum((size - 1) * step for size, step in zip(rest, tensor.strides[1:], strict=True))
-    if span > 2 * math.prod(rest) + 1024:
-        rest, slices, span = tensor.shape, 1, span + (slices - 1) * stride
-    strides = tensor.strides[len(tensor.strides) - len(rest) :]
-    for index in range(slices):
-        data = tensor.file.read(tensor.offset + index * stride * itemsize, span * itemsize)
-        yield _row_major(data, rest, strides, itemsize, tensor.swapped)
+    most = max(_PART, byte_size(tensor) // _MOST_PARTS) // itemsize
+    in_bytes = tuple(stride * itemsize for stride in tensor.strides)
+    # Elements of 8 bytes are whole numbers here: no ResNet has complex ones, whose halves would be swapped apart.
+    kind = f"{'>' if tensor.swapped else '<'}u{itemsize}"
+    for offset, shape, strides in _parts(tensor.offset, tensor.shape, in_bytes, most):
+        yield _row_major(tensor.file, offset, shape, strides, kind)
 
 
-def _row_major(data: bytes, shape: tuple[int, ...], strides: tuple[int, ...], itemsize: int, swapped: bool) -> bytes:
+def _parts(
+    offset: int, shape: tuple[int, ...], strides: tuple[int, ...], most: int
+) -> Iterator[tuple[int, tuple[int, ...], tuple[int, ...]]]:
+    """Neighbouring rows of at most `most` elements: where each part begins, and its shape and strides."""
+    row = math.prod(shape[1:])
+    if not shape:
+        yield offset, shape, strides
+    elif row > most:
+        for index in range(shape[0]):
+            yield from _parts(offset + index * strides[0], shape[1:], strides[1:], most)
+    else:
+        for first in range(0, shape[0], most // row):
+            rows = min(most // row, shape[0] - first)
+            yield offset + first * strides[0], (rows, *shape[1:]), strides
+
+
+def _row_major(file: OpenFile, offset: int, shape: tuple[int, ...], strides: tuple[int, ...], kind: str) -> memoryview:
     import numpy
 
-    # Elements of 8 bytes are whole numbers here: no ResNet has complex ones, whose halves would be swapped apart.
-    elements = numpy.frombuffer(data, f"{'>' if swapped else '<'}u{itemsize}")
-    in_bytes = [stride * itemsize for stride in strides]
-    strided = numpy.lib.stride_tricks.as_strided(elements, shape, in_bytes, writeable=False)
-    return strided.astype(f"<u{itemsize}").tobytes()
+    order = sorted(range(len(shape)), key=lambda axis: -strides[axis])
+    gathered = numpy.empty([shape[axis] for axis in order], kind)
+    _fill(gathered, file, offset, [strides[axis] for axis in order])
+    in_order = gathered.transpose(numpy.argsort(order)).astype(kind.replace(">", "<"), order="C", copy=False)
+    return memoryview(in_order.reshape(-1).view("u1"))
+
+
+def _fill(target: Elements, file: OpenFile, offset: int, strides: Sequence[int]) -> None:
+    """Reads the elements from `offset` with these strides, in bytes and descending: what lies together directly, what
+    lies near each other through a window, the rest one after the other.
+    """
+    import numpy
+
+    while target.ndim and len(target) == 1:
+        target, strides = target[0:1].reshape(target.shape[1:]), strides[1:]
+    if tuple(strides) == target.strides:
+        file.read_into(offset, target.reshape(-1).view("u1").data)
+        return
+    inner = target.itemsize + sum((size - 1) * step for size, step in zip(target.shape[1:], strides[1:], strict=True))
+    if inner > _WINDOW or strides[0] - inner > _GAP:
+        for index in range(len(target)):
+            _fill(target[index : index + 1].reshape(target.shape[1:]), file, offset + index * strides[0], strides[1:])
+        return
+    count = max(1, _WINDOW // strides[0])
+    for first in range(0, len(target), count):
+        part = target[first : first + count]
+        window = file.read(offset + first * strides[0], (len(part) - 1) * strides[0] + inner)
+        part[...] = numpy.ndarray(part.shape, target.dtype, window, 0, strides)

@@ -9,7 +9,7 @@ from resnet_surgeon.errors import CheckpointError, printable
 from resnet_surgeon.formats.container import Container
 from resnet_surgeon.formats.files import OpenFile
 from resnet_surgeon.formats.tensors import BITS, Stored
-from resnet_surgeon.formats.unpickle import Pickles, Storage, storage_reference
+from resnet_surgeon.formats.unpickle import Pickles, Storage, instructions, storage_reference
 from resnet_surgeon.formats.views import tree
 
 _MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
@@ -21,7 +21,7 @@ def read(file: OpenFile) -> Container:
 
     Raises CheckpointError for other pickles, and for files that are cut, go on, or do not fit themselves.
     """
-    pickles = Pickles(file, 0, file.size)
+    pickles = Pickles(file, 0, file.size, instructions())
     if pickles.next() != _MAGIC_NUMBER:
         raise CheckpointError("it is a pickle, but not one that torch.save wrote")
     protocol = pickles.next()
@@ -61,6 +61,8 @@ def _places(pickles: Pickles, storages: dict[str, Storage]) -> dict[str, int]:
     keys = pickles.next()
     if type(keys) is not list or not all(type(key) is str for key in keys):
         raise CheckpointError("it does not list its storages")
+    if len({*keys}) < len(keys):
+        raise CheckpointError("it lists a storage twice")
     places = {}
     for key in keys:
         if key not in storages:

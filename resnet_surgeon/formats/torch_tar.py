@@ -6,6 +6,7 @@ unpacked. Knows nothing of networks.
 
 from __future__ import annotations
 
+import struct
 import tarfile
 from collections.abc import Iterator
 from typing import NoReturn
@@ -13,13 +14,14 @@ from typing import NoReturn
 from resnet_surgeon.errors import CheckpointError, printable
 from resnet_surgeon.formats.container import Container
 from resnet_surgeon.formats.files import OpenFile
-from resnet_surgeon.formats.tensors import BITS, Stored
+from resnet_surgeon.formats.tensors import BITS, MOST_DIMENSIONS, Stored
 from resnet_surgeon.formats.torch_legacy import check_system
-from resnet_surgeon.formats.unpickle import Pickles, Storage, View, storage_dtype
+from resnet_surgeon.formats.unpickle import Pickles, Storage, View, instructions, is_key, storage_dtype
 from resnet_surgeon.formats.views import tree
 
 _PARTS = ("sys_info", "pickle", "storages", "tensors")
-_MOST_DIMENSIONS = 64
+_MOST_MEMBERS = 16  # torch wrote four, and perhaps their folder
+_MOST_ENTRIES = 100_000  # tensors or storages
 
 
 def read(file: OpenFile) -> Container:
@@ -63,10 +65,13 @@ def _parts(file: OpenFile) -> dict[str, Pickles]:
         raise CheckpointError(f"its tar archive {reason}")
 
     parts: dict[str, Pickles] = {}
+    allowed = instructions()
     try:
         with open(file.descriptor, "rb", closefd=False) as stream:
             stream.seek(0)
-            for member in tarfile.TarFile(fileobj=stream):
+            for count, member in enumerate(tarfile.TarFile(fileobj=stream)):
+                if count == _MOST_MEMBERS:
+                    refuse(f"has more than {_MOST_MEMBERS} members")
                 name = member.name.removeprefix("./")
                 if name in ("", "."):
                     continue
@@ -76,8 +81,8 @@ def _parts(file: OpenFile) -> dict[str, Pickles]:
                     refuse(f"holds {name} twice")
                 if not 0 <= member.size <= file.size - member.offset_data:
                     refuse(f"is truncated in {name}")
-                parts[name] = Pickles(file, member.offset_data, member.offset_data + member.size)
-    except (tarfile.TarError, EOFError, ValueError, OverflowError):
+                parts[name] = Pickles(file, member.offset_data, member.offset_data + member.size, allowed)
+    except (tarfile.TarError, EOFError, ValueError, OverflowError, RecursionError):
         refuse("is damaged")
     for name in _PARTS:
         if name not in parts:
@@ -92,14 +97,18 @@ def _entries(pickles: Pickles) -> Iterator[tuple[int, object, object]]:
     """
     seen = set()
     count = pickles.next()
-    if type(count) is not int or count < 0:
+    if type(count) is not int or not 0 <= count <= _MOST_ENTRIES:
         raise TypeError
     for _ in range(count):
         entry = pickles.next()
-        if type(entry) is not tuple or len(entry) != 3 or type(entry[0]) is not int or entry[0] in seen:
+        if type(entry) is not tuple or len(entry) != 3 or not _is_key(entry[0]) or entry[0] in seen:
             raise TypeError
         seen.add(entry[0])
         yield entry
+
+
+def _is_key(number: object) -> bool:
+    return type(number) is int and is_key(number)
 
 
 def _storages(pickles: Pickles) -> tuple[dict[int, Storage], dict[str, int]]:
@@ -116,7 +125,7 @@ def _storages(pickles: Pickles) -> tuple[dict[int, Storage], dict[str, int]]:
         raise TypeError
     for view in views:
         key, root_key, first, count = view
-        if not all(type(number) is int for number in (key, root_key, first, count)) or root_key not in storages:
+        if not all(map(_is_key, view)) or root_key not in storages:
             raise TypeError
         root = storages[root_key]
         storages[key] = Storage(root.dtype, root.key, root.count, (first, count))
@@ -130,9 +139,8 @@ def _tensors(pickles: Pickles, storages: dict[int, Storage]) -> dict[int, View]:
         storage = storages.get(storage_key) if type(storage_key) is int else None
         dimensions = int.from_bytes(pickles.take(4), "little", signed=True)
         pickles.take(4)
-        if storage is None or not 0 <= dimensions <= _MOST_DIMENSIONS:
+        if storage is None or not 0 <= dimensions <= MOST_DIMENSIONS:
             raise TypeError
-        numbers = [int.from_bytes(pickles.take(8), "little", signed=True) for _ in range(2 * dimensions + 1)]
-        shape, strides = tuple(numbers[:dimensions]), tuple(numbers[dimensions:-1])
-        tensors[key] = View(storage, numbers[-1], shape, strides)
+        numbers = struct.unpack(f"<{2 * dimensions + 1}q", pickles.take(8 * (2 * dimensions + 1)))
+        tensors[key] = View(storage, numbers[-1], numbers[:dimensions], numbers[dimensions:-1])
     return tensors

@@ -7,12 +7,13 @@ constructor of descriptions below. Everything else is refused by name. Knows not
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from resnet_surgeon.errors import CheckpointError, printable
 from resnet_surgeon.formats.files import OpenFile
+from resnet_surgeon.formats.tensors import MOST_DIMENSIONS
 
 
 @dataclass(frozen=True)
@@ -113,13 +114,23 @@ def _are_integers(value: object, count: int) -> bool:
     return type(value) is tuple and len(value) == count and all(type(number) is int for number in value)
 
 
+def instructions() -> Iterator[int]:
+    """A number for each instruction that the pickles of a file may have."""
+    return iter(range(_MOST_INSTRUCTIONS))
+
+
+def is_key(number: int) -> bool:
+    """Whether it has at most 64 bits. Longer ones may all have one hash, and a dict of them would take for ever."""
+    return -(1 << 63) <= number < 1 << 64
+
+
 def unpickle(data: bytes, resolve: Resolve = storage_reference) -> object:
     """The object that the pickle describes: dicts, lists, tuples, text, bytes, numbers, None, `Storage` and `View`.
 
     Raises CheckpointError for a name that is not on the list, an opcode that checkpoints have no use for, and damage
     of any kind.
     """
-    machine = _Machine(data, resolve, lambda size: data)
+    machine = _Machine(data, resolve, lambda size: data, instructions())
     result = machine.run()
     if machine.position != len(data):
         machine.refuse("goes on after its end")
@@ -127,12 +138,16 @@ def unpickle(data: bytes, resolve: Resolve = storage_reference) -> object:
 
 
 class Pickles:
-    """Pickles one after the other in a part of a file, with other bytes in between; `position` is the next byte."""
+    """Pickles one after the other in a part of a file, with other bytes in between; `position` is the next byte.
 
-    def __init__(self, file: OpenFile, start: int, end: int) -> None:
+    Together they use up `instructions`.
+    """
+
+    def __init__(self, file: OpenFile, start: int, end: int, instructions: Iterator[int]) -> None:
         self.file = file
         self.position = start
         self.end = end
+        self.instructions = instructions
 
     def next(self, resolve: Resolve = storage_reference) -> object:
         """The object that the next pickle describes. Raises CheckpointError, as `unpickle` does."""
@@ -142,7 +157,7 @@ class Pickles:
         def extended(size: int) -> bytes:
             return self.file.read(start, min(available, max(2 * size, _FIRST_PIECE)))
 
-        machine = _Machine(b"", resolve, extended)
+        machine = _Machine(b"", resolve, extended, self.instructions)
         result = machine.run()
         self.position += machine.position
         return result
@@ -162,55 +177,88 @@ class Pickles:
 
 
 _LIMIT = 100_000_000  # bytes of one pickle
-_FIRST_PIECE = 1 << 14
+_MOST_INSTRUCTIONS = 1_500_000  # of a file: ResNet-152 with a twin and Adam has 106,000; a log, one for each number
+_TALLEST = 100_000  # values on the stack: Python's pickler hands lists and dicts on by the thousand
+_FIRST_PIECE = 1 << 10
 _LONGEST_LINE = 1000
+_AHEAD = 9  # bytes of the longest instruction whose length is fixed
+
+_KEYS = {str, int, bytes, bool, float, type(None)}  # the types that a key may have
 
 
 class _Machine:
     """A pickle interpreter for the opcodes of protocols 2 to 5 that describe data.
 
-    `extended(size)` gives the same data with at least `size` bytes, or with all that there are.
+    `extended(size)` gives the same data with at least `size` bytes, or with all that there are; `instructions` has a
+    number for each that may be executed.
     """
 
-    def __init__(self, data: bytes, resolve: Resolve, extended: Callable[[int], bytes]) -> None:
+    def __init__(
+        self, data: bytes, resolve: Resolve, extended: Callable[[int], bytes], instructions: Iterator[int]
+    ) -> None:
         self.data = data
         self.resolve = resolve
         self.extended = extended
+        self.instructions = instructions
         self.position = 0
+        self.end = 0  # where an instruction may begin, so that it is here whole
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
 
     def run(self) -> object:
         try:
-            while True:
-                opcode = self.take(1)
-                if opcode == b".":
-                    break
-                action = _ACTIONS.get(opcode)
-                if action is None:
-                    self.refuse(f"uses the opcode {opcode!r}, which no checkpoint needs")
-                action(self)
-        except (IndexError, KeyError, TypeError, ValueError, struct.error):
+            self.execute()
+        except struct.error:
+            self.refuse("is cut short")
+        except (IndexError, KeyError, TypeError, ValueError):
             self.refuse("is damaged")
         if len(self.stack) != 1 or self.stack[0] is _MARK:
             self.refuse("is damaged")
         return self.stack[0]
 
+    def execute(self) -> None:
+        """Every instruction until the last, STOP."""
+        for number in self.instructions:
+            if not number % 4096 and len(self.stack) > _TALLEST:
+                self.refuse(f"piles up more than {_TALLEST:,} values, which no checkpoint needs")
+            if self.position >= self.end:
+                self.extend()
+            opcode = self.data[self.position]
+            self.position += 1
+            action = _BY_OPCODE[opcode]
+            if action is not None:
+                action(self)
+            elif opcode == _STOP:
+                return
+            else:
+                self.refuse(f"uses the opcode {bytes([opcode])!r}, which no checkpoint needs")
+        self.refuse(f"has more than {_MOST_INSTRUCTIONS:,} instructions, which no checkpoint needs")
+
     def refuse(self, reason: str) -> NoReturn:
         raise CheckpointError(f"its pickle {reason} (byte {self.position})")
+
+    def extend(self) -> None:
+        """More of the data, so that the next instruction is there."""
+        wanted = self.position + _AHEAD
+        self.data = self.extended(wanted)
+        self.end = len(self.data) - _AHEAD + 1 if len(self.data) > wanted else len(self.data)
+        if self.position >= len(self.data):
+            self.refuse("is cut short")
 
     def take(self, count: int) -> bytes:
         end = self.position + count
         if end > len(self.data):
             self.data = self.extended(end)
-        if count < 0 or end > len(self.data):
-            self.refuse("is cut short")
+            if end > len(self.data):
+                self.refuse("is cut short")
         piece = self.data[self.position : end]
         self.position = end
         return piece
 
     def unsigned(self, size: int) -> int:
-        return int.from_bytes(self.take(size), "little")
+        (number,) = _UNSIGNED[size].unpack_from(self.data, self.position)
+        self.position += size
+        return number  # type: ignore[no-any-return]
 
     def line(self) -> str:
         if len(self.data) < self.position + _LONGEST_LINE:
@@ -247,10 +295,13 @@ class _Machine:
         target = self.stack[-1]
         if type(target) is not dict or len(items) % 2:
             self.refuse("is damaged")
-        for key, value in zip(items[::2], items[1::2], strict=True):
-            if type(key) not in (str, int, bytes, bool, float, type(None)):
-                self.refuse("has a key that is no text or number")
-            target[key] = value
+        keys = items[::2]
+        kinds = {*map(type, keys)}
+        if not kinds <= _KEYS:
+            self.refuse("has a key that is no text or number")
+        if int in kinds and not all(is_key(key) for key in keys if type(key) is int):
+            self.refuse("has a number of more than 64 bits for a key")
+        target.update(zip(keys, items[1::2], strict=True))
 
     def fill_list(self, items: list[Any]) -> None:
         if type(self.stack[-1]) is not list:
@@ -292,13 +343,13 @@ class _Machine:
 
 def _view(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> View:
     """`torch._utils._rebuild_tensor_v2`; what follows (requires_grad, hooks, metadata) does not matter here."""
-    integers = [offset, *shape, *strides]
-    if (
-        type(storage) is not Storage
-        or type(shape) is not tuple
-        or type(strides) is not tuple
-        or any(type(number) is not int for number in integers)
-    ):
+    if type(storage) is not Storage or type(shape) is not tuple or type(strides) is not tuple:
+        raise TypeError
+    if len(shape) > MOST_DIMENSIONS or len(strides) > MOST_DIMENSIONS:
+        raise CheckpointError(
+            f"its pickle holds a tensor of more than the {MOST_DIMENSIONS} dimensions that torch knows"
+        )
+    if any(type(number) is not int for number in (offset, *shape, *strides)):
         raise TypeError
     return View(storage, offset, shape, strides)
 
@@ -351,30 +402,53 @@ _OPAQUE = (
 _CONSTRUCTORS |= dict.fromkeys(_OPAQUE, lambda *_: Opaque())
 
 
-def _tuple(count: int) -> Callable[[_Machine], None]:
+_UNSIGNED = {size: struct.Struct(f"<{letter}") for size, letter in ((1, "B"), (2, "H"), (4, "I"), (8, "Q"))}
+
+
+def _constant(value: object) -> Callable[[_Machine], None]:
+    return lambda machine: machine.stack.append(value)
+
+
+def _number(layout: struct.Struct) -> Callable[[_Machine], None]:
     def action(machine: _Machine) -> None:
-        items = [machine.pop() for _ in range(count)]
-        machine.push(tuple(reversed(items)))
+        machine.stack += layout.unpack_from(machine.data, machine.position)
+        machine.position += layout.size
 
     return action
 
 
-def _text(size: int) -> Callable[[_Machine], None]:
-    return lambda machine: machine.push(machine.take(machine.unsigned(size)).decode("utf-8", "surrogatepass"))
+def _sized(size: int, made: Callable[[bytes], Any]) -> Callable[[_Machine], None]:
+    """An instruction with so many bytes as a number of `size` bytes says."""
+    unpack = _UNSIGNED[size].unpack_from
+
+    def action(machine: _Machine) -> None:
+        (count,) = unpack(machine.data, machine.position)
+        machine.position += size
+        machine.stack.append(made(machine.take(count)))
+
+    return action
 
 
-def _bytes(size: int) -> Callable[[_Machine], None]:
-    return lambda machine: machine.push(machine.take(machine.unsigned(size)))
+def _text(data: bytes) -> str:
+    return data.decode("utf-8", "surrogatepass")
 
 
-def _constant(value: object) -> Callable[[_Machine], None]:
-    return lambda machine: machine.push(value)
+def _long(data: bytes) -> int:
+    return int.from_bytes(data, "little", signed=True)
 
 
-def _signed(length_size: int) -> Callable[[_Machine], None]:
-    return lambda machine: machine.push(
-        int.from_bytes(machine.take(machine.unsigned(length_size)), "little", signed=True)
-    )
+def _tuple(count: int) -> Callable[[_Machine], None]:
+    def action(machine: _Machine) -> None:
+        items = tuple(machine.stack[-count:])
+        if len(items) < count or _MARK in items:
+            machine.refuse("is damaged")
+        machine.stack[-count:] = [items]
+
+    return action
+
+
+def _recalled(size: int) -> Callable[[_Machine], None]:
+    return lambda machine: machine.stack.append(machine.memo[machine.unsigned(size)])
 
 
 def _protocol(machine: _Machine) -> None:
@@ -387,37 +461,38 @@ def _stack_global(machine: _Machine) -> None:
     machine.push_global(module, name)
 
 
+_STOP = ord(".")
 _ACTIONS: dict[bytes, Callable[[_Machine], None]] = {
     b"\x80": _protocol,
     b"\x95": lambda machine: machine.refuse("is cut short") if machine.unsigned(8) > _LIMIT else None,  # FRAME
-    b"(": lambda machine: machine.push(_MARK),
+    b"(": _constant(_MARK),
     b"N": _constant(None),
     b"\x88": _constant(True),
     b"\x89": _constant(False),
-    b"}": lambda machine: machine.push({}),
-    b"]": lambda machine: machine.push([]),
+    b"}": lambda machine: machine.stack.append({}),
+    b"]": lambda machine: machine.stack.append([]),
     b")": _constant(()),
-    b"t": lambda machine: machine.push(tuple(machine.pop_to_mark())),
+    b"t": lambda machine: machine.stack.append(tuple(machine.pop_to_mark())),
     b"\x85": _tuple(1),
     b"\x86": _tuple(2),
     b"\x87": _tuple(3),
-    b"K": lambda machine: machine.push(machine.unsigned(1)),
-    b"M": lambda machine: machine.push(machine.unsigned(2)),
-    b"J": lambda machine: machine.push(int.from_bytes(machine.take(4), "little", signed=True)),
-    b"\x8a": _signed(1),
-    b"G": lambda machine: machine.push(struct.unpack(">d", machine.take(8))[0]),
-    b"X": _text(4),
-    b"\x8c": _text(1),
-    b"\x8d": _text(8),
-    b"U": _text(1),  # text of Python 2
-    b"T": _text(4),
-    b"C": _bytes(1),
-    b"B": _bytes(4),
+    b"K": _number(_UNSIGNED[1]),
+    b"M": _number(_UNSIGNED[2]),
+    b"J": _number(struct.Struct("<i")),
+    b"G": _number(struct.Struct(">d")),
+    b"\x8a": _sized(1, _long),
+    b"X": _sized(4, _text),
+    b"\x8c": _sized(1, _text),
+    b"\x8d": _sized(8, _text),
+    b"U": _sized(1, _text),  # text of Python 2
+    b"T": _sized(4, _text),
+    b"C": _sized(1, bytes),
+    b"B": _sized(4, bytes),
     b"q": lambda machine: machine.memoize(machine.unsigned(1)),
     b"r": lambda machine: machine.memoize(machine.unsigned(4)),
     b"\x94": lambda machine: machine.memoize(len(machine.memo)),
-    b"h": lambda machine: machine.push(machine.memo[machine.unsigned(1)]),
-    b"j": lambda machine: machine.push(machine.memo[machine.unsigned(4)]),
+    b"h": _recalled(1),
+    b"j": _recalled(4),
     b"s": lambda machine: machine.fill_dict([machine.pop(), machine.pop()][::-1]),
     b"u": lambda machine: machine.fill_dict(machine.pop_to_mark()),
     b"a": lambda machine: machine.fill_list([machine.pop()]),
@@ -430,3 +505,4 @@ _ACTIONS: dict[bytes, Callable[[_Machine], None]] = {
     b"c": lambda machine: machine.push_global(machine.line(), machine.line()),
     b"\x93": _stack_global,
 }
+_BY_OPCODE = [_ACTIONS.get(bytes([opcode])) for opcode in range(256)]

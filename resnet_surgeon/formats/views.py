@@ -8,14 +8,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from resnet_surgeon.errors import CheckpointError
-from resnet_surgeon.formats.tensors import BITS, LARGEST_SIZE, MOST_DIMENSIONS, LazyTensor, Stored, Strided
+from resnet_surgeon.errors import CheckpointError, printable
+from resnet_surgeon.formats.tensors import BITS, LARGEST_SIZE, LazyTensor, Stored, Strided
 from resnet_surgeon.formats.unpickle import Global, Opaque, Parameter, Storage, View
 
 # A node of what a checkpoint holds: a tensor, a mapping of nodes, or plain data.
 Node = object
 
-_DEEPEST = 20  # levels of nested dicts and lists
+_DEEPEST = 20  # levels of nested dicts
+_DESCRIPTIONS = {dict, View, Parameter, Storage, Global, Opaque}  # all else is plain data already
 
 
 def tree(root: object, record: Callable[[Storage], Stored], swapped: bool = False) -> Node:
@@ -39,7 +40,10 @@ def tree(root: object, record: Callable[[Storage], Stored], swapped: bool = Fals
         # What is referred to twice is made once, whatever a hostile file weaves.
         if id(value) not in made:
             made[id(value)] = {}
-            made[id(value)] = {key: node(item, depth + 1, str(key)) for key, item in value.items()}
+            made[id(value)] = {
+                key: node(item, depth + 1, str(key)) if type(item) in _DESCRIPTIONS else item
+                for key, item in value.items()
+            }
         return made[id(value)]
 
     return node(root, 0, "")
@@ -49,8 +53,8 @@ def tensor(view: View, name: str, record: Callable[[Storage], Stored], swapped: 
     """The tensor that `view` describes, once its numbers are checked: stored where it is contiguous, else strided."""
     storage = view.storage
     first, count = storage.part or (0, storage.count)
-    if len(view.shape) > MOST_DIMENSIONS or max((*view.shape, *view.strides), default=0) > LARGEST_SIZE:
-        raise CheckpointError(f"tensor `{name}` has more or larger dimensions than torch knows")
+    if max((*view.shape, *view.strides), default=0) > LARGEST_SIZE:
+        raise CheckpointError(f"tensor {printable(name)} has larger dimensions than torch knows")
     if (
         min((first, count, view.offset, *view.shape, *view.strides)) < 0
         or len(view.shape) != len(view.strides)
@@ -58,7 +62,12 @@ def tensor(view: View, name: str, record: Callable[[Storage], Stored], swapped: 
         or math.prod(view.shape) > count
         or (0 not in view.shape and _last_element(view) >= count)
     ):
-        raise CheckpointError(f"tensor `{name}` reaches outside of its storage of {storage.count} numbers")
+        raise CheckpointError(f"tensor {printable(name)} reaches outside of its storage of {storage.count} numbers")
+    if 0 not in view.shape and _overlaps(view):
+        raise CheckpointError(
+            f"tensor {printable(name)} has strides that overlap: it takes numbers of its storage twice, or in a weave",
+            hint="save it with `.contiguous()`",
+        )
     whole = record(storage)
     itemsize = BITS[storage.dtype] // 8
     offset = first + view.offset
@@ -69,6 +78,16 @@ def tensor(view: View, name: str, record: Callable[[Storage], Stored], swapped: 
 
 def _last_element(view: View) -> int:
     return view.offset + sum((size - 1) * stride for size, stride in zip(view.shape, view.strides, strict=True))
+
+
+def _overlaps(view: View) -> bool:
+    """Whether the elements along one axis reach beyond the next element along another."""
+    reach = 0
+    for stride, size in sorted(zip(view.strides, view.shape, strict=True)):
+        if size > 1 and stride <= reach:
+            return True
+        reach += (size - 1) * stride
+    return False
 
 
 def _is_contiguous(view: View) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from array import array
 from collections.abc import Callable, Iterator, Sequence
@@ -9,10 +10,10 @@ from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, TypeAlias, get_args
 
 from resnet_surgeon.architecture.initialisation import conv2d_default
-from resnet_surgeon.architecture.spec import Architecture
+from resnet_surgeon.architecture.spec import LARGEST, Architecture
 from resnet_surgeon.errors import OperationError, UsageError
 from resnet_surgeon.formats.numbers import decode, encode
-from resnet_surgeon.formats.tensors import Computed, Initialised, LazyTensor
+from resnet_surgeon.formats.tensors import Computed, Initialised, LazyTensor, byte_size, pieces
 from resnet_surgeon.operations.checkpoint import Checkpoint, option
 from resnet_surgeon.sources.catalog import Preprocessing
 
@@ -36,10 +37,8 @@ class Adapt:
     seed: int = option("Seed of what is drawn at random.", default=0)
 
     def __post_init__(self) -> None:
-        if type(self.in_channels) is not int or self.in_channels < 1:
-            raise UsageError(
-                f"in_channels must be a whole number of at least 1, not {self.in_channels}", subject="adapt"
-            )
+        if type(self.in_channels) is not int or not 1 <= self.in_channels <= LARGEST:
+            raise UsageError(f"in_channels must be a whole number of at least 1 and at most {LARGEST}", subject="adapt")
         if self.init not in get_args(Init):
             raise UsageError(f"init must be one of {', '.join(get_args(Init))}, not {self.init}", subject="adapt")
 
@@ -74,11 +73,25 @@ class Adapt:
             return weight
         formula, function = _FORMULAS[self.init]
 
-        def compute(data: bytes) -> Iterator[bytes]:
-            for planes in _planes(decode(data, weight.dtype), out, channels):
-                yield b"".join(encode(plane, weight.dtype) for plane in function(planes, self.in_channels))
+        def compute(source: LazyTensor) -> Iterator[bytes]:
+            for data in pieces(source, byte_size(source) // out):
+                old = _planes(decode(data, source.dtype), channels)
+                new = function(old, self.in_channels)
+                encoded = {
+                    key: encode(plane, source.dtype) for key, plane in {id(plane): plane for plane in new}.items()
+                }
+                if any(_overflows(decode(plane, source.dtype), old) for plane in encoded.values()):
+                    raise self._overflow(source.dtype)
+                yield b"".join(encoded[id(plane)] for plane in new)
 
         return Computed(weight.dtype, shape, (weight,), formula.format(old=channels, new=self.in_channels), compute)
+
+    def _overflow(self, dtype: str) -> OperationError:
+        return OperationError(
+            f"`conv1.weight` would hold numbers that are too large for {dtype}, and would be infinite",
+            subject="adapt",
+            hint="use `--init mean`" if self.init != "mean" else "use `--init random`, or scale the weights down first",
+        )
 
     def _preprocessing(self, old: Preprocessing | None) -> Preprocessing | None:
         """The old channels' mean and std in turn for `repeat`, their average for every channel otherwise."""
@@ -119,7 +132,8 @@ def repeat(planes: Sequence[Plane], in_channels: int) -> list[Plane]:
     if in_channels == 1:
         return [_sum(planes)]
     (factor,) = array(planes[0].typecode, [len(planes) / in_channels])
-    return [_each(planes[channel % len(planes)], lambda number: number * factor) for channel in range(in_channels)]
+    scaled_planes = [_each(plane, lambda number: number * factor) for plane in planes[:in_channels]]
+    return [scaled_planes[channel % len(planes)] for channel in range(in_channels)]
 
 
 def _sum(planes: Sequence[Plane]) -> Plane:
@@ -134,11 +148,18 @@ def _each(plane: Plane, function: Callable[[float], float]) -> Plane:
     return array(plane.typecode, map(function, plane))
 
 
-def _planes(weight: Plane, out: int, channels: int) -> Iterator[list[Plane]]:
-    """The planes of each filter of a weight [out, channels, kh, kw]."""
-    size = len(weight) // (out * channels)
-    for first in range(0, len(weight), channels * size):
-        yield [weight[start : start + size] for start in range(first, first + channels * size, size)]
+def _overflows(plane: Plane, sources: Sequence[Plane]) -> bool:
+    """Whether a number of the plane is not finite, though all that it may be made from are."""
+    return not all(map(math.isfinite, plane)) and any(
+        not math.isfinite(number) and all(map(math.isfinite, numbers))
+        for number, *numbers in zip(plane, *sources, strict=True)
+    )
+
+
+def _planes(weight: Plane, channels: int) -> list[Plane]:
+    """The planes of one filter [channels, kh, kw]."""
+    size = len(weight) // channels
+    return [weight[start : start + size] for start in range(0, len(weight), size)]
 
 
 _FORMULAS: dict[Init, tuple[str, Callable[[Sequence[Plane], int], list[Plane]]]] = {

@@ -8,7 +8,14 @@ from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, get_args
 
 from resnet_surgeon.architecture.parameters import parameters
-from resnet_surgeon.architecture.spec import HEAD_NAME, RESERVED_HEAD_NAMES, Architecture, Head
+from resnet_surgeon.architecture.spec import (
+    HEAD_NAME,
+    MOST_CLASSES,
+    MOST_HEADS,
+    RESERVED_HEAD_NAMES,
+    Architecture,
+    Head,
+)
 from resnet_surgeon.errors import OperationError, UsageError, printable
 from resnet_surgeon.formats.tensors import Initialised, LazyTensor
 from resnet_surgeon.operations.checkpoint import Checkpoint, option
@@ -35,11 +42,24 @@ class Heads:
 
     def __post_init__(self) -> None:
         classes = tuple(self.classes) if isinstance(self.classes, Iterable) else (self.classes,)
-        if not classes or not all(type(count) is int and count >= 1 for count in classes):
-            raise UsageError("classes must be whole numbers of at least 1, one for each head", subject="heads")
+        if not classes or not all(type(count) is int and 1 <= count <= MOST_CLASSES for count in classes):
+            raise UsageError(
+                f"classes must be whole numbers of at least 1 and at most {MOST_CLASSES}, one for each head",
+                subject="heads",
+            )
+        if len(classes) > MOST_HEADS:
+            raise UsageError(
+                f"{len(classes)} heads are more than the {MOST_HEADS} that a network can have", subject="heads"
+            )
         object.__setattr__(self, "classes", classes)
         if self.own is not None and self.own not in get_args(Own):
             raise UsageError(f"own must be one of {', '.join(get_args(Own))}, not {self.own}", subject="heads")
+        if self.own not in (None, "none") and len(classes) == 1:
+            raise UsageError(
+                "a single head has no layers of its own: it is a new `fc`, and nobody shares the layers before it",
+                subject="heads",
+                hint="leave `--own` out: the network computes the same",
+            )
         if self.names is not None:
             names = (self.names,) if isinstance(self.names, str) else tuple(self.names)
             object.__setattr__(self, "names", names)
@@ -85,9 +105,8 @@ class Heads:
                 hint="remove them first: `remove --layers heads`",
             )
         stages = [stage.name for stage in architecture.stages]
-        own: Own = "none"
-        if len(self.classes) > 1:
-            own = self.own or ("layer4" if "layer4" in stages else "none")
+        default_own: Own = "layer4" if len(self.classes) > 1 and "layer4" in stages else "none"
+        own = self.own or default_own
         if own != "none" and own not in stages:
             raise OperationError(
                 f"the network has no `{own}` that heads could own",

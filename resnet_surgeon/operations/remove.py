@@ -8,9 +8,12 @@ from dataclasses import dataclass, replace
 from typing import ClassVar, NoReturn
 
 from resnet_surgeon.architecture.parameters import parameters
-from resnet_surgeon.architecture.spec import Architecture
+from resnet_surgeon.architecture.spec import STAGE_NAMES, STEM, Architecture
 from resnet_surgeon.errors import OperationError, UsageError, printable
 from resnet_surgeon.operations.checkpoint import Checkpoint, option
+
+_CHILDREN = (*STEM, *STAGE_NAMES, "avgpool", "fc", "heads")
+_LONGEST_NAME = 20  # that is compared with those of layers
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,8 @@ class Remove:
             layers = (self.layers,) if isinstance(self.layers, str) else tuple(self.layers)
             if not layers or not all(isinstance(layer, str) and layer for layer in layers):
                 raise UsageError("layers must name at least one layer", subject="remove")
+            for layer in layers:
+                _check_spelling(layer)
             object.__setattr__(self, "layers", layers)
 
     @property
@@ -95,6 +100,20 @@ class Remove:
         return replace(checkpoint, architecture=architecture, tensors=tensors)
 
 
+def _check_spelling(layer: str) -> None:
+    """Raises UsageError unless a network can have a layer of this very name, which may become part of a file's."""
+    if layer in _CHILDREN or re.fullmatch(r"layer[1-4]\.(0|[1-9][0-9]{0,3})", layer):
+        return
+    if match := re.fullmatch(r"(layer[1-4])\.(\d{1,4})", layer):
+        hint = f"did you mean `{match[1]}.{int(match[2])}`?"
+    else:
+        near = difflib.get_close_matches(layer[:_LONGEST_NAME], _CHILDREN, n=1)
+        hint = f"did you mean `{near[0]}`?" if near else "blocks are named like layer3.4"
+    raise UsageError(
+        f"no network has a layer {printable(layer)}; children are {', '.join(_CHILDREN)}", subject="remove", hint=hint
+    )
+
+
 def _cut(architecture: Architecture, layers: tuple[str, ...]) -> tuple[Architecture, dict[str, list[int]]]:
     """What is left, and for each stage the old numbers of the blocks that stay. Raises OperationError."""
     children = architecture.children
@@ -128,20 +147,21 @@ def _cut(architecture: Architecture, layers: tuple[str, ...]) -> tuple[Architect
         avgpool="avgpool" in trunk,
         heads=architecture.heads if {"fc", "heads"} & set(trunk) else (),
     )
+    assert left != architecture, "what is named is removed"
     return left, blocks
 
 
 def _check_block(architecture: Architecture, layer: str) -> None:
     """Passes if `layer` names a residual block whose shortcut is the identity."""
-    match = re.fullmatch(r"(layer\d)\.(\d{1,4})", layer)
-    stage = next((stage for stage in architecture.stages if match and stage.name == match[1]), None)
-    if match is None or stage is None:
+    name, _, block = layer.partition(".")
+    stage = next((stage for stage in architecture.stages if stage.name == name and block), None)
+    if stage is None:
         near = difflib.get_close_matches(layer, architecture.children, n=1)
         raise OperationError(
-            f"the network has no layer {printable(layer)}; its children are {', '.join(architecture.children)}",
+            f"the network has no layer `{layer}`; its children are {', '.join(architecture.children)}",
             hint=f"did you mean `{near[0]}`?" if near else "blocks are named like layer3.4",
         )
-    index = int(match[2])
+    index = int(block)
     if index >= stage.blocks:
         raise OperationError(f"the network has no block `{layer}`: `{stage.name}` has {stage.blocks}, counted from 0")
     if index == 0 and stage.downsample:

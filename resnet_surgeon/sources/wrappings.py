@@ -6,6 +6,7 @@ Told by content alone. Each way of naming and each habit of saving is an entry o
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
@@ -15,6 +16,8 @@ from resnet_surgeon.errors import CheckpointError, printable
 from resnet_surgeon.formats.tensors import Initialised, LazyTensor
 
 _DEEPEST = 4  # keys on the way to a state_dict
+_LONGEST_KEY = 1000  # of these keys, in characters
+_SHOWN = 10  # places named in one message
 
 
 @dataclass(frozen=True)
@@ -51,16 +54,14 @@ def unwrap(root: object, key: str | None = None) -> Unwrapped:
     Where there is none, the tensors as they are, for the caller to say what is odd about them. Raises CheckpointError
     for what holds no named tensors, for several ResNets without `key`, and for two tensors that would get one name.
     """
-    mappings = dict(_mappings(root))
+    mappings = [*_mappings(root)]
     if not mappings:
         what = "a single tensor" if isinstance(root, LazyTensor) else f"a {type(root).__name__} without named tensors"
         raise CheckpointError(
             f"it holds {what}, expected a state_dict", hint="save with torch.save(model.state_dict(), path)"
         )
     found = {
-        (find.key, find.prefix, find.naming.name): find
-        for path, tensors in mappings.items()
-        for find in _finds(path, tensors)
+        (find.path, find.prefix, find.naming.name): find for path, tensors in mappings for find in _finds(path, tensors)
     }
     finds = _preferred([find for find in found.values() if key is None or key in (find.key, find.prefix.rstrip("."))])
     if len(finds) > 1:
@@ -69,8 +70,8 @@ def unwrap(root: object, key: str | None = None) -> Unwrapped:
         hint: str | None = f"those that it holds are under {_places([*found.values()])}" if found else None
         raise CheckpointError(f"it holds no ResNet under the key {printable(key)}", hint=hint)
     if not finds:
-        top, tensors = min(mappings.items(), key=lambda item: len(item[0]))
-        return Unwrapped(tensors, {}, Wrapping("nested", top) if top else None)
+        path, tensors = min(mappings, key=lambda mapping: len(".".join(mapping[0])))
+        return Unwrapped(tensors, {}, Wrapping("nested", ".".join(path)) if path else None)
     return _unwrapped(finds[0], root)
 
 
@@ -85,12 +86,16 @@ class _Naming:
 
 @dataclass(frozen=True)
 class _Find:
-    """A ResNet in a mapping."""
+    """A ResNet in a mapping; `path` are the keys on the way to it."""
 
-    key: str
+    path: tuple[str, ...]
     prefix: str
     naming: _Naming
     tensors: Mapping[str, LazyTensor]
+
+    @property
+    def key(self) -> str:
+        return ".".join(self.path)
 
 
 _OWN = r"(conv1|bn1|layer[1-4]|heads)\..+|fc\.(weight|bias)"
@@ -186,27 +191,30 @@ _HABITS = (
 _TWINS = (("encoder_q.", "encoder_k."), ("base_encoder.", "momentum_encoder."))
 
 
-def _mappings(root: object) -> Iterator[tuple[str, Mapping[str, LazyTensor]]]:
-    """Every mapping with named tensors, by the keys on the way to it; each once, however often it is referred to."""
+def _mappings(root: object) -> Iterator[tuple[tuple[str, ...], Mapping[str, LazyTensor]]]:
+    """Every mapping with named tensors, after the keys on the way to it; each once, however often it is referred to."""
     seen: set[int] = set()
-    waiting: list[tuple[tuple[str, ...], object]] = [((), root)]
+    waiting: deque[tuple[tuple[str, ...], object]] = deque([((), root)])
     while waiting:
-        path, node = waiting.pop(0)
+        path, node = waiting.popleft()
         if not isinstance(node, Mapping) or len(path) > _DEEPEST or id(node) in seen:
             continue
         seen.add(id(node))
-        tensors = {name: item for name, item in node.items() if isinstance(name, str) and isinstance(item, LazyTensor)}
+        named = [(name, item) for name, item in node.items() if type(name) is str]
+        tensors = {name: item for name, item in named if isinstance(item, LazyTensor)}
         if tensors:
-            yield ".".join(path), tensors
-        waiting += [((*path, name), item) for name, item in node.items() if isinstance(name, str)]
+            yield path, tensors
+        waiting += [
+            ((*path, name), item) for name, item in named if isinstance(item, Mapping) and len(name) <= _LONGEST_KEY
+        ]
 
 
-def _finds(key: str, tensors: Mapping[str, LazyTensor]) -> Iterator[_Find]:
+def _finds(path: tuple[str, ...], tensors: Mapping[str, LazyTensor]) -> Iterator[_Find]:
     for naming in _NAMINGS:
         for name in tensors:
             prefix = name.removesuffix(naming.mark)
             if prefix != name and (not prefix or prefix.endswith(".")):
-                yield _Find(key, prefix, naming, tensors)
+                yield _Find(path, prefix, naming, tensors)
 
 
 def _preferred(finds: list[_Find]) -> list[_Find]:
@@ -220,7 +228,8 @@ def _places(finds: list[_Find]) -> str:
     """What `--key` takes to tell them apart: their keys, or their prefixes where they share a key."""
     by_key = len({find.key for find in finds}) == len(finds)
     places = [find.key if by_key else find.prefix.rstrip(".") for find in finds]
-    return ", ".join(printable(place) if place else "the top level" for place in places)
+    shown = [printable(place) if place else "the top level" for place in places[:_SHOWN]]
+    return ", ".join(shown) + ", ..." * (len(places) > _SHOWN)
 
 
 def _unwrapped(find: _Find, root: object) -> Unwrapped:

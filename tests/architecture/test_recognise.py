@@ -15,6 +15,7 @@ from resnet_surgeon.architecture.recognise import describe, recognise
 from resnet_surgeon.architecture.variants import VARIANTS, variant_name
 from resnet_surgeon.errors import ArchitectureError
 from tests.conftest import small_network
+from tests.work import calls
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,34 @@ def test_depths_groups_widths_channels_and_classes_are_read_off(options: dict[st
     assert (found.groups, found.in_channels) == (options.get("groups", 1), options.get("in_channels", 3))
     assert found.stages[0].width == options.get("width_per_group", 64) * options.get("groups", 1)
     assert found.heads[0].classes == options.get("classes", 10)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"fc.weight": (0, 512), "fc.bias": (0,)},
+        {"fc.weight": (2**24 + 1, 512), "fc.bias": (2**24 + 1,)},
+        {"conv1.weight": (64, 65_537, 7, 7)},
+        {"layer1.0.conv3.weight": (256, 64, 1, 1), "layer1.0.conv2.weight": (2**20, 2**20, 3, 3)},
+    ],
+    ids=str,
+)
+def test_shapes_that_no_network_can_have_are_refused(change: dict[str, tuple[int, ...]]) -> None:
+    shapes = tensors(small_network()) | {name: Tensor(shape) for name, shape in change.items()}
+    with pytest.raises(ArchitectureError, match="at most|between 1 and 65536"):
+        recognise(shapes)
+
+
+def test_many_other_tensors_are_counted_and_four_are_named() -> None:
+    network = tensors(small_network())
+
+    others = {f"other{number}" * 10: Tensor((1,)) for number in range(4000)}
+
+    def refused() -> None:
+        with pytest.raises(ArchitectureError, match="unexpected tensor `other3.*; and 3996 more"):
+            recognise(network | others)
+
+    assert calls(refused) < 45 * len(others)  # of which few are for each character of a name
 
 
 def test_without_fc_the_output_is_the_pooled_embedding() -> None:

@@ -40,6 +40,8 @@ def test_children_are_torchvisions() -> None:
     "change",
     [
         {"in_channels": 0},
+        {"in_channels": 65_537},
+        {"heads": tuple(Head(f"h{number}", 1) for number in range(4097))},
         {"stem": ("bn1",)},
         {"stem": ("conv1",)},
         {"stages": RESNET18.stages[1:]},
@@ -47,10 +49,17 @@ def test_children_are_torchvisions() -> None:
         {"groups": 3},
         {"heads": (Head("a", 1), Head("a", 2))},
     ],
+    ids=lambda change: str(change)[:40],
 )
 def test_an_architecture_that_cannot_be_built_cannot_be_described(change: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="."):
         replace(RESNET18, **change)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("classes", [0, 2**24 + 1])
+def test_no_head_is_endless_or_empty(classes: int) -> None:
+    with pytest.raises(ValueError, match="at least one class and at most 16777216"):
+        Head("a", classes)
 
 
 def test_no_stage_is_endless() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import struct
 from array import array
 
 import pytest
@@ -38,6 +39,13 @@ def test_encoding_rounds_as_torch_does(dtype: str, numbers: list[float]) -> None
     expected = torch.tensor(numbers, dtype=torch.float32).to(DTYPES[dtype])
     ours = torch.frombuffer(bytearray(encode(array("f", numbers), dtype)), dtype=DTYPES[dtype])
     assert same(ours, expected)
+
+
+@pytest.mark.parametrize("bits", [0x7F800001, 0xFF800001, 0x7F80FFFF, 0x7FC00000])
+def test_what_is_not_a_number_stays_so_wherever_its_payload_is(bits: int) -> None:
+    """bfloat16 keeps the upper half of a float32: without care a payload in the lower half would leave infinity."""
+    number = array("f", struct.pack("=I", bits))
+    assert decode(encode(number, "BF16"), "BF16")[0] != decode(encode(number, "BF16"), "BF16")[0]
 
 
 @pytest.mark.parametrize("operation", [operator.add, operator.mul, operator.truediv])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import struct
 from collections import OrderedDict
 
 import pytest
@@ -14,7 +15,7 @@ from resnet_surgeon.formats import torch_legacy
 from resnet_surgeon.formats.container import Container
 from resnet_surgeon.formats.files import OpenFile
 from resnet_surgeon.formats.tensors import LazyTensor, content
-from tests.formats.test_torch_zip import BASE, TENSORS, raw
+from tests.formats.test_torch_zip import BASE, TENSORS, pickle_of, raw
 
 MAGIC = pickle.dumps(0x1950A86A20F9469CFC6C, 2)
 PROTOCOL = pickle.dumps(1001, 2)
@@ -37,6 +38,28 @@ def test_every_tensor_comes_out_contiguous_with_its_values(tensor: torch.Tensor)
     assert isinstance(root, dict)
     assert root["x"].shape == tuple(tensor.shape)
     assert content(root["x"]) == raw(tensor)
+
+
+@pytest.mark.parametrize("stride", [(2, 1), (1, 2)])
+@pytest.mark.parametrize("offset", [0, 1])
+def test_parts_of_storages_are_read_as_torch_reads_them(offset: int, stride: tuple[int, int]) -> None:
+    """Until 1.4 torch saved a storage that was a view of another as a part of it: key, first number, how many."""
+    part = ("storage", torch.FloatStorage, "0", "cpu", 24, ("1", 7, 6))
+    data = MAGIC + PROTOCOL + SYSTEM + pickle_of(part=part, offset=offset, shape=(2, 2), strides=stride)
+    data += pickle.dumps(["0"], 2) + struct.pack("<q", 24) + raw(BASE)
+    root = read(data).root
+    assert isinstance(root, dict)
+    witness = torch.load(io.BytesIO(data), weights_only=True)["x"]
+    assert content(root["x"]) == raw(witness) == raw(BASE.as_strided((2, 2), stride, 7 + offset))
+
+
+def test_a_storage_that_is_listed_twice_is_refused() -> None:
+    whole = saved({"x": BASE})
+    key = pickle.loads(whole[whole.rindex(b"\x80\x02") :])
+    begin = whole.rindex(b"\x80\x02")
+    twice = whole[:begin] + pickle.dumps(key * 2, 2) + whole[-8 - BASE.nbytes :] * 2
+    with pytest.raises(CheckpointError, match="lists a storage twice"):
+        read(twice)
 
 
 def test_many_storages_and_plain_data_are_told_apart() -> None:

@@ -22,6 +22,7 @@ from resnet_surgeon.formats import torch_zip
 from resnet_surgeon.formats.container import Container
 from resnet_surgeon.formats.files import OpenFile
 from resnet_surgeon.formats.tensors import LazyTensor, Stored, content
+from tests.work import Reads
 
 
 def saved(value: object) -> bytes:
@@ -130,13 +131,18 @@ def test_without_a_byte_order_it_is_little() -> None:
 
 
 def pickle_of(
-    count: int = 24, offset: int = 0, shape: object = (2, 3, 4), strides: object = (12, 4, 1), key: str = "0"
+    count: int = 24,
+    offset: int = 0,
+    shape: object = (2, 3, 4),
+    strides: object = (12, 4, 1),
+    key: str = "0",
+    part: tuple[object, ...] | None = None,
 ) -> bytes:
-    """The pickle of {"x": a view of these numbers}, true or not."""
+    """The pickle of {"x": a view of these numbers}, true or not; `part` is the whole reference to its storage."""
 
     class View:
         def __reduce__(self) -> tuple[object, ...]:
-            storage = ("storage", torch.FloatStorage, key, "cpu", count)
+            storage = part or ("storage", torch.FloatStorage, key, "cpu", count)
             return torch._utils._rebuild_tensor_v2, (_Persistent(storage), offset, shape, strides, False, OrderedDict())
 
     class _Persistent:
@@ -274,6 +280,120 @@ def test_a_member_that_is_marked_as_no_file_is_refused(attributes: int) -> None:
 def test_compressed_members_are_what_they_declare(name: str, lie: dict[str, int], reason: str) -> None:
     with pytest.raises(CheckpointError, match=reason):
         read(lying(COMPRESSED, name, **lie))
+
+
+def test_many_small_bombs_are_refused_for_what_they_come_to() -> None:
+    """Each is small enough for any ratio."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.pkl", pickle_of())
+        for number in range(64):
+            archive.writestr(f"archive/data/{number}", bytes(1 << 20))
+    with pytest.raises(CheckpointError, match="would become 67108864, which is no checkpoint's ratio"):
+        read(buffer.getvalue())
+
+
+def patched(data: bytes, *changes: tuple[int, str, int]) -> bytes:
+    """The bytes with little-endian numbers (offset, type as in `struct`, value) put in."""
+    result = bytearray(data)
+    for offset, kind, value in changes:
+        struct.pack_into(f"<{kind}", result, offset % len(result), value)
+    return bytes(result)
+
+
+def header_of(name: str, data: bytes = SAVED) -> int:
+    """Where a member's own header begins."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        return archive.getinfo(name).header_offset
+
+
+PLAIN = rezipped(SAVED, lambda *member: member)  # by Python: without 64-bit records, sizes before the data
+WITHIN = "archive/data/0"
+
+
+def nested() -> bytes:
+    """A member that lies whole, with a header of its own, inside the data of another."""
+    with zipfile.ZipFile(io.BytesIO(PLAIN)) as archive:
+        begin, content = archive.getinfo("archive/version").header_offset, archive.read("archive/version")
+    inner = PLAIN[begin : begin + 30 + len("archive/version") + len(content)]
+    outer = rezipped(SAVED, replaced("data/0", inner.ljust(BASE.nbytes, b"\0")))
+    return patched(outer, (directory_entry("archive/version", outer) + 42, "I", outer.index(inner)))
+
+
+AMBIGUOUS = {
+    "a member inside another's data": (nested(), "`archive/data/0` and `archive/version` overlap"),
+    "two members of one header": (
+        patched(PLAIN, (directory_entry("archive/version", PLAIN) + 42, "I", header_of("archive/byteorder", PLAIN))),
+        "another name in its own header",
+    ),
+    "a longer member than there is room": (
+        patched(
+            PLAIN,
+            (header_of(WITHIN, PLAIN) + 18, "I", 150),
+            (header_of(WITHIN, PLAIN) + 22, "I", 150),
+            (directory_entry(WITHIN, PLAIN) + 20, "I", 150),
+            (directory_entry(WITHIN, PLAIN) + 24, "I", 150),
+        ),
+        "`archive/data/0` and `archive/version` overlap",
+    ),
+    "another name in a member's own header": (
+        SAVED[: header_of(WITHIN) + 30] + b"archive/data/1" + SAVED[header_of(WITHIN) + 44 :],
+        "`archive/data/0` has another name in its own header",
+    ),
+    "another size in a member's own header": (
+        patched(PLAIN, (header_of(WITHIN, PLAIN) + 18, "I", 95)),
+        "another size or checksum in its own header",
+    ),
+    "another checksum in a member's own header": (
+        patched(PLAIN, (header_of(WITHIN, PLAIN) + 14, "I", 1)),
+        "another size or checksum in its own header",
+    ),
+    "another method in a member's own header": (
+        patched(PLAIN, (header_of(WITHIN, PLAIN) + 8, "H", 8)),
+        "another size or checksum in its own header",
+    ),
+    "a member twice": (
+        rezipped(saved({"x": BASE, "y": BASE[1].clone()}), lambda *member: member).replace(b"/data/1", b"/data/0"),
+        "the member `archive/data/0` twice",
+    ),
+    "a directory that begins elsewhere, for some readers": (patched(PLAIN, (-6, "I", 7)), "does not begin"),
+    "a directory that is longer than it is, for some readers": (patched(PLAIN, (-10, "I", 2**31)), "truncated"),
+    "fewer members than there are, for some readers": (patched(PLAIN, (-12, "H", 1), (-14, "H", 1)), "truncated"),
+    "members on another disk": (patched(PLAIN, (-18, "H", 1)), "truncated"),
+    "two directories": (patched(SAVED, (-6, "I", 0)), "truncated"),
+    "a comment": (patched(PLAIN, (-2, "H", 1)) + b"!", "truncated"),
+    "a name that ends early, for some readers": (
+        PLAIN.replace(b"archive/version", b"archive/ver\0ion"),
+        "truncated",
+    ),
+    "100,001 members": (
+        patched(
+            SAVED,
+            (-22 - 20 - 56 + 24, "Q", 100_001),
+            (-22 - 20 - 56 + 32, "Q", 100_001),
+            (-14, "H", 0xFFFF),
+            (-12, "H", 0xFFFF),
+        ),
+        "100001 members",
+    ),
+    "an endless byte order": (rezipped(SAVED, replaced("byteorder", b"l" * 1000)), "would be 1000 bytes long"),
+}
+
+
+@pytest.mark.parametrize(("data", "reason"), AMBIGUOUS.values(), ids=AMBIGUOUS.keys())
+def test_archives_that_mean_two_things_are_refused(data: bytes, reason: str) -> None:
+    with pytest.raises(CheckpointError, match=reason):
+        read(data)
+
+
+def test_opening_reads_a_member_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its header; besides that the end, the directory, and the members that tell what the others are."""
+    state = {f"x{number}": torch.zeros(1) for number in range(500)}
+    data = saved(state)
+    file = OpenFile.spooled(data, "test")
+    reads = Reads.watched(monkeypatch)
+    torch_zip.read(file)
+    assert len(reads.sizes) < 500 + 30
 
 
 @given(position=st.integers(0, len(COMPRESSED) - 1), bit=st.integers(0, 7))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import pickle
 import pickletools
+import re
 import sys
 import zipfile
 from collections import OrderedDict
@@ -16,7 +17,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from resnet_surgeon.errors import CheckpointError
-from resnet_surgeon.formats.unpickle import Storage, View, unpickle
+from resnet_surgeon.formats.files import OpenFile
+from resnet_surgeon.formats.unpickle import Pickles, Storage, View, instructions, unpickle
+from tests.formats.test_torch_zip import pickle_of
+from tests.work import Reads
 
 
 def pickled(value: object, protocol: int = 2) -> bytes:
@@ -39,7 +43,9 @@ def test_tensors_become_views_of_storages(protocol: int) -> None:
 
 PLAIN = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats(allow_nan=False) | st.text() | st.binary(),
-    lambda inner: st.lists(inner) | st.tuples(inner, inner) | st.dictionaries(st.text() | st.integers(), inner),
+    lambda inner: (
+        st.lists(inner) | st.tuples(inner, inner) | st.dictionaries(st.text() | st.integers(-(2**63), 2**63), inner)
+    ),
 )
 
 
@@ -118,6 +124,65 @@ def test_other_names_are_refused_and_nothing_happens(data: bytes) -> None:
 def test_damage_and_opcodes_without_use_are_refused(data: bytes, reason: str) -> None:
     with pytest.raises(CheckpointError, match=reason):
         unpickle(data)
+
+
+def listed(what: bytes, count: int) -> bytes:
+    """A list of so many times `what`, by the thousand, as Python writes it."""
+    return b"\x80\x02]" + (b"(" + what * 1000 + b"e") * (count // 1000) + b"."
+
+
+def test_a_log_of_a_million_numbers_is_read() -> None:
+    assert unpickle(pickle.dumps([0.5] * 1_000_000, 2)) == [0.5] * 1_000_000
+
+
+@pytest.mark.parametrize("what", [b"N", b"}", b"]q\0", b"\x8c\x01x", b"K\x01", b"\x80\x02"])
+def test_endless_instructions_are_refused_before_the_end(what: bytes) -> None:
+    data = listed(what, 1_500_000)
+    with pytest.raises(CheckpointError, match="more than 1,500,000 instructions") as caught:
+        unpickle(data)
+    (byte,) = re.findall(r"\(byte (\d+)\)", caught.value.reason)
+    assert int(byte) < len(data)
+
+
+def test_what_is_piled_up_without_end_is_refused_early() -> None:
+    data = b"\x80\x02(" + b"N" * 1_000_000 + b"t."
+    with pytest.raises(CheckpointError, match=r"piles up more than 100,000 values.*\(byte 10\d{4}\)"):
+        unpickle(data)
+
+
+def test_several_pickles_share_their_instructions() -> None:
+    data = listed(b"N", 800_000)
+    pickles = Pickles(OpenFile.spooled(data * 2, "test"), 0, 2 * len(data), instructions())
+    pickles.next()
+    with pytest.raises(CheckpointError, match="instructions"):
+        pickles.next()
+
+
+def test_a_pickle_is_read_in_pieces_that_grow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever its instructions are, it is read about twice, not once for each of them."""
+    data = listed(b"N" * 99 + b"\x8c\xff" + b"x" * 255 + b"G" + bytes(8), 2000)
+    pickles = Pickles(OpenFile.spooled(data, "test"), 0, len(data), instructions())
+    reads = Reads.watched(monkeypatch)
+    assert len(pickles.next()) == 202_000  # type: ignore[arg-type]
+    assert len(reads.sizes) < 30
+    assert sum(reads.sizes) < 5 * len(data)
+
+
+@pytest.mark.parametrize("number", [2**64, -(2**63) - 1, (2**61 - 1) * 2**100])
+def test_keys_are_no_longer_than_a_hash(number: int) -> None:
+    """All multiples of 2^61 - 1 have one hash: a dict of them takes forever."""
+    with pytest.raises(CheckpointError, match="more than 64 bits for a key"):
+        unpickle(pickle.dumps({number: 1}, 2))
+    assert unpickle(pickle.dumps({1: number}, 2)) == {1: number}
+
+
+@pytest.mark.parametrize(("shape", "strides"), [((1,) * 65, (1,) * 64), ((1,) * 64, (1,) * 65), ((1,) * 10**5, ())])
+def test_a_view_of_too_many_dimensions_is_refused_when_it_is_built(
+    shape: tuple[int, ...], strides: tuple[int, ...]
+) -> None:
+    """Before anything looks at its numbers."""
+    with pytest.raises(CheckpointError, match="more than the 64 dimensions"):
+        unpickle(pickle_of(shape=shape, strides=strides))
 
 
 @given(st.binary(max_size=64))

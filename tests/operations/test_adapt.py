@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,13 +15,13 @@ from torchvision.models import ResNet
 
 import resnet_surgeon as rs
 from resnet_surgeon.architecture.variants import VARIANTS
-from resnet_surgeon.errors import UsageError
+from resnet_surgeon.errors import OperationError, UsageError
 from resnet_surgeon.formats.files import OpenFile
-from resnet_surgeon.formats.tensors import Stored, content
+from resnet_surgeon.formats.tensors import Stored, chunks, content
 from resnet_surgeon.operations.adapt import Adapt
 from resnet_surgeon.operations.checkpoint import Checkpoint
 from resnet_surgeon.sources.catalog import Preprocessing
-from tests.conftest import images
+from tests.conftest import Run, images
 
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
@@ -141,8 +143,89 @@ def test_gray_is_the_sum_over_the_channels_of_the_convolution() -> None:
     torch.testing.assert_close(one, functional.conv2d(gray.expand(-1, 3, -1, -1), weight), rtol=1e-4, atol=1e-3)
 
 
+LARGEST = {"F16": 60_000.0, "BF16": 3e38, "F32": 3e38, "F64": 1.5e308}
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("init", ["scaled", "repeat"])
+@pytest.mark.parametrize("place", [0, -1])
+def test_numbers_that_would_become_infinite_are_refused(dtype: str, init: str, place: int) -> None:
+    """The sum of two numbers may be beyond the largest of their dtype, wherever in the weight they are."""
+    weight = torch.zeros(64, 3, 7, 7, dtype=DTYPES[dtype])
+    weight[place, :2, place, place] = LARGEST[dtype]
+    with pytest.raises(OperationError, match=f"`conv1.weight` would hold .* too large for {dtype}") as caught:
+        adapted(weight, dtype, Adapt(1, init))  # type: ignore[arg-type]
+    assert caught.value.hint == "use `--init mean`"
+
+
+@pytest.mark.parametrize("dtype", ["F16", "BF16"])
+def test_the_mean_of_large_numbers_is_one_of_them(dtype: str) -> None:
+    weight = torch.full((64, 3, 7, 7), LARGEST[dtype] / 4, dtype=DTYPES[dtype])
+    assert torch.equal(adapted(weight, dtype, Adapt(2)), weight[:, :2])
+
+
+@pytest.mark.parametrize("dtype", ["F32", "F64"])
+def test_a_mean_whose_sum_overflows_is_refused(dtype: str) -> None:
+    weight = torch.full((64, 3, 7, 7), LARGEST[dtype], dtype=DTYPES[dtype])
+    with pytest.raises(OperationError, match="too large"):
+        adapted(weight, dtype, Adapt(1))
+
+
+@pytest.mark.parametrize("init", ["mean", "scaled", "repeat"])
+@pytest.mark.parametrize("odd", [torch.inf, -torch.inf, torch.nan])
+def test_what_was_not_finite_before_may_stay_so(init: str, odd: float) -> None:
+    weight = weight_of(3)
+    weight[5, 1, 2, 3] = odd
+    assert not adapted(weight, "F32", Adapt(1, init)).isfinite().all()  # type: ignore[arg-type]
+
+
+def test_an_overflow_leaves_no_file_and_ends_a_stream_with_an_error(basic: ResNet, tmp_path: Path, run: Run) -> None:
+    state = {
+        name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in basic.state_dict().items()
+    }
+    state["conv1.weight"] = torch.full_like(state["conv1.weight"], 60_000.0)
+    torch.save(state, tmp_path / "large.pth")
+    options = ("adapt", "large.pth", "--in-ch", "1", "--init", "repeat", "-q", "-o")
+    for target in ("out.safetensors", "-"):
+        done = run(*options, target)
+        assert (done.returncode, done.stderr.decode().splitlines()) == (
+            1,
+            [
+                "error: adapt: `conv1.weight` would hold numbers that are too large for F16, and would be infinite",
+                "hint: use `--init mean`",
+            ],
+        )
+    assert {path.name for path in tmp_path.iterdir()} <= {"large.pth", "torch"}
+
+
+@pytest.mark.parametrize(("channels", "in_channels"), [(8192, 2), (3, 8192)])
+def test_a_huge_stem_is_adapted_filter_by_filter(channels: int, in_channels: int, tmp_path: Path) -> None:
+    """Of 100 MB, a few are in memory at any moment."""
+    path = tmp_path / "stem"
+    path.touch()
+    os.truncate(path, 64 * channels * 49 * 4)
+    stored = Stored("F32", (64, channels, 7, 7), OpenFile.at(path), 0)
+    after = Adapt(in_channels).apply(Checkpoint(VARIANTS["resnet18"], {"conv1.weight": stored})).tensors["conv1.weight"]
+    tracemalloc.start()
+    try:
+        size = sum(len(chunk) for chunk in chunks(after))
+        assert tracemalloc.get_traced_memory()[1] < 20 << 20
+    finally:
+        tracemalloc.stop()
+    assert size == 64 * in_channels * 49 * 4
+
+
 @pytest.mark.parametrize(
-    "options", [{"in_channels": 0}, {"in_channels": 1.0}, {"in_channels": True}, {"in_channels": 1, "init": "sum"}]
+    "options",
+    [
+        {"in_channels": 0},
+        {"in_channels": 1.0},
+        {"in_channels": True},
+        {"in_channels": 65_537},
+        {"in_channels": 10**5000},
+        {"in_channels": 1, "init": "sum"},
+    ],
+    ids=range(6),
 )
 def test_wrong_options_are_refused(options: dict[str, object]) -> None:
     with pytest.raises(UsageError):

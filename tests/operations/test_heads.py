@@ -133,6 +133,20 @@ def test_an_owned_layer_must_be_there(checkpoints: Path) -> None:
         rs.open(checkpoints / "basic.pth").remove(last=3).heads([3, 5], own="layer4")
 
 
+@pytest.mark.parametrize("own", ["layer4", "layer1"])
+def test_a_single_head_owns_no_layers(own: str) -> None:
+    """It would have them to itself in any case; its names are those that torchvision knows."""
+    with pytest.raises(UsageError, match="a single head has no layers of its own") as caught:
+        Heads([5], own=own)  # type: ignore[arg-type]
+    assert "leave `--own` out" in (caught.value.hint or "")
+
+
+def test_heads_and_classes_have_bounds(checkpoints: Path) -> None:
+    network = rs.open(checkpoints / "basic.pth")
+    assert len(network.heads([1] * 4096, own="none").architecture.heads) == 4096
+    assert network.heads([2**24]).architecture.heads[0].classes == 2**24
+
+
 def test_the_reserved_names_are_those_of_torchs_modules() -> None:
     taken = {name for name in dir(nn.ModuleDict({})) if not name.startswith("_")}
     assert taken <= RESERVED_HEAD_NAMES
@@ -146,6 +160,8 @@ def test_the_reserved_names_are_those_of_torchs_modules() -> None:
         {"classes": [2.0]},
         {"classes": None},
         {"classes": "35"},
+        {"classes": [2**24 + 1]},
+        {"classes": [1] * 4097},
         {"classes": [3, 5], "names": ["a"]},
         {"classes": [3, 5], "names": ["a", "a"]},
         {"classes": [3, 5], "names": ["a", "type"]},
@@ -154,7 +170,7 @@ def test_the_reserved_names_are_those_of_torchs_modules() -> None:
         {"classes": [3, 5], "names": ["a", ""]},
         {"classes": [3, 5], "own": "fc"},
     ],
-    ids=str,
+    ids=lambda options: str(options)[:40],
 )
 def test_wrong_options_are_refused(options: dict[str, object]) -> None:
     with pytest.raises(UsageError):

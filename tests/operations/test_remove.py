@@ -11,7 +11,8 @@ from torchvision.models import ResNet
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
 import resnet_surgeon as rs
-from resnet_surgeon.errors import OperationError, UsageError
+from resnet_surgeon.errors import CheckpointError, OperationError, UsageError
+from resnet_surgeon.manifest import operation_from_record
 from resnet_surgeon.operations.remove import Remove
 from tests.conftest import images
 
@@ -84,7 +85,6 @@ REFUSED = [
     ({"layers": ["layer3.0"]}, "has a downsample", "`layer3.1`"),
     ({"layers": ["layer3.3"]}, "`layer3` has 3, counted from 0", None),
     ({"layers": ["layer4.0"]}, "has a downsample", "the only block"),
-    ({"layers": ["layr4"]}, "no layer `layr4`", "did you mean `layer4`?"),
     ({"layers": ["heads"]}, "no layer `heads`", "layer3.4"),
     ({"last": 10}, "would leave nothing", "at most 9"),
 ]
@@ -98,6 +98,45 @@ def test_what_would_not_run_is_refused_with_what_works(
         rs.open(checkpoints / "bottleneck.pth").remove(**options)
     assert str(caught.value).startswith("remove: ")
     assert (hint or "") in (caught.value.hint or "")
+
+
+MISSPELT = {
+    "layr4": "did you mean `layer4`?",
+    "layer3.01": "did you mean `layer3.1`?",
+    "layer3.\N{ARABIC-INDIC DIGIT ONE}": "did you mean `layer3.1`?",
+    "layer3.\N{FULLWIDTH DIGIT ONE}\N{FULLWIDTH DIGIT ZERO}": "did you mean `layer3.10`?",
+    "layer3.1 ": "layer3",
+    "layer3.1\n": "layer3",
+    "layer3.+1": "layer3",
+    "layer3.1_0": "layer3",
+    "layer3.10000": "layer3",
+    "layer3.": "layer3",
+    "layer3.1.conv1": "layer3",
+    "layer5": "did you mean `layer4`?",
+    "heads.head1": "did you mean `heads`?",
+    "FC": "layer3.4",
+    "../../etc/passwd": "layer3.4",
+}
+
+
+@pytest.mark.parametrize(("layer", "hint"), MISSPELT.items())
+def test_a_layer_has_one_spelling(layer: str, hint: str) -> None:
+    """What no network can have is no name of a layer, nor part of a file's."""
+    with pytest.raises(UsageError, match="no network has a layer") as caught:
+        Remove(layers=(layer,))
+    assert hint in (caught.value.hint or "")
+
+
+def test_layers_in_a_manifest_have_that_spelling(checkpoints: Path) -> None:
+    record = {"remove": {"last": None, "layers": ["layer1.00"]}}
+    with pytest.raises(CheckpointError, match="operation remove: .*no network has a layer `layer1.00`"):
+        operation_from_record(record)
+
+
+@pytest.mark.parametrize("layer", ["layer1.0", "maxpool", "fc"])
+def test_what_is_removed_is_gone(layer: str, checkpoints: Path) -> None:
+    network = rs.open(checkpoints / "basic.pth")
+    assert network.remove(layers=[layer]).architecture != network.architecture
 
 
 def test_a_stage_keeps_at_least_one_block(checkpoints: Path) -> None:
@@ -116,7 +155,18 @@ def test_blocks_of_a_deep_stage_are_put_in_order_by_number() -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"last": 1, "layers": ["fc"]}, {"last": 0}, {"last": 1.5}, {"layers": []}, {"layers": [""]}]
+    "options",
+    [
+        {},
+        {"last": 1, "layers": ["fc"]},
+        {"last": 0},
+        {"last": 1.5},
+        {"layers": []},
+        {"layers": [""]},
+        {"layers": [3]},
+        {"layers": "x" * 1_000_000},
+    ],
+    ids=range(8),
 )
 def test_wrong_options_are_refused(options: dict[str, object]) -> None:
     with pytest.raises(UsageError):

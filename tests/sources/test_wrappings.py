@@ -17,10 +17,13 @@ from torch import nn
 from torchvision.models import ResNet
 
 import resnet_surgeon as rs
+from resnet_surgeon.architecture.initialisation import Constant
 from resnet_surgeon.errors import ArchitectureError, CheckpointError
+from resnet_surgeon.formats.tensors import Initialised
 from resnet_surgeon.sources.source import Origin
-from resnet_surgeon.sources.wrappings import Wrapping
+from resnet_surgeon.sources.wrappings import Wrapping, unwrap
 from tests.conftest import images, small_network
+from tests.work import calls
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of libraries that are not ours
 
@@ -353,3 +356,27 @@ def test_a_web_of_references_is_walked_once(basic: ResNet) -> None:
     inner["itself"] = inner
     network = rs.open(saved(inner))
     assert network.source.origin.wrapping == Wrapping("nested", "0.0.0.state_dict")
+
+
+def test_two_paths_that_read_alike_are_two_networks() -> None:
+    """`--key a.b` could mean either."""
+    state = small_network().state_dict()
+    with pytest.raises(CheckpointError, match="holds 2 ResNets"):
+        rs.open(saved({"a.b": state, "a": {"b": {name: tensor + 0 for name, tensor in state.items()}}}))
+
+
+def test_a_message_names_ten_places_at_most() -> None:
+    state = {f"m{number}.layer1.0.conv1.weight": torch.zeros(1) for number in range(5000)}
+    with pytest.raises(CheckpointError, match=r"holds 5000 ResNets, under `m0`, .*`m9`, \.\.\.$"):
+        rs.open(saved(state))
+
+
+def test_what_lies_beside_a_network_is_passed_over_in_proportion() -> None:
+    """A log, an optimizer's state: whatever has keys."""
+    tensor = Initialised("F32", (1,), Constant(0.0), 0, "x")
+
+    def work(count: int) -> int:
+        root = {"model": {"layer1.0.conv1.weight": tensor}, "log": {str(number): {} for number in range(count)}}
+        return calls(lambda: unwrap(root))
+
+    assert work(20_000) < 2.5 * work(10_000)
