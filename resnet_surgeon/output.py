@@ -128,18 +128,20 @@ def write(content: Document, path: Path, *, force: bool, progress: Progress) -> 
     check_target(path, force)
     target, sidecar = path.resolve(), manifest_path(path).resolve()
     total = content.size()
+    header = content.header()
+    start, place = len(header), header.find((content.digest_place or "").encode())
     with contextlib.ExitStack() as cleanup:
         try:
             digest = _Background(content.digest) if content.digest_place else None
             temporary, descriptor = _temporary(target, cleanup)
-            header = content.header()
-            _reserve(descriptor, len(header) + total)
+            _reserve(descriptor, start + total)
             _write_at(descriptor, header, 0)
+            del header  # which may be long
             with progress(f"writing {path.name}", total) as advance:
-                _write_runs(descriptor, _runs(content.tensors.values(), start=len(header)), advance)
+                _write_runs(descriptor, _runs(content.tensors.values(), start), advance)
             if digest:
                 content = content.identified(digest.result())
-                _write_at(descriptor, content.header(), 0)
+                _write_at(descriptor, digest.result().encode(), place)
             os.fsync(descriptor)
             manifest_temporary, manifest_descriptor = _temporary(sidecar, cleanup)
             _write_at(manifest_descriptor, content.manifest.encode(), 0)
