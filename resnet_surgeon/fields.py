@@ -29,9 +29,9 @@ class Text:
 
     def check(self, value: Any) -> None:
         if len(value) > self.most:
-            raise Misfit(f"text of at most {self.most} characters", value)
+            raise MisfitError(f"text of at most {self.most} characters", value)
         if not _compiled(self.pattern).fullmatch(value):
-            raise Misfit(self.what, value)
+            raise MisfitError(self.what, value)
 
     def __get_pydantic_json_schema__(self, core_schema: Any, handler: Callable[[Any], dict[str, Any]]) -> Any:
         return {**handler(core_schema), "pattern": f"^(?:{self.pattern})$", "maxLength": self.most}
@@ -47,9 +47,9 @@ class Range:
 
     def check(self, value: Any) -> None:
         if value < self.least:
-            raise Misfit(self.what or f"a whole number of at least {self.least}", value)
+            raise MisfitError(self.what or f"a whole number of at least {self.least}", value)
         if value > self.most:
-            raise Misfit(self.what or f"a whole number of at most {self.most}", value)
+            raise MisfitError(self.what or f"a whole number of at most {self.most}", value)
 
     def __get_pydantic_json_schema__(self, core_schema: Any, handler: Callable[[Any], dict[str, Any]]) -> Any:
         return {**handler(core_schema), "minimum": self.least, "maximum": self.most}
@@ -64,9 +64,9 @@ class Count:
 
     def check(self, value: Any) -> None:
         if len(value) < self.least:
-            raise Misfit(f"a list of at least {self.least}", value)
+            raise MisfitError(f"a list of at least {self.least}", value)
         if len(value) > self.most:
-            raise Misfit(f"a list of at most {self.most}", value)
+            raise MisfitError(f"a list of at most {self.most}", value)
 
     def __get_pydantic_json_schema__(self, core_schema: Any, handler: Callable[[Any], dict[str, Any]]) -> Any:
         schema = handler(core_schema)
@@ -91,7 +91,7 @@ Size = Annotated[int, Range(1, 2**31 - 1)]
 _MOST_ITEMS = 1 << 20  # of a list that has no rule of its own
 
 
-class Misfit(ValueError):
+class MisfitError(ValueError):
     """A value that is not what its field holds. `wanted` says what that would be, `path` leads to it."""
 
     def __init__(self, wanted: str, value: object = ..., problem: str = "") -> None:
@@ -101,7 +101,7 @@ class Misfit(ValueError):
         self.problem = problem or f"is not {wanted}"
         self.path = ""
 
-    def within(self, part: str) -> Misfit:
+    def within(self, part: str) -> MisfitError:
         if len(self.path) < 200:  # deeper ones are of no use to anybody
             self.path = part + self.path
         return self
@@ -123,14 +123,14 @@ def decoded(hint: Any, value: Any) -> Any:
 
 def plain(value: Any) -> Any:
     """The dataclass as JSON has it, which `decoded` makes a dataclass again."""
-    kind = type(value)
-    if kind in (str, int, float, bool, type(None)):
-        return value
-    if kind in (tuple, list):
+    if dataclasses.is_dataclass(value):
+        kind: Any = type(value)
+        return {name: plain(getattr(value, name)) for name in _names(kind)}
+    if isinstance(value, (tuple, list)):
         return [plain(item) for item in value]
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         return {key: plain(item) for key, item in value.items()}
-    return {name: plain(getattr(value, name)) for name in _names(kind)}
+    return value
 
 
 def option(hint: Any, value: Any, name: str, subject: str | None = None) -> Any:
@@ -140,7 +140,7 @@ def option(hint: Any, value: Any, name: str, subject: str | None = None) -> Any:
     """
     try:
         return decoder(hint)(_as_list(value) if value is not None and _is_list(hint) else value)
-    except Misfit as misfit:
+    except MisfitError as misfit:
         reason = f"{name}{misfit.path} must be {misfit.wanted}, not {described(misfit.value)}"
         raise UsageError(reason, subject=subject) from None
 
@@ -151,15 +151,15 @@ def described(value: object) -> str:
         return printable(value)
     if value is None or type(value) in (bool, float) or (type(value) is int and value.bit_length() <= 256):
         return str(value)
-    return "a number of many digits" if type(value) is int else f"a {type(value).__name__}"
+    return "a number of many digits" if type(value) is int else f"a value of type {type(value).__name__}"
 
 
 @functools.cache
 def decoder(hint: Any) -> Decoder:
-    """A function from what JSON gives to what the type `hint` holds; it raises Misfit."""
+    """A function from what JSON gives to what the type `hint` holds; it raises MisfitError."""
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is Annotated:
-        return _ruled(decoder(arguments[0]), [rule.check for rule in arguments[1:]])
+        return _ruled(decoder(arguments[0]), arguments[1].check)
     if dataclasses.is_dataclass(hint):
         return _dataclass(hint)
     if origin in (Union, UnionType):
@@ -173,11 +173,10 @@ def decoder(hint: Any) -> Decoder:
     return _leaf(hint)
 
 
-def _ruled(decode: Decoder, checks: list[Callable[[Any], None]]) -> Decoder:
+def _ruled(decode: Decoder, check: Callable[[Any], None]) -> Decoder:
     def decode_ruled(value: Any) -> Any:
         made = decode(value)
-        for check in checks:
-            check(made)
+        check(made)
         return made
 
     return decode_ruled
@@ -192,13 +191,14 @@ def _dataclass(kind: Any) -> Decoder:
     def decode(value: Any) -> Any:
         _require_type(value, dict, "an object")
         fields, made = decoders(), {}
-        for name in value.keys() ^ fields.keys():
+        if value.keys() != fields.keys():
+            name = min(value.keys() ^ fields.keys())
             problem = f"has an unknown field {printable(name)}" if name in value else f"lacks the field {name}"
-            raise Misfit("", problem=problem)
+            raise MisfitError("", problem=problem)
         for name, decode_field in fields.items():
             try:
                 made[name] = decode_field(value[name])
-            except Misfit as misfit:
+            except MisfitError as misfit:
                 raise misfit.within(f".{name}") from None
         return kind(**made)
 
@@ -206,20 +206,24 @@ def _dataclass(kind: Any) -> Decoder:
 
 
 def _union(hints: tuple[Any, ...]) -> Decoder:
-    """The one type that fits: they differ in their Literal fields, or as JSON's own types do."""
+    """The one type that fits: they differ in the names of their fields, or as JSON's own types do."""
     decoders = [decoder(hint) for hint in hints if hint is not type(None)]
+    kinds: list[Any] = [hint for hint in hints if dataclasses.is_dataclass(hint)]
+    by_fields = {frozenset(_names(kind)): decoder(kind) for kind in kinds}
     has_none = type(None) in hints
 
     def decode(value: Any) -> Any:
         if value is None and has_none:
             return None
+        if type(value) is dict and (decode_fields := by_fields.get(frozenset(value))):
+            return decode_fields(value)
         problems: list[ValueError] = []
         for decode_one in decoders:
             try:
                 return decode_one(value)
             except ValueError as error:
                 problems.append(error)
-        raise max(problems, key=lambda error: len(getattr(error, "path", "")))  # of the one that fitted furthest
+        raise problems[0]
 
     return decode
 
@@ -227,7 +231,7 @@ def _union(hints: tuple[Any, ...]) -> Decoder:
 def _choice(choices: tuple[Any, ...]) -> Decoder:
     def decode(value: Any) -> Any:
         if not any(type(value) is type(choice) and value == choice for choice in choices):
-            raise Misfit(f"one of {', '.join(map(str, choices))}", value, "is unknown")
+            raise MisfitError(f"one of {', '.join(map(str, choices))}", value, "is unknown")
         return value
 
     return decode
@@ -237,12 +241,12 @@ def _list(decode_item: Decoder) -> Decoder:
     def decode(value: Any) -> Any:
         _require_type(value, list, "a list")
         if len(value) > _MOST_ITEMS:
-            raise Misfit(f"a list of at most {_MOST_ITEMS}", value)
+            raise MisfitError(f"a list of at most {_MOST_ITEMS}", value)
         made: list[Any] = []
         try:
             for item in value:
                 made.append(decode_item(item))
-        except Misfit as misfit:
+        except MisfitError as misfit:
             raise misfit.within(f"[{len(made)}]") from None
         return tuple(made)
 
@@ -256,7 +260,7 @@ def _mapping(decode_key: Decoder, decode_item: Decoder) -> Decoder:
         for key, item in value.items():
             try:
                 made[decode_key(key)] = decode_item(item)
-            except Misfit as misfit:
+            except MisfitError as misfit:
                 raise misfit.within(f".{printable(key)}") from None
         return made
 
@@ -273,7 +277,7 @@ def _leaf(kind: Any) -> Decoder:
 
     def decode(value: Any) -> Any:
         if type(value) is not kind or (kind is float and not math.isfinite(value)):
-            raise Misfit(wanted, value)
+            raise MisfitError(wanted, value)
         return value
 
     return decode
@@ -281,7 +285,7 @@ def _leaf(kind: Any) -> Decoder:
 
 def _require_type(value: Any, kind: type, wanted: str) -> None:
     if type(value) is not kind:
-        raise Misfit(wanted, value)
+        raise MisfitError(wanted, value)
 
 
 def _is_list(hint: Any) -> bool:

@@ -53,7 +53,12 @@ class Document:
         return replace(self, manifest=self.manifest.replace(self.digest_place, digest), digest_place=None)
 
     def header(self) -> bytes:
-        return safetensors.header(self.tensors, {**self.source.metadata, "format": "pt", MANIFEST_KEY: self.manifest})
+        """The file's first bytes. Raises CheckpointError if nobody could open a file that begins so."""
+        metadata = {**self.source.metadata, "format": "pt", MANIFEST_KEY: self.manifest}
+        try:
+            return safetensors.header(self.tensors, metadata)
+        except CheckpointError as error:
+            raise error.about(self.source.subject) from None
 
     def size(self) -> int:
         return sum(byte_size(tensor) for tensor in self.tensors.values())

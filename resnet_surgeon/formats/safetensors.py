@@ -114,7 +114,9 @@ def _parse(file: OpenFile, length: int) -> dict[str, Any]:
     data = bytearray(length)
     file.read_into(8, data)
     if length > _WIDE_LIMIT and not data.isascii():
-        raise CheckpointError(f"its header is {length} bytes long and not ASCII, which takes four times its size to read")
+        raise CheckpointError(
+            f"its header is {length} bytes long and not ASCII, which takes four times its size to read"
+        )
     try:
         text = data.decode()
     except UnicodeDecodeError:

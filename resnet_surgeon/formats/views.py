@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from resnet_surgeon.errors import CheckpointError
+from resnet_surgeon.errors import CheckpointError, printable
 from resnet_surgeon.formats.tensors import BITS, LARGEST_SIZE, MOST_DIMENSIONS, LazyTensor, Stored, Strided
 from resnet_surgeon.formats.unpickle import Global, Opaque, Parameter, Storage, View
 
@@ -39,7 +39,10 @@ def tree(root: object, record: Callable[[Storage], Stored], swapped: bool = Fals
         # What is referred to twice is made once, whatever a hostile file weaves.
         if id(value) not in made:
             made[id(value)] = {}
-            made[id(value)] = {key: node(item, depth + 1, str(key)) for key, item in value.items()}
+            made[id(value)] = {
+                key: node(item, depth + 1, key if isinstance(key, str) else type(key).__name__)
+                for key, item in value.items()
+            }
         return made[id(value)]
 
     return node(root, 0, "")
@@ -50,7 +53,7 @@ def tensor(view: View, name: str, record: Callable[[Storage], Stored], swapped: 
     storage = view.storage
     first, count = storage.part or (0, storage.count)
     if len(view.shape) > MOST_DIMENSIONS or max((*view.shape, *view.strides), default=0) > LARGEST_SIZE:
-        raise CheckpointError(f"tensor `{name}` has more or larger dimensions than torch knows")
+        raise CheckpointError(f"tensor {printable(name)} has more or larger dimensions than torch knows")
     if (
         min((first, count, view.offset, *view.shape, *view.strides)) < 0
         or len(view.shape) != len(view.strides)
@@ -58,7 +61,7 @@ def tensor(view: View, name: str, record: Callable[[Storage], Stored], swapped: 
         or math.prod(view.shape) > count
         or (0 not in view.shape and _last_element(view) >= count)
     ):
-        raise CheckpointError(f"tensor `{name}` reaches outside of its storage of {storage.count} numbers")
+        raise CheckpointError(f"tensor {printable(name)} reaches outside of its storage of {storage.count} numbers")
     whole = record(storage)
     itemsize = BITS[storage.dtype] // 8
     offset = first + view.offset

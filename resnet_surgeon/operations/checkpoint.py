@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol, TypeVar
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar, Protocol, TypeVar, get_type_hints
 
+from resnet_surgeon import fields as rules
 from resnet_surgeon.architecture.spec import Architecture
 from resnet_surgeon.formats.tensors import LazyTensor
 from resnet_surgeon.sources.catalog import Preprocessing
@@ -60,3 +61,14 @@ def option(description: str, *, spelling: str | None = None, default: Any = ...)
     """A dataclass field that is an option: its help, and a short spelling of `--field-name` where people want one."""
     metadata = {"help": description, "spelling": spelling}
     return field(metadata=metadata) if default is ... else field(default=default, metadata=metadata)
+
+
+def settle(operation: Any) -> None:
+    """Makes every option what its field holds: lists become tuples, an item by itself a tuple of one.
+
+    Raises UsageError for an option that is of another type, or breaks the rule of its field.
+    """
+    hints = get_type_hints(type(operation), include_extras=True)
+    for one in fields(operation):
+        value = rules.option(hints[one.name], getattr(operation, one.name), one.name, operation.name)
+        object.__setattr__(operation, one.name, value)

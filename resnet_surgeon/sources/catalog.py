@@ -8,9 +8,13 @@ import functools
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from resnet_surgeon.errors import UsageError
+from resnet_surgeon.fields import Size
+
+# As `torchvision.transforms.InterpolationMode` calls them.
+Interpolation = Literal["nearest", "nearest-exact", "bilinear", "bicubic", "box", "hamming", "lanczos"]
 
 
 @dataclass(frozen=True)
@@ -23,9 +27,9 @@ class Preprocessing:
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    resize_size: int
-    crop_size: int
-    interpolation: str
+    resize_size: Size
+    crop_size: Size
+    interpolation: Interpolation
 
 
 @dataclass(frozen=True)

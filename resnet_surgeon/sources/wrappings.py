@@ -8,10 +8,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import Annotated
 
 from resnet_surgeon.architecture.initialisation import Constant
 from resnet_surgeon.architecture.spec import Architecture
-from resnet_surgeon.errors import CheckpointError, printable
+from resnet_surgeon.errors import CheckpointError, listed, printable
+from resnet_surgeon.fields import Name, Text
 from resnet_surgeon.formats.tensors import Initialised, LazyTensor
 
 _DEEPEST = 4  # keys on the way to a state_dict
@@ -21,11 +23,11 @@ _DEEPEST = 4  # keys on the way to a state_dict
 class Wrapping:
     """How a ResNet was packed: by whose habit, under which key and prefix; what lay beside it, and what it lacked."""
 
-    kind: str
-    key: str | None = None
-    prefix: str = ""
-    left_out: tuple[str, ...] = ()
-    filled: tuple[str, ...] = ()
+    kind: Annotated[str, Text("the name of a packing", r"[A-Za-z0-9_. -]+", 100)]
+    key: Name | None = None
+    prefix: Name = ""
+    left_out: tuple[Name, ...] = ()
+    filled: tuple[Name, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -197,8 +199,16 @@ def _mappings(root: object) -> Iterator[tuple[str, Mapping[str, LazyTensor]]]:
         seen.add(id(node))
         tensors = {name: item for name, item in node.items() if isinstance(name, str) and isinstance(item, LazyTensor)}
         if tensors:
+            _check_names(*path, *tensors)
             yield ".".join(path), tensors
         waiting += [((*path, name), item) for name, item in node.items() if isinstance(name, str)]
+
+
+def _check_names(*names: str) -> None:
+    """Raises CheckpointError for a name that cannot be written down: pickles may hold half of a surrogate pair."""
+    for name in names:
+        if not name.isascii() and re.search("[\ud800-\udfff]", name):
+            raise CheckpointError(f"its name {printable(name)} is not Unicode text, which every name in a file must be")
 
 
 def _finds(key: str, tensors: Mapping[str, LazyTensor]) -> Iterator[_Find]:
@@ -220,7 +230,7 @@ def _places(finds: list[_Find]) -> str:
     """What `--key` takes to tell them apart: their keys, or their prefixes where they share a key."""
     by_key = len({find.key for find in finds}) == len(finds)
     places = [find.key if by_key else find.prefix.rstrip(".") for find in finds]
-    return ", ".join(printable(place) if place else "the top level" for place in places)
+    return listed([printable(place) if place else "the top level" for place in places])
 
 
 def _unwrapped(find: _Find, root: object) -> Unwrapped:
