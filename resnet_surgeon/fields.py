@@ -151,6 +151,8 @@ def described(value: object) -> str:
         return printable(value)
     if value is None or type(value) in (bool, float) or (type(value) is int and value.bit_length() <= 256):
         return str(value)
+    if isinstance(value, (tuple, list)):
+        return f"a list of {len(value)}"
     return "a number of many digits" if type(value) is int else f"a value of type {type(value).__name__}"
 
 

@@ -115,7 +115,7 @@ class Manifest:
             document = plain(self)
             _validated(document)
             text = json.dumps(document, sort_keys=True, indent=1, ensure_ascii=False) + "\n"
-        except (ValueError, RecursionError) as error:
+        except (ValueError, RecursionError, CheckpointError) as error:
             raise CheckpointError(f"its manifest would not be valid: {_reason(error)}") from None
         if len(text.encode()) > MANIFEST_LIMIT:
             raise CheckpointError(f"its manifest would be longer than {MANIFEST_LIMIT} bytes")
@@ -157,7 +157,7 @@ def from_json(text: str) -> Manifest:
         )
     try:
         return _validated(document)
-    except (ValueError, RecursionError) as error:
+    except (ValueError, RecursionError, CheckpointError) as error:
         raise CheckpointError(f"its manifest is not valid: {_reason(error)}") from None
 
 

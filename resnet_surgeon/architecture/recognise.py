@@ -36,7 +36,10 @@ def recognise(tensors: Mapping[str, Described]) -> Architecture:
     each other (all problems in one message).
     """
     _refuse_other_kinds({name: tensor.shape for name, tensor in tensors.items()})
-    architecture = _read_off({name: tensor.shape for name, tensor in tensors.items()})
+    try:
+        architecture = _read_off({name: tensor.shape for name, tensor in tensors.items()})
+    except ValueError as error:  # what names and shapes tell breaks a rule of descriptions
+        raise ArchitectureError(f"its shapes are not those of a ResNet: {error}") from None
     check_fit(architecture, tensors)
     return architecture
 

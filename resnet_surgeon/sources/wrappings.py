@@ -208,7 +208,7 @@ def _check_names(*names: str) -> None:
     """Raises CheckpointError for a name that cannot be written down: pickles may hold half of a surrogate pair."""
     for name in names:
         if not name.isascii() and re.search("[\ud800-\udfff]", name):
-            raise CheckpointError(f"its name {printable(name)} is not Unicode text, which every name in a file must be")
+            raise CheckpointError(f"it holds the name {printable(name)}, which is not Unicode text")
 
 
 def _finds(key: str, tensors: Mapping[str, LazyTensor]) -> Iterator[_Find]:
