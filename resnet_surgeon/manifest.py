@@ -24,6 +24,7 @@ from resnet_surgeon.sources.source import Origin
 
 FORMAT_VERSION = 1
 MANIFEST_LIMIT = 1 << 26  # bytes of a manifest, in whatever place it stands
+MOST_OPERATIONS = 100  # one after the other, each of which may put a formula round the last one's
 
 Own = Annotated[str, Text("the name of a tensor", r"[A-Za-z0-9_.]+", 200)]  # one that this tool gave
 Formula = Annotated[str, Text("a formula", r"[A-Za-z0-9 ,/()+*.-]+", 200)]
@@ -99,7 +100,7 @@ class Manifest:
     architecture: Architecture
     inputs: Inputs
     outputs: Annotated[tuple[Output, ...], Count(1, 1 << 16)]
-    operations: tuple[Mapping[str, Any], ...]
+    operations: Annotated[tuple[Mapping[str, Any], ...], Count(0, MOST_OPERATIONS)]
     source: Origin
     tensors: Mapping[Own, TensorRecord]
     dropped: tuple[Name, ...]
@@ -166,6 +167,11 @@ def _validated(document: Any) -> Manifest:
     manifest: Manifest = decoded(Manifest, document)
     for record in manifest.operations:
         operation_from_record(record)
+    formulas = [record.provenance for record in manifest.tensors.values()]
+    for _ in range(MOST_OPERATIONS + 1):
+        formulas = [one for formula in formulas if isinstance(formula, Computed) for one in formula.inputs]
+    if formulas:
+        raise ValueError(f"it has formulas of formulas, more than {MOST_OPERATIONS} deep")
     return manifest
 
 

@@ -14,7 +14,7 @@ from resnet_surgeon._version import __version__
 from resnet_surgeon.architecture.parameters import parameters
 from resnet_surgeon.architecture.recognise import check_fit, describe, recognise
 from resnet_surgeon.architecture.spec import Architecture, Head
-from resnet_surgeon.errors import CheckpointError, SurgeonError, message
+from resnet_surgeon.errors import CheckpointError, OperationError, SurgeonError, message
 from resnet_surgeon.formats.tensors import Computed, Initialised, LazyTensor
 from resnet_surgeon.operations import OPERATIONS
 from resnet_surgeon.operations.checkpoint import Checkpoint, Operation
@@ -55,7 +55,12 @@ class Network:
 
     def apply(self, operation: Operation) -> Network:
         """The network after the operation. Raises OperationError if it makes no sense on this network."""
+        done = (*(self.history.operations if self.history else ()), *self.operations)
         try:
+            if len(done) >= documents.MOST_OPERATIONS:
+                raise OperationError(
+                    f"{len(done)} operations lie behind the network, which is all that a manifest tells"
+                )
             resolved = operation.resolved(self.architecture)
             checkpoint = resolved.apply(self.checkpoint)
         except SurgeonError as error:
