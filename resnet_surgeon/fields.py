@@ -78,7 +78,10 @@ class Count:
 ANY = r"[^\ud800-\udfff]*"
 # One line that reads as it is written: without control characters, and without the marks that are not seen, end a line
 # or turn the direction of reading.
-LINE = r"[^\x00-\x1f\x7f-\x9f\xad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff\ufeff\ufff9-\ufffb]*"
+LINE = (
+    r"[^\x00-\x1f\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff\ufeff\ufff9-\ufffb"
+    "\U000e0000-\U000e0fff]*"  # as characters: Python and JSON Schema write their escapes differently
+)
 
 Line = Annotated[str, Text("one line of visible text", LINE)]
 # A name that a stranger gave: it may be anything, and is escaped wherever it is shown.
@@ -133,7 +136,7 @@ def plain(value: Any) -> Any:
     return value
 
 
-def option(hint: Any, value: Any, name: str, subject: str | None = None) -> Any:
+def checked(hint: Any, value: Any, name: str, subject: str | None = None) -> Any:
     """`value` as the option `name` holds it. A list may be any iterable, and an item may stand for a list of itself.
 
     Raises UsageError for what is of another type, or breaks a rule.
@@ -187,8 +190,7 @@ def _ruled(decode: Decoder, check: Callable[[Any], None]) -> Decoder:
 def _dataclass(kind: Any) -> Decoder:
     @functools.cache
     def decoders() -> dict[str, Decoder]:  # when they are first needed: a type may hold itself
-        hints = get_type_hints(kind, include_extras=True)
-        return {name: decoder(hints[name]) for name in _names(kind)}
+        return {name: decoder(hint) for name, hint in hints_of(kind).items()}
 
     def decode(value: Any) -> Any:
         _require_type(value, dict, "an object")
@@ -297,6 +299,13 @@ def _is_list(hint: Any) -> bool:
 def _as_list(value: Any) -> list[Any]:
     is_many = isinstance(value, Iterable) and not isinstance(value, (str, bytes, Mapping))
     return [*islice(value, _MOST_ITEMS + 1)] if is_many else [value]
+
+
+@functools.cache
+def hints_of(kind: Any) -> dict[str, Any]:
+    """The types of a dataclass's fields, with their rules."""
+    hints = get_type_hints(kind, include_extras=True)
+    return {name: hints[name] for name in _names(kind)}
 
 
 @functools.cache

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 import pytest
 
 from resnet_surgeon.errors import UsageError
-from resnet_surgeon.fields import Count, Line, Name, Range, Seed, Text, decoded, option, plain
+from resnet_surgeon.fields import Count, Line, Name, Range, Seed, Text, checked, decoded, plain
 
 Number = Annotated[int, Range(1, 9)]
 
@@ -73,12 +73,12 @@ def test_what_is_wrong_is_said_with_its_place(value: Any, reason: str) -> None:
 
 @pytest.mark.parametrize("given", [[1, 2], (1, 2), range(1, 3), iter([1, 2])])
 def test_an_option_that_is_a_list_may_be_any_iterable(given: Any) -> None:
-    assert option(tuple[Number, ...], given, "classes") == (1, 2)
+    assert checked(tuple[Number, ...], given, "classes") == (1, 2)
 
 
 def test_an_item_may_stand_for_a_list_of_itself() -> None:
-    assert option(tuple[str, ...] | None, "fc", "layers") == ("fc",)
-    assert option(tuple[str, ...] | None, None, "layers") is None
+    assert checked(tuple[str, ...] | None, "fc", "layers") == ("fc",)
+    assert checked(tuple[str, ...] | None, None, "layers") is None
 
 
 OPTIONS: dict[str, tuple[Any, Any, str]] = {
@@ -105,4 +105,4 @@ OPTIONS: dict[str, tuple[Any, Any, str]] = {
 @pytest.mark.parametrize(("hint", "value", "reason"), OPTIONS.values(), ids=OPTIONS.keys())
 def test_an_option_of_another_type_is_wrong_usage(hint: Any, value: Any, reason: str) -> None:
     with pytest.raises(UsageError, match=f"^{reason}"):
-        option(hint, value, "it")
+        checked(hint, value, "it")

@@ -95,7 +95,7 @@ def test_it_holds_no_path_and_no_time(checkpoints: Path) -> None:
     assert "/" not in text.replace("/ ", "")
 
 
-PACKED = {"kind": "nested", "key": None, "prefix": "", "left_out": [], "filled": []}
+PACKED: dict[str, Any] = {"kind": "nested", "key": None, "prefix": "", "left_out": [], "filled": []}
 DAMAGE: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "a newer format": (lambda d: d.update(format_version=2), "format_version is 2"),
     "no format": (lambda d: d.pop("format_version"), "format_version is unknown"),

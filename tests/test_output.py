@@ -384,13 +384,14 @@ def test_a_file_that_nobody_could_open_is_refused_before_anything_is_written(
     network = rs.open(source).adapt(1)
     monkeypatch.setattr(safetensors, "HEADER_LIMIT", 100_000)
     reader, writer = os.pipe()
+    ways: dict[str, Callable[[], object]] = {
+        "beside": lambda: network.save(tmp_path / "out.safetensors"),
+        "over its source": lambda: network.save(source, force=True),
+        "stream": lambda: network.stream(writer),
+        "check": network.check,
+    }
     with pytest.raises(CheckpointError, match="in.safetensors: its header would be .* bytes long") as caught:
-        if way == "check":
-            network.check()
-        elif way == "stream":
-            network.stream(writer)
-        else:
-            network.save(source if way == "over its source" else tmp_path / "out.safetensors", force=True)
+        ways[way]()
     os.close(writer)
     assert "save the source without them" in str(caught.value.hint)
     assert os.read(reader, 1) == b""

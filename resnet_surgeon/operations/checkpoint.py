@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar, Protocol, TypeVar, get_type_hints
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol, TypeVar
 
-from resnet_surgeon import fields as rules
 from resnet_surgeon.architecture.spec import Architecture
+from resnet_surgeon.fields import checked, hints_of
 from resnet_surgeon.formats.tensors import LazyTensor
 from resnet_surgeon.sources.catalog import Preprocessing
 
@@ -68,7 +68,6 @@ def settle(operation: Any) -> None:
 
     Raises UsageError for an option that is of another type, or breaks the rule of its field.
     """
-    hints = get_type_hints(type(operation), include_extras=True)
-    for one in fields(operation):
-        value = rules.option(hints[one.name], getattr(operation, one.name), one.name, operation.name)
-        object.__setattr__(operation, one.name, value)
+    kind: Any = type(operation)
+    for name, hint in hints_of(kind).items():
+        object.__setattr__(operation, name, checked(hint, getattr(operation, name), name, operation.name))

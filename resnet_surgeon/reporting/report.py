@@ -125,7 +125,7 @@ def _network(case: Case, proof: Proof) -> dict[str, object]:
         "box_height": drawing.HEIGHT,
         "filters": [(title, filters.pictures(to_torch(tensor))) for title, tensor in conv1],
         "rows": [*_rows(case, manifest, steps, proof)],
-        "code": _code(manifest, proof.output),
+        "code": loading_code(manifest, proof.output),
     }
 
 
@@ -174,7 +174,7 @@ def _origin(provenance: Provenance) -> str:
     return f"{provenance.law}, seed {provenance.seed}"
 
 
-def _code(manifest: Manifest, output: str) -> str:
+def loading_code(manifest: Manifest, output: str) -> str:
     """How to load the file and what to give it: Python to copy."""
     architecture, inputs = manifest.architecture, manifest.inputs
     heads: tuple[Head | None, ...] = architecture.heads or (None,)

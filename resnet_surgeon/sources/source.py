@@ -18,7 +18,7 @@ from resnet_surgeon.architecture.parameters import parameters
 from resnet_surgeon.architecture.recognise import FLOATS
 from resnet_surgeon.architecture.variants import VARIANTS
 from resnet_surgeon.errors import AccessError, CheckpointError, UsageError, printable
-from resnet_surgeon.fields import LINE, Digest, Line, Seed, Text, option
+from resnet_surgeon.fields import LINE, Digest, Line, Seed, Text, checked
 from resnet_surgeon.formats import sniff
 from resnet_surgeon.formats.container import Container, ContainerKind
 from resnet_surgeon.formats.files import OpenFile
@@ -120,9 +120,9 @@ def open_source(
 
     `key` chooses one of several networks in a file. Raises UsageError, AccessError, CheckpointError or WeightsError.
     """
-    weights = option(str | None, weights, "weights")
-    seed = option(Seed, seed, "seed")
-    key = option(str | None, key, "key")
+    weights = checked(str | None, weights, "weights")
+    seed = checked(Seed, seed, "seed")
+    key = checked(str | None, key, "key")
     if isinstance(location, str) and location in VARIANTS:
         if weights == "random":
             return _random(location, seed)
