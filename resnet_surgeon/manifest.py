@@ -26,10 +26,10 @@ FORMAT_VERSION = 1
 MANIFEST_LIMIT = 1 << 26  # bytes of a manifest, in whatever place it stands
 MOST_OPERATIONS = 100  # one after the other, each of which may put a formula round the last one's
 
-Own = Annotated[str, Text("the name of a tensor", r"[A-Za-z0-9_.]+", 200)]  # one that this tool gave
+TensorName = Annotated[str, Text("the name of a tensor", r"[A-Za-z0-9_.]+", 200)]  # one that this tool gave
 Formula = Annotated[str, Text("a formula", r"[A-Za-z0-9 ,/()+*.-]+", 200)]
 Dtype = Annotated[str, Text("a dtype that a ResNet has", "|".join((*FLOATS, "I64")))]
-Word = Annotated[str, Text("a version", r"[A-Za-z0-9_.+!-]+", 100)]
+Version = Annotated[str, Text("a version", r"[A-Za-z0-9_.+!-]+", 100)]
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Initialised:
 
     law: Law
     seed: Seed
-    stream: Own
+    stream: TensorName
     how: Literal["initialised"] = "initialised"
 
 
@@ -102,9 +102,9 @@ class Manifest:
     outputs: Annotated[tuple[Output, ...], Count(1, 1 << 16)]
     operations: Annotated[tuple[Mapping[str, Any], ...], Count(0, MOST_OPERATIONS)]
     source: Origin
-    tensors: Mapping[Own, TensorRecord]
+    tensors: Mapping[TensorName, TensorRecord]
     dropped: tuple[Name, ...]
-    versions: Annotated[Mapping[Word, Word], Count(0, 100)]
+    versions: Annotated[Mapping[Version, Version], Count(0, 100)]
     format_version: int = FORMAT_VERSION
 
     def to_json(self) -> str:

@@ -66,7 +66,7 @@ def _tell(reason: str, hint: str | None, code: int) -> int:
     if "--debug" in sys.argv:
         import traceback
 
-        traceback.print_exc()
+        print(*map(message, traceback.format_exc().splitlines()), sep="\n", file=sys.stderr)
     print("error:", message(reason), file=sys.stderr)
     if hint:
         print("hint:", message(hint), file=sys.stderr)
