@@ -111,3 +111,14 @@ def test_it_ends_in_lines_that_a_terminal_can_take(
         assert "--json" in command or len(line) < 2100
     for page in tmp_path.glob("page.html"):
         assert all(line.isprintable() for line in page.read_text("utf-8").replace("\t", "").split("\n"))
+
+
+def test_a_traceback_is_safe_on_a_terminal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / EVIL).write_bytes(b"no checkpoint")
+    monkeypatch.setattr(sys, "argv", ["resnet-surgeon", "inspect", str(tmp_path / EVIL), "--debug"])
+    assert main._run() == 1
+    printed = capfd.readouterr().err
+    assert "Traceback" in printed
+    assert all(line.isprintable() for line in printed.split("\n"))
