@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
 Kind = Literal["added", "removed", "renamed", "copied", "reshaped", "changed"]
 Basis = Literal["content", "provenance", "layout"]
-_LONGEST_MANIFEST = 1 << 26
 _PIECE = 1 << 17  # elements
 _COMPARED = 8  # parts of names, from their ends: no ResNet of torchvision has more
 
@@ -140,21 +139,18 @@ def _side(location: Location, weights: str | None, key: str | None, progress: Pr
         return _Side(str(location), layouts, manifest.architecture, manifest)
     is_name = isinstance(location, str) and location in VARIANTS
     source = open_source(location, weights if is_name else None, key=key, progress=progress)
-    label = source.container.file.name if source.container else source.label
     try:
         checkpoint, history = recognised(source)
         tensors, architecture = checkpoint.tensors, checkpoint.architecture
     except CheckpointError:
         tensors, architecture, history = source.tensors, None, None
     layouts = {name: Layout(tensor.dtype, tensor.shape, byte_size(tensor)) for name, tensor in tensors.items()}
-    return _Side(label, layouts, architecture, history, source, tensors)
+    return _Side(source.subject, layouts, architecture, history, source, tensors)
 
 
 def _check_content(side: _Side) -> None:
-    """Raises CheckpointError unless what was read is what the side's file, or its name among published ones, says."""
-    if side.source and side.source.digest:
-        side.source.identified()
-    elif side.source and side.source.container:
+    """Raises CheckpointError unless what was read is what the side's file says of itself, and did not change."""
+    if side.source and side.source.container:
         side.source.container.check()
 
 
@@ -176,7 +172,7 @@ def _manifest_at(location: Location) -> Manifest | None:
     if not isinstance(location, (str, os.PathLike)) or Path(location).suffix != ".json":
         return None
     file = OpenFile.at(location)
-    if file.size > _LONGEST_MANIFEST:
+    if file.size > documents.MANIFEST_LIMIT:
         return None
     text = file.read(0, file.size).decode("utf-8", "replace")
     if '"weight_map"' in text and '"format_version"' not in text:

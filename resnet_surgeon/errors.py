@@ -14,6 +14,11 @@ Inner rooms raise the narrow fact; the room that knows the file or the operation
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+_LONGEST_NAME = 80
+_LONGEST_MESSAGE = 2000
+
 
 class SurgeonError(Exception):
     """What was wrong with what, and what to do about it: one line each.
@@ -71,11 +76,31 @@ class DependencyError(SurgeonError):
 
 def printable(name: str) -> str:
     """A name from a file, safe on a terminal: quoted, escaped, and cut where it is too long."""
-    return f"`{escaped(name if len(name) <= 80 else f'{name[:80]}...')}`"
+    return f"`{escaped(name if len(name) <= _LONGEST_NAME else f'{name[:_LONGEST_NAME]}...')}`"
+
+
+def listed(names: Sequence[str], most: int = 10) -> str:
+    """The names one after the other; of many the first few, and how many more there are.
+
+    >>> listed(["head1", "head2", "head3"], most=2)
+    'head1, head2 and 1 more'
+    """
+    shown = ", ".join(names[:most])
+    return shown + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def escaped(text: str) -> str:
-    """The text with everything escaped that would move the cursor, begin a new line or not be seen."""
+    """The text with everything escaped that would move the cursor, begin a new line, turn the direction of reading or
+    not be seen.
+    """
+    if text.isprintable():
+        return text
     return "".join(
         char if char.isprintable() else char.encode("unicode_escape", "surrogatepass").decode("ascii") for char in text
     )
+
+
+def message(text: str) -> str:
+    """The text as one line that a person can read to its end: escaped, and cut where it is too long."""
+    line = escaped(text[: _LONGEST_MESSAGE + 1])
+    return line if len(line) <= _LONGEST_MESSAGE else f"{line[:_LONGEST_MESSAGE]}..."

@@ -5,32 +5,38 @@ Writes, reads and validates the document. Knows nothing of how tensors are made 
 
 from __future__ import annotations
 
-import dataclasses
-import functools
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import UnionType
-from typing import Any, Literal, Union, cast, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal
 
 from resnet_surgeon.architecture.initialisation import Law
-from resnet_surgeon.architecture.spec import Architecture, OutputKind
+from resnet_surgeon.architecture.recognise import FLOATS
+from resnet_surgeon.architecture.spec import HEAD_NAME, Architecture, OutputKind
 from resnet_surgeon.errors import CheckpointError, UsageError
+from resnet_surgeon.fields import Count, Line, Name, Seed, Size, Text, decoded, plain
+from resnet_surgeon.formats.json_text import parsed
 from resnet_surgeon.operations import OPERATIONS
 from resnet_surgeon.operations.checkpoint import Operation
 from resnet_surgeon.sources.catalog import Preprocessing
 from resnet_surgeon.sources.source import Origin
 
 FORMAT_VERSION = 1
-MANIFEST_LIMIT = 1 << 26  # bytes of a document that is read at all
+MANIFEST_LIMIT = 1 << 26  # bytes of a manifest, in whatever place it stands
+MOST_OPERATIONS = 100  # one after the other, each of which may put a formula round the last one's
+
+TensorName = Annotated[str, Text("the name of a tensor", r"[A-Za-z0-9_.]+", 200)]  # one that this tool gave
+Formula = Annotated[str, Text("a formula", r"[A-Za-z0-9 ,/()+*.-]+", 200)]
+Dtype = Annotated[str, Text("a dtype that a ResNet has", "|".join((*FLOATS, "I64")))]
+Version = Annotated[str, Text("a version", r"[A-Za-z0-9_.+!-]+", 100)]
 
 
 @dataclass(frozen=True)
 class Kept:
     """The bytes of the source's tensor of this name."""
 
-    tensor: str
+    tensor: Name
     how: Literal["kept"] = "kept"
 
 
@@ -38,8 +44,8 @@ class Kept:
 class Computed:
     """Worked out by a formula from other tensors."""
 
-    formula: str
-    inputs: tuple[Provenance, ...]
+    formula: Formula
+    inputs: Annotated[tuple[Provenance, ...], Count(1, 16)]
     how: Literal["computed"] = "computed"
 
 
@@ -48,8 +54,8 @@ class Initialised:
     """Drawn from a law with a seed, in the stream of random numbers of this name."""
 
     law: Law
-    seed: int
-    stream: str
+    seed: Seed
+    stream: TensorName
     how: Literal["initialised"] = "initialised"
 
 
@@ -62,7 +68,7 @@ class TensorRecord:
     architecture.
     """
 
-    dtype: str
+    dtype: Dtype
     provenance: Provenance
 
 
@@ -70,7 +76,7 @@ class TensorRecord:
 class Inputs:
     """What the network takes: images of so many channels, prepared so (null: not known)."""
 
-    channels: int
+    channels: Size
     preprocessing: Preprocessing | None
 
 
@@ -78,11 +84,11 @@ class Inputs:
 class Output:
     """One output for an image of 224x224: `shape` is [classes], [channels] or [channels, height, width]."""
 
-    name: str
+    name: Annotated[str, Text("the name of an output, such as heads have", HEAD_NAME.pattern)]
     kind: OutputKind
-    shape: tuple[int, ...]
-    classes: int | None
-    categories: tuple[str, ...] | None
+    shape: Annotated[tuple[Size, ...], Count(1, 3)]
+    classes: Size | None
+    categories: tuple[Line, ...] | None
 
 
 @dataclass(frozen=True)
@@ -93,22 +99,33 @@ class Manifest:
 
     architecture: Architecture
     inputs: Inputs
-    outputs: tuple[Output, ...]
-    operations: tuple[Mapping[str, Any], ...]
+    outputs: Annotated[tuple[Output, ...], Count(1, 1 << 16)]
+    operations: Annotated[tuple[Mapping[str, Any], ...], Count(0, MOST_OPERATIONS)]
     source: Origin
-    tensors: Mapping[str, TensorRecord]
-    dropped: tuple[str, ...]
-    versions: Mapping[str, str]
+    tensors: Mapping[TensorName, TensorRecord]
+    dropped: tuple[Name, ...]
+    versions: Annotated[Mapping[Version, Version], Count(0, 100)]
     format_version: int = FORMAT_VERSION
 
     def to_json(self) -> str:
-        """The document's one text, with keys sorted and no time, path or machine: equal manifests are equal bytes."""
-        return json.dumps(dataclasses.asdict(self), sort_keys=True, indent=1, ensure_ascii=False) + "\n"
+        """The document's one text, with keys sorted and no time, path or machine: equal manifests are equal bytes.
+
+        Raises CheckpointError for one that `from_json` would not read again.
+        """
+        try:
+            document = plain(self)
+            _validated(document)
+            text = json.dumps(document, sort_keys=True, indent=1, ensure_ascii=False) + "\n"
+        except (ValueError, RecursionError, CheckpointError) as error:
+            raise CheckpointError(f"its manifest would not be valid: {_reason(error)}") from None
+        if len(text.encode()) > MANIFEST_LIMIT:
+            raise CheckpointError(f"its manifest would be longer than {MANIFEST_LIMIT} bytes")
+        return text
 
 
 def operation_record(operation: Operation) -> dict[str, Any]:
     """The operation as it stands in a manifest: {name: {option: value}}."""
-    return {operation.name: {field: _plain(value) for field, value in dataclasses.asdict(cast(Any, operation)).items()}}
+    return {operation.name: plain(operation)}
 
 
 def operation_from_record(record: Mapping[str, Any]) -> Operation:
@@ -129,23 +146,32 @@ def from_json(text: str) -> Manifest:
     """The manifest in `text`. Raises CheckpointError for what is not JSON, of a newer format, or not exactly of the
     schema.
     """
-    try:
-        document = json.loads(text)
-    except (ValueError, RecursionError):
-        raise CheckpointError("its manifest is not JSON") from None
+    if len(text) > MANIFEST_LIMIT:
+        raise CheckpointError(f"its manifest is longer than {MANIFEST_LIMIT} bytes")
+    document = parsed(text, "its manifest")
     version = document.get("format_version") if isinstance(document, dict) else None
     if type(version) is not int or version != FORMAT_VERSION:
-        newer = type(version) is int and version > FORMAT_VERSION
+        newer = type(version) is int and FORMAT_VERSION < version < 1000
         raise CheckpointError(
             f"its manifest's format_version is {version if newer else 'unknown'}, this version reads {FORMAT_VERSION}",
             hint="update resnet-surgeon" if newer else None,
         )
     try:
-        manifest: Manifest = decoded(Manifest, document)
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"its manifest is not valid: {error}") from None
+        return _validated(document)
+    except (ValueError, RecursionError, CheckpointError) as error:
+        raise CheckpointError(f"its manifest is not valid: {_reason(error)}") from None
+
+
+def _validated(document: Any) -> Manifest:
+    """The manifest that a document describes, its operations too. Raises ValueError or CheckpointError."""
+    manifest: Manifest = decoded(Manifest, document)
     for record in manifest.operations:
         operation_from_record(record)
+    formulas = [record.provenance for record in manifest.tensors.values()]
+    for _ in range(MOST_OPERATIONS + 1):
+        formulas = [one for formula in formulas if isinstance(formula, Computed) for one in formula.inputs]
+    if formulas:
+        raise ValueError(f"it has formulas of formulas, more than {MOST_OPERATIONS} deep")
     return manifest
 
 
@@ -156,6 +182,10 @@ def is_manifest(text: bytes) -> bool:
         return type(document["format_version"]) is int and "resnet_surgeon" in document["versions"]
     except (ValueError, TypeError, KeyError, RecursionError):
         return False
+
+
+def _reason(error: Exception) -> str:
+    return "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
 
 
 def differing_fields(one: Manifest, other: Manifest) -> tuple[str, ...]:
@@ -171,66 +201,9 @@ def differing_fields(one: Manifest, other: Manifest) -> tuple[str, ...]:
         elif a != b:
             yield where
 
-    return tuple(compare(dataclasses.asdict(one), dataclasses.asdict(other), ""))
+    return tuple(compare(plain(one), plain(other), ""))
 
 
 def published_schema() -> dict[str, Any]:
     """The schema that ships with this package."""
     return dict(json.loads(Path(__file__).with_name("manifest.schema.json").read_text("utf-8")))
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
-
-
-def decoded(hint: Any, value: Any, where: str = "") -> Any:
-    """`value`, as JSON gives it, as the dataclass or other type `hint`: exactly, with no field more or less.
-
-    By hand, since the libraries that do this take longer to import than a ResNet-50 takes to copy. Raises ValueError.
-    """
-    origin = get_origin(hint)
-    if dataclasses.is_dataclass(hint):
-        return _decoded_dataclass(hint, value, where)
-    if origin in (Union, UnionType):
-        return _decoded_union(get_args(hint), value, where)
-    if origin is Literal:
-        _require(any(type(value) is type(choice) and value == choice for choice in get_args(hint)), where, "is unknown")
-        return value
-    if origin is tuple:
-        _require(type(value) is list, where, "is no list")
-        return tuple(decoded(get_args(hint)[0], item, f"{where}[{index}]") for index, item in enumerate(value))
-    if origin is Mapping:
-        _require(type(value) is dict, where, "is no object")
-        return {key: decoded(get_args(hint)[1], item, f"{where}.{key}") for key, item in value.items()}
-    _require(hint is Any or type(value) is hint, where, f"is no {getattr(hint, '__name__', hint)}")
-    return value
-
-
-def _decoded_dataclass(kind: Any, value: Any, where: str) -> Any:
-    _require(type(value) is dict, where, "is no object")
-    hints = _hints(kind)
-    for name in hints.keys() ^ value.keys():
-        _require(False, where, f"has an unknown field {name}" if name in value else f"lacks the field {name}")
-    return kind(**{name: decoded(hints[name], item, f"{where}.{name}") for name, item in value.items()})
-
-
-def _decoded_union(hints: tuple[Any, ...], value: Any, where: str) -> Any:
-    """The one type that fits: they differ in their Literal fields, or as JSON's own types do."""
-    problems = []
-    for hint in hints:
-        try:
-            return decoded(hint, value, where)
-        except ValueError as error:
-            problems.append(str(error))
-    raise ValueError(problems[0])
-
-
-@functools.cache
-def _hints(kind: Any) -> dict[str, Any]:
-    hints = get_type_hints(kind)
-    return {field.name: hints[field.name] for field in dataclasses.fields(kind)}
-
-
-def _require(condition: bool, where: str, problem: str) -> None:
-    if not condition:
-        raise ValueError(f"{where.lstrip('.') or 'it'} {problem}")

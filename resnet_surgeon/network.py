@@ -14,7 +14,7 @@ from resnet_surgeon._version import __version__
 from resnet_surgeon.architecture.parameters import parameters
 from resnet_surgeon.architecture.recognise import check_fit, describe, recognise
 from resnet_surgeon.architecture.spec import Architecture, Head
-from resnet_surgeon.errors import CheckpointError, SurgeonError, escaped
+from resnet_surgeon.errors import CheckpointError, OperationError, SurgeonError, message
 from resnet_surgeon.formats.tensors import Computed, Initialised, LazyTensor
 from resnet_surgeon.operations import OPERATIONS
 from resnet_surgeon.operations.checkpoint import Checkpoint, Operation
@@ -52,11 +52,16 @@ class Network:
         return self.checkpoint.tensors
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {escaped(self.label)}: {describe(self.architecture)}>"
+        return f"<{type(self).__name__} {message(self.label)}: {describe(self.architecture)}>"
 
     def apply(self, operation: Operation) -> Network:
         """The network after the operation. Raises OperationError if it makes no sense on this network."""
+        done = (*(self.history.operations if self.history else ()), *self.operations)
         try:
+            if len(done) >= documents.MOST_OPERATIONS:
+                raise OperationError(
+                    f"{len(done)} operations lie behind the network, which is all that a manifest tells"
+                )
             resolved = operation.resolved(self.architecture)
             checkpoint = resolved.apply(self.checkpoint)
         except SurgeonError as error:
@@ -86,6 +91,10 @@ class Network:
         if manifest.source.container is not None and manifest.source.sha256 is None:
             manifest = replace(manifest, source=self.source.identified())
         return manifest
+
+    def check(self) -> None:
+        """Raises CheckpointError if the file would be one that nobody could open; reads and writes nothing."""
+        self._document().header()
 
     def save(self, output: str | os.PathLike[str], *, force: bool = False, progress: Progress = silent) -> Path:
         """Writes the safetensors file `output` and, beside it, the manifest (`model.json` for `model.safetensors`).
@@ -119,7 +128,10 @@ class Network:
         return file_name("-".join([self.label, *(operation.suffix for operation in operations)])) + ".safetensors"
 
     def _document(self) -> Document:
-        return document(self.tensors, self._manifest(), self.source)
+        try:
+            return document(self.tensors, self._manifest(), self.source)
+        except CheckpointError as error:
+            raise error.about(self.source.subject) from None
 
     def _manifest(self) -> documents.Manifest:
         """Continues the source's own manifest where it has one, so that a pipe, a chain and files in between come to
@@ -212,7 +224,7 @@ def open(
     try:
         checkpoint, history = recognised(opened)
     except CheckpointError as error:
-        raise error.about(opened.container.file.name if opened.container else opened.label) from None
+        raise error.about(opened.subject) from None
     return Network(opened, checkpoint, checkpoint, history)
 
 

@@ -54,7 +54,12 @@ class Document:
         return replace(self, manifest=self.manifest.replace(self.digest_place, digest), digest_place=None)
 
     def header(self) -> bytes:
-        return safetensors.header(self.tensors, {**self.source.metadata, "format": "pt", MANIFEST_KEY: self.manifest})
+        """The file's first bytes. Raises CheckpointError if nobody could open a file that begins so."""
+        metadata = {**self.source.metadata, "format": "pt", MANIFEST_KEY: self.manifest}
+        try:
+            return safetensors.header(self.tensors, metadata)
+        except CheckpointError as error:
+            raise error.about(self.source.subject) from None
 
     def size(self) -> int:
         return sum(byte_size(tensor) for tensor in self.tensors.values())
@@ -78,18 +83,20 @@ def write(content: Document, path: Path, *, force: bool, progress: Progress) -> 
     places = checked_pair(path, force, (container.file, *container.others) if container else ())
     target, sidecar = places.output, places.manifest
     total = content.size()
+    header = content.header()
+    start, place = len(header), header.find((content.digest_place or "").encode())
     with contextlib.ExitStack() as cleanup:
         try:
             digest = _Background(content.digest) if content.digest_place else None
             temporary, descriptor = _temporary(target, cleanup)
-            header = content.header()
-            _reserve(descriptor, len(header) + total)
+            _reserve(descriptor, start + total)
             _write_at(descriptor, header, 0)
+            del header  # which may be long
             with progress(f"writing {path.name}", total) as advance:
-                _write_runs(descriptor, _runs(content.tensors.values(), start=len(header)), advance)
+                _write_runs(descriptor, _runs(content.tensors.values(), start), advance)
             if digest:
                 content = content.identified(digest.result())
-                _write_at(descriptor, content.header(), 0)
+                _write_at(descriptor, digest.result().encode(), place)
             os.fsync(descriptor)
             manifest_temporary, manifest_descriptor = _temporary(sidecar, cleanup)
             _write_at(manifest_descriptor, content.manifest.encode(), 0)

@@ -11,10 +11,11 @@ import jsonschema
 import pytest
 
 import resnet_surgeon as rs
-from resnet_surgeon.errors import CheckpointError
+from resnet_surgeon.errors import CheckpointError, OperationError
 from resnet_surgeon.manifest import Manifest, from_json, operation_from_record, published_schema
 from resnet_surgeon.network import Network
 
+OLD = Path(__file__).parent / "data" / "0.1.0"
 CHAINS: dict[str, Callable[[Network], Network]] = {
     "nothing": lambda network: network,
     "adapt": lambda network: network.adapt(1),
@@ -94,23 +95,70 @@ def test_it_holds_no_path_and_no_time(checkpoints: Path) -> None:
     assert "/" not in text.replace("/ ", "")
 
 
+PACKED: dict[str, Any] = {"kind": "nested", "key": None, "prefix": "", "left_out": [], "filled": []}
 DAMAGE: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "a newer format": (lambda d: d.update(format_version=2), "format_version is 2"),
     "no format": (lambda d: d.pop("format_version"), "format_version is unknown"),
-    "an unknown field": (lambda d: d.update(extra=1), "has an unknown field extra"),
+    "an unknown field": (lambda d: d.update(extra=1), "has an unknown field `extra`"),
     "a field missing": (lambda d: d.pop("inputs"), "lacks the field inputs"),
     "a number as text": (lambda d: d["inputs"].update(channels="1"), "not valid"),
-    "true for a number": (lambda d: d["inputs"].update(channels=True), "inputs.channels is no int"),
-    "a list for an object": (lambda d: d.update(tensors=[]), "tensors is no object"),
-    "an object for a list": (lambda d: d.update(dropped={}), "dropped is no list"),
+    "true for a number": (lambda d: d["inputs"].update(channels=True), "inputs.channels is not a whole number"),
+    "a list for an object": (lambda d: d.update(tensors=[]), "tensors is not an object"),
+    "an object for a list": (lambda d: d.update(dropped={}), "dropped is not a list"),
     "an unknown word": (lambda d: d["architecture"].update(block="square"), "architecture.block is unknown"),
     "an unknown provenance": (lambda d: d["tensors"]["bn1.bias"]["provenance"].update(how="guessed"), "not valid"),
-    "an infinite seed": (lambda d: d["source"].update(seed=1e999), "source.seed"),
+    "an infinite seed": (lambda d: d["source"].update(seed=1e999), "holds Infinity, which is not JSON"),
+    "a seed with a point": (lambda d: d["source"].update(seed=1.5), "source.seed is not a whole number"),
+    "a seed of 200 bits": (lambda d: d["source"].update(seed=2**200), "source.seed is not a whole number from"),
+    "a seed of an operation with a point": (lambda d: d["operations"][0]["adapt"].update(seed=1.5), "seed is not"),
+    "a negative size": (lambda d: d["outputs"][0].update(shape=[-10]), r"outputs\[0\].shape\[0\] is not a whole"),
+    "a shape of many sizes": (lambda d: d["outputs"][0].update(shape=[1] * 9), r"outputs\[0\].shape is not a list"),
+    "no output": (lambda d: d.update(outputs=[]), "outputs is not a list of at least 1"),
+    "no channels": (lambda d: d["inputs"].update(channels=0), "inputs.channels is not a whole number of at least 1"),
+    "a digest that is none": (lambda d: d["source"].update(sha256="0" * 63), "source.sha256 is not a SHA-256"),
+    "an upper case digest": (lambda d: d["source"].update(sha256="A" * 64), "source.sha256 is not a SHA-256"),
+    "a path for a file": (lambda d: d["source"].update(file="../basic.pth"), "source.file is not the name of a file"),
+    "a folder for a file": (lambda d: d["source"].update(file=".."), "source.file is not the name of a file"),
+    "a container of another kind": (lambda d: d["source"].update(container="onnx"), "source.container is unknown"),
+    "an address of another kind": (lambda d: d["source"].update(url="file:///etc/passwd"), "source.url is not an addr"),
+    "an address with a line more": (lambda d: d["source"].update(url="https://a/b\nc"), "source.url is not an addr"),
+    "code for an architecture": (lambda d: d["source"].update(architecture="a; b"), "source.architecture is not a na"),
+    "code for an output": (lambda d: d["outputs"][0].update(name="import os"), r"outputs\[0\].name is not the name"),
+    "a category of two lines": (
+        lambda d: d["outputs"][0].update(categories=["a\nb"]),
+        r"categories\[0\] is not one li",
+    ),
+    "words for a packing": (lambda d: d["source"].update(wrapping=PACKED | {"kind": "\u202e"}), "wrapping.kind is not"),
+    "a warning that turns": (
+        lambda d: d["source"].update(warnings=["\u202e"]),
+        r"source.warnings\[0\] is not one line",
+    ),
+    "words for a version": (lambda d: d["versions"].update(resnet_surgeon="a b"), "versions.*is not a version"),
+    "a dtype of two lines": (
+        lambda d: d["tensors"]["bn1.bias"].update(dtype="F\n32"),
+        "bn1.bias.*dtype is not a dtype",
+    ),
+    "words for a formula": (
+        lambda d: d["tensors"]["conv1.weight"]["provenance"].update(formula="<b>mean</b>"),
+        "formula is not a formula",
+    ),
+    "a tensor with a path for its name": (
+        lambda d: d["tensors"].update({"../x": d["tensors"]["bn1.bias"]}),
+        "a tensor",
+    ),
+    "a name of a million letters": (lambda d: d.update(dropped=["x" * 10**6]), r"dropped\[0\] is not text of at most"),
+    "half of a character": (lambda d: d.update(dropped=["\ud800"]), "its manifest holds text that is not Unicode"),
     "an unknown operation": (lambda d: d.update(operations=[{"prune": {}}]), "one of adapt, remove, heads"),
     "an operation with a wrong option": (lambda d: d["operations"][0]["adapt"].update(in_channels=0), "at least 1"),
-    "an endless stage": (lambda d: d["architecture"]["stages"][0].update(blocks=10**9), "between 1 and"),
+    "an endless stage": (
+        lambda d: d["architecture"]["stages"][0].update(blocks=10**9),
+        "blocks is not a whole number of at most 65536",
+    ),
     "stages that do not fit": (lambda d: d["architecture"]["stages"][1].update(in_channels=7), "takes the channels"),
-    "a head that cannot be named": (lambda d: d["architecture"]["heads"][0].update(classes=0), "at least one class"),
+    "a head that cannot be named": (
+        lambda d: d["architecture"]["heads"][0].update(classes=0),
+        "classes is not a whole number of at least 1",
+    ),
 }
 
 
@@ -121,6 +169,84 @@ def test_a_damaged_manifest_is_refused(
     document = json.loads(rs.open(checkpoints / "basic.pth").adapt(1).manifest().to_json())
     damage(document)
     with pytest.raises(CheckpointError, match=reason):
+        from_json(json.dumps(document))
+
+
+@pytest.mark.parametrize("again", ['"groups": 1, "groups": 1', '"groups": 2, "groups": 1', '"groups": NaN'])
+def test_a_manifest_that_means_two_things_or_nothing_is_refused(again: str, checkpoints: Path) -> None:
+    text = rs.open(checkpoints / "basic.pth").adapt(1).manifest().to_json()
+    with pytest.raises(CheckpointError, match="holds the key `groups` twice|holds NaN"):
+        from_json(text.replace('"groups": 1', again))
+
+
+def test_a_manifest_has_a_longest(monkeypatch: pytest.MonkeyPatch, checkpoints: Path) -> None:
+    manifest = rs.open(checkpoints / "basic.pth").adapt(1).manifest()
+    text = manifest.to_json()
+    monkeypatch.setattr("resnet_surgeon.manifest.MANIFEST_LIMIT", len(text) - 1)
+    with pytest.raises(CheckpointError, match="its manifest is longer than"):
+        from_json(text)
+    with pytest.raises(CheckpointError, match="its manifest would be longer than"):
+        manifest.to_json()
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in OLD.glob("*.json")))
+def test_what_0_1_0_wrote_is_read_and_written_again_as_it_was(name: str) -> None:
+    text = (OLD / name).read_text("utf-8")
+    assert from_json(text).to_json() == text
+
+
+# What 0.1.0 took from names of files and tensors, and from its command line.
+LEGAL: dict[str, Callable[[dict[str, Any]], object]] = {
+    "a file of any name": lambda d: d["source"].update(file="a\x1b[2J\u202eb\n\ufffd.pth"),
+    "a packing of any name": lambda d: d["source"].update(
+        wrapping=PACKED | {"key": "net\u202e", "prefix": "\n.", "left_out": ["\x1b]0;x\x07", "", "🙂"]}
+    ),
+    "tensors of any name": lambda d: d["tensors"]["bn1.bias"]["provenance"].update(tensor="module\n.\u202e"),
+    "what was dropped, of any name": lambda d: d.update(dropped=["\0", "\u2066"]),
+    "a negative seed": lambda d: d["operations"][0]["adapt"].update(seed=-5),
+    "a seed of 128 bits": lambda d: d["operations"][0]["adapt"].update(seed=2**128 - 1),
+    "a stream without a name": lambda d: d["source"].update(file=""),
+}
+
+
+@pytest.mark.parametrize("change", LEGAL.values(), ids=LEGAL.keys())
+def test_what_0_1_0_could_write_is_read(change: Callable[[dict[str, Any]], object], checkpoints: Path) -> None:
+    document = json.loads(rs.open(checkpoints / "basic.pth").adapt(1).manifest().to_json())
+    change(document)
+    assert json.loads(from_json(json.dumps(document)).to_json()) == document
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("https://user:word@host.example/a/b.pth?token=1#x", "https://host.example/a/b.pth"),
+        ("https://host.example/b.pth?download=true", "https://host.example/b.pth"),
+        ("hf://owner/name/file@main", "hf://owner/name/file@main"),
+        ("https://host.example/a@b.pth", "https://host.example/a@b.pth"),
+    ],
+)
+def test_an_address_is_told_without_what_may_be_secret(written: str, read: str, checkpoints: Path) -> None:
+    document = json.loads(rs.open(checkpoints / "basic.pth").adapt(1).manifest().to_json())
+    document["source"]["url"] = written
+    assert from_json(json.dumps(document)).source.url == read
+
+
+def test_operations_on_top_of_each_other_have_an_end(checkpoints: Path) -> None:
+    network = rs.open(checkpoints / "basic.pth")
+    for number in range(100):
+        network = network.adapt(1 + number % 2)
+    assert from_json(network.manifest().to_json()) == network.manifest()
+    with pytest.raises(OperationError, match="adapt: 100 operations lie behind the network"):
+        network.adapt(1)
+
+
+def test_formulas_of_formulas_have_an_end(checkpoints: Path) -> None:
+    document = json.loads(rs.open(checkpoints / "basic.pth").adapt(1).manifest().to_json())
+    formula = document["tensors"]["conv1.weight"]["provenance"]
+    for _ in range(100):
+        formula = {**formula, "inputs": [formula]}
+    document["tensors"]["conv1.weight"]["provenance"] = formula
+    with pytest.raises(CheckpointError, match="formulas of formulas|nested too deeply"):
         from_json(json.dumps(document))
 
 

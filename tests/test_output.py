@@ -17,12 +17,13 @@ from typing import Any
 import pytest
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torchvision.models import ResNet
 
 import resnet_surgeon as rs
 from resnet_surgeon import output
 from resnet_surgeon.errors import AccessError, CheckpointError, UsageError
+from resnet_surgeon.formats import safetensors
 from resnet_surgeon.formats.files import OpenFile, write_all
 from tests import PATIENCE
 from tests.conftest import small_network
@@ -430,6 +431,32 @@ def test_a_damaged_member_of_a_zip_is_noticed_and_nothing_is_written(checkpoints
     with pytest.raises(CheckpointError, match="checksum of `data/"):
         rs.open(tmp_path / "model.pth").adapt(1).save(tmp_path / "out.safetensors")
     assert [path.name for path in tmp_path.iterdir()] == ["model.pth"]
+
+
+@pytest.mark.parametrize("way", ["beside", "over its source", "stream", "check"])
+def test_a_file_that_nobody_could_open_is_refused_before_anything_is_written(
+    way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "in.safetensors"
+    save_file(small_network().state_dict(), source, metadata={"note": "x" * 100_000})
+    before = source.read_bytes()
+    network = rs.open(source).adapt(1)
+    monkeypatch.setattr(safetensors, "HEADER_LIMIT", 100_000)
+    reader, writer = os.pipe()
+    ways: dict[str, Callable[[], object]] = {
+        "beside": lambda: network.save(tmp_path / "out.safetensors"),
+        "over its source": lambda: network.save(source, force=True),
+        "stream": lambda: network.stream(writer),
+        "check": network.check,
+    }
+    with pytest.raises(CheckpointError, match="in.safetensors: its header would be .* bytes long") as caught:
+        ways[way]()
+    os.close(writer)
+    assert "save the source without them" in str(caught.value.hint)
+    assert os.read(reader, 1) == b""
+    os.close(reader)
+    assert [path.name for path in tmp_path.iterdir()] == ["in.safetensors"]
+    assert source.read_bytes() == before
 
 
 @pytest.mark.parametrize("name", ["basic.safetensors", "basic.pth"])

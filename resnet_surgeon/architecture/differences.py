@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import fields
 
-from resnet_surgeon.architecture.spec import STAGE_NAMES, Architecture, Stage
+from resnet_surgeon.architecture.spec import STAGE_NAMES, Architecture, Head, Stage
+from resnet_surgeon.errors import listed
 
 
 def differences(one: Architecture, other: Architecture) -> tuple[str, ...]:
@@ -22,7 +23,7 @@ def output(architecture: Architecture) -> str:
     """What comes out: `1000 classes`, `2 heads (lesion: 3, grade: 5)`, `embedding of 512 channels`."""
     heads = architecture.heads
     if len(heads) > 1:
-        return f"{len(heads)} heads ({', '.join(f'{head.name}: {head.classes}' for head in heads)})"
+        return f"{len(heads)} heads ({listed([*map(_head, heads)])})"
     if heads:
         return classes(heads[0].classes)
     return f"{architecture.output_kind.replace('_', ' ')} of {architecture.trunk_channels} channels"
@@ -44,6 +45,12 @@ def _pairs(one: Architecture, other: Architecture) -> Iterator[tuple[str, str, s
         yield from _stage_pairs(name, _stage(one, name), _stage(other, name))
     yield "own layers of the heads", _owned(one), _owned(other)
     yield "output", output(one), output(other)
+    if len(one.heads) == len(other.heads) > 1 and output(one) == output(other):  # of many heads, it names the first
+        yield from (("head", _head(before), _head(after)) for before, after in zip(one.heads, other.heads, strict=True))
+
+
+def _head(head: Head) -> str:
+    return f"{head.name}: {head.classes}"
 
 
 def _maxpool(architecture: Architecture) -> str:

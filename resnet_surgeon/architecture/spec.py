@@ -8,7 +8,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
+
+from resnet_surgeon.fields import Count, Range, Text
 
 Block = Literal["basic", "bottleneck"]
 OutputKind = Literal["logits", "embedding", "feature_map"]
@@ -33,6 +35,9 @@ RESERVED_HEAD_NAMES = frozenset(
     set_extra_state set_submodule share_memory state_dict to to_empty train training type update values xpu zero_grad
     """.split()  # noqa: SIM905
 )
+_Number = Annotated[int, Range(1, LARGEST)]
+Channels = _Number  # that an image has
+Classes = Annotated[int, Range(1, MOST_CLASSES)]
 EXPANSION: dict[Block, int] = {"basic": 1, "bottleneck": 4}
 
 
@@ -44,14 +49,14 @@ class Stage:
     first block, `dilation` to the others, as `replace_stride_with_dilation` of `torchvision.models.ResNet` sets them.
     """
 
-    name: str
-    blocks: int
-    in_channels: int
-    width: int
-    out_channels: int
-    stride: int
-    first_dilation: int = 1
-    dilation: int = 1
+    name: Annotated[str, Text("a stage", "|".join(STAGE_NAMES))]
+    blocks: _Number
+    in_channels: _Number
+    width: _Number
+    out_channels: _Number
+    stride: _Number
+    first_dilation: _Number = 1
+    dilation: _Number = 1
 
     def __post_init__(self) -> None:
         sizes = (
@@ -77,7 +82,7 @@ class Head:
     """A classifier: its own copy of some last stages (often none), then pooling, flatten and a linear layer."""
 
     name: str
-    classes: int
+    classes: Classes
     stages: tuple[Stage, ...] = ()
 
     def __post_init__(self) -> None:
@@ -100,10 +105,10 @@ class Architecture:
     """
 
     block: Block
-    in_channels: int
+    in_channels: Channels
     stages: tuple[Stage, ...]
-    heads: tuple[Head, ...]
-    groups: int = 1
+    heads: Annotated[tuple[Head, ...], Count(0, MOST_HEADS)]
+    groups: _Number = 1
     stem: tuple[str, ...] = STEM
     maxpool_is_identity: bool = False
     avgpool: bool = True

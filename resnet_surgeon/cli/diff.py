@@ -16,7 +16,7 @@ from resnet_surgeon.architecture.parameters import layer_of
 from resnet_surgeon.cli.run import Options, to_standard_output
 from resnet_surgeon.cli.style import styled
 from resnet_surgeon.cli.text import table
-from resnet_surgeon.errors import escaped
+from resnet_surgeon.errors import message
 
 if TYPE_CHECKING:
     from resnet_surgeon.comparison import Difference, TensorDifference
@@ -54,13 +54,13 @@ def _lines(found: Difference) -> Iterator[str]:
     for title, differences in (("architecture", found.architecture), ("manifest", found.document)):
         if differences:
             yield title
-            yield from (f"  {escaped(difference)}" for difference in differences)
+            yield from (f"  {message(difference)}" for difference in differences)
     by = {"content": "", "provenance": ", as their manifests say", "layout": " in name, shape and dtype"}[found.basis]
     others = ", others differ" if found.tensors else ""
     yield f"tensors: {found.same} the same{by}{others}"
     rows = [_row([*group]) for _, group in itertools.groupby(found.tensors, key=_group)]
     for kind, line in zip((row[0] for row in rows), table(rows), strict=True):
-        yield "  " + escaped(line).replace(kind, styled(kind, 1, colour=_COLOURS.get(kind, "cyan")), 1)
+        yield "  " + line.replace(kind, styled(kind, 1, colour=_COLOURS.get(kind, "cyan")), 1)
 
 
 def _group(tensor: TensorDifference) -> tuple[str, ...]:

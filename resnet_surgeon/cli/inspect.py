@@ -14,7 +14,7 @@ from resnet_surgeon.cli.run import Options, to_standard_output
 from resnet_surgeon.cli.style import styled
 from resnet_surgeon.cli.text import WIDEST, wrapping_lines
 from resnet_surgeon.cli.units import size
-from resnet_surgeon.errors import escaped
+from resnet_surgeon.errors import message
 from resnet_surgeon.sources.source import DEFAULT_NAME, Origin
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def inspect(
     rows = [*_rows(found)]
     width = max(len(label) for label, _ in rows)
     for label, value in rows:
-        to_standard_output(f"{styled(label.ljust(width), 1, bold=True)}  {escaped(value)}")
+        to_standard_output(f"{styled(label.ljust(width), 1, bold=True)}  {message(value)}")
     if tensors:
         for line in _tensor_lines(found):
             to_standard_output(line)
@@ -94,5 +94,5 @@ def _origin(origin: Origin) -> str:
 def _tensor_lines(found: Inspection) -> Iterator[str]:
     width = min(WIDEST, max(map(len, found.tensors), default=0))
     for name, layout in found.tensors.items():
-        name = escaped(name).ljust(width)
+        name = message(name).ljust(width)
         yield f"  {name}  {layout.dtype.ljust(4)}  {size(layout.bytes).rjust(9)}  {list(layout.shape)}"

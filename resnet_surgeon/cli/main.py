@@ -18,7 +18,7 @@ gc.disable()
 sys.setswitchinterval(0.0002)
 
 from resnet_surgeon.cli.signals import Signalled, die_by, raise_on_signals  # noqa: E402
-from resnet_surgeon.errors import SurgeonError, UsageError, escaped  # noqa: E402
+from resnet_surgeon.errors import SurgeonError, UsageError, message  # noqa: E402
 
 PROGRAM = "resnet-surgeon"
 _BUG = 3
@@ -62,14 +62,14 @@ def _run() -> int:
         )
 
 
-def _tell(message: str, hint: str | None, code: int) -> int:
+def _tell(reason: str, hint: str | None, code: int) -> int:
     if "--debug" in sys.argv:
         import traceback
 
-        traceback.print_exc()
-    print("error:", escaped(message), file=sys.stderr)
+        print(*map(message, traceback.format_exc().splitlines()), sep="\n", file=sys.stderr)
+    print("error:", message(reason), file=sys.stderr)
     if hint:
-        print("hint:", escaped(hint), file=sys.stderr)
+        print("hint:", message(hint), file=sys.stderr)
     return code
 
 

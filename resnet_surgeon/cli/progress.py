@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from resnet_surgeon.errors import message
 from resnet_surgeon.sources.progress import Advance
 
 _PATIENCE = 0.7  # seconds before a bar appears; rich is not even imported for what is done by then
@@ -40,4 +41,4 @@ def _draw(what: str, total: int | None):  # type: ignore[no-untyped-def]  # rich
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TimeRemainingColumn())
     progress = Progress(*columns, console=Console(stderr=True), transient=True)
     progress.start()
-    return progress, progress.add_task(what, total=total)
+    return progress, progress.add_task(message(what), total=total)

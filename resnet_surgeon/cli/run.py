@@ -12,7 +12,7 @@ from typing import Any
 
 import resnet_surgeon as rs
 from resnet_surgeon.cli import text
-from resnet_surgeon.errors import AccessError, UsageError
+from resnet_surgeon.errors import AccessError, UsageError, message
 from resnet_surgeon.formats.files import write_all
 from resnet_surgeon.manifest import operation_record
 from resnet_surgeon.network import Network
@@ -66,16 +66,18 @@ def run(source: str, operation: Operation, options: Options) -> None:
         source, weights=options.weights, seed=options.seed, key=options.key, progress=options.progress
     ).apply(operation)
     target = network.default_name if options.output is None else options.output
-    if not options.dry_run and to_stream:
+    if options.dry_run:
+        network.check()
+    elif to_stream:
         network.stream(1, progress=options.progress)
-    elif not options.dry_run:
+    else:
         network.save(target, force=options.force, progress=options.progress)
     if not options.quiet:
         print(text.summary(network, "standard output" if to_stream else target), file=sys.stderr)
         if options.dry_run:
             in_the_way = not options.force and not to_stream and os.path.lexists(target)
             note = f" ({target} exists already: this would need `--force`)" if in_the_way else ""
-            print(f"dry run: nothing was written{note}", file=sys.stderr)
+            print(message(f"dry run: nothing was written{note}"), file=sys.stderr)
     if options.json:
         to_standard_output(json_format.dumps(_report(network, target, options), indent=1, sort_keys=True))
     elif not to_stream and not options.dry_run:
@@ -97,7 +99,11 @@ def _report(network: Network, target: str, options: Options) -> dict[str, Any]:
 def to_standard_output(line: str) -> None:
     """Writes the line as it is, whatever the locale; names of files are bytes."""
     try:
-        write_all(1, os.fsencode(line + "\n"))
+        data = os.fsencode(line + "\n")
+    except UnicodeEncodeError:  # what the locale has no letters for
+        data = (line + "\n").encode(sys.getfilesystemencoding(), "backslashreplace")
+    try:
+        write_all(1, data)
     except BrokenPipeError:
         raise
     except OSError as error:

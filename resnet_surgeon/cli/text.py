@@ -9,7 +9,7 @@ from itertools import groupby
 from resnet_surgeon.architecture.parameters import layer_of
 from resnet_surgeon.architecture.recognise import describe
 from resnet_surgeon.cli.units import size
-from resnet_surgeon.errors import escaped
+from resnet_surgeon.errors import message, printable
 from resnet_surgeon.formats.tensors import LazyTensor, byte_size
 from resnet_surgeon.network import Network
 from resnet_surgeon.plan import Step
@@ -43,27 +43,29 @@ def summary(network: Network, target: str) -> str:
     drawn = picture(overview(steps, network.opened.architecture, network.architecture))
     details = [f"  {line}" for line in table(rows)]
     result = f"{target}: {describe(network.architecture)}, {_total(network.tensors)}"
-    return "\n".join([*map(escaped, lines), drawn, *map(escaped, details), escaped(result)])
+    return "\n".join([*map(message, lines), drawn, *details, message(result)])
 
 
 def wrapping_lines(wrapping: Wrapping | None) -> Iterator[str]:
     """How the network was packed in its file: what is taken, filled in, and left out."""
     if wrapping is None:
         return
-    places = [f"under `{wrapping.key}`"] * bool(wrapping.key) + [f"behind `{wrapping.prefix}`"] * bool(wrapping.prefix)
+    places = [f"under {printable(wrapping.key)}"] if wrapping.key else []
+    places += [f"behind {printable(wrapping.prefix)}"] if wrapping.prefix else []
     yield f"packed as {wrapping.kind}{': ' * bool(places)}{', '.join(places)}"
     if wrapping.filled:
         yield f"filled with zeros: {len(wrapping.filled)} num_batches_tracked"
     if wrapping.left_out:
         groups = dict.fromkeys(layer_of(name.removeprefix(wrapping.prefix)) for name in wrapping.left_out)
-        shown = ", ".join(list(groups)[:_SHOWN]) + ", ..." * (len(groups) > _SHOWN)
+        shown = ", ".join(map(message, list(groups)[:_SHOWN])) + ", ..." * (len(groups) > _SHOWN)
         yield f"left out: {len(wrapping.left_out)} tensor{'s' * (len(wrapping.left_out) > 1)} ({shown})"
 
 
 def table(rows: Sequence[tuple[str, ...]]) -> list[str]:
-    """The rows with their columns one under the other; a text that is longer than any of ours sticks out."""
-    widths = [min(WIDEST, max(map(len, column))) for column in zip(*rows, strict=True)]
-    return ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    """The rows with aligned columns, safe on a terminal; a text that is longer than any of ours sticks out."""
+    shown = [[message(text) for text in row] for row in rows]
+    widths = [min(WIDEST, max(map(len, column))) for column in zip(*shown, strict=True)]
+    return ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in shown]
 
 
 def _total(tensors: Mapping[str, LazyTensor]) -> str:

@@ -11,6 +11,7 @@ import typer
 import resnet_surgeon as rs
 from resnet_surgeon.cli.run import Options, to_standard_output
 from resnet_surgeon.cli.style import styled
+from resnet_surgeon.errors import message
 
 _COLOURS = {"proven": "green", "failed": "red", "unproven": "yellow"}
 
@@ -43,7 +44,7 @@ def verify(
         *lines, summary = str(proof).split("\n")
         for line, check in zip(lines, proof.checks, strict=True):
             outcome = styled(check.outcome, 1, colour=_COLOURS[check.outcome])
-            to_standard_output(line.replace(check.outcome, outcome, 1))
-        to_standard_output(summary)
+            to_standard_output(message(line).replace(check.outcome, outcome, 1))
+        to_standard_output(message(summary))
     if not proof.holds:
         raise typer.Exit(1)

@@ -6,18 +6,23 @@ A file is: the header's length (8 bytes, little-endian), the header (JSON: name 
 
 from __future__ import annotations
 
+import io
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NoReturn
 
 from resnet_surgeon.errors import CheckpointError, printable
 from resnet_surgeon.formats.container import Container
 from resnet_surgeon.formats.files import OpenFile
+from resnet_surgeon.formats.json_text import parsed
 from resnet_surgeon.formats.tensors import BITS, LARGEST_SIZE, MOST_DIMENSIONS, LazyTensor, Stored, byte_size
 
 _METADATA, _FIELDS = "__metadata__", {"dtype", "shape", "data_offsets"}
 HEADER_LIMIT = 100_000_000  # the safetensors library's own
+_WIDE_LIMIT = HEADER_LIMIT // 4  # of text that is not ASCII, of which a character takes up to four bytes in memory
+_LENGTH_SIZE = 8
+_PIECE = 1 << 20  # characters of metadata that are made JSON at once
 
 
 def read(file: OpenFile) -> Container:
@@ -44,7 +49,7 @@ def _header(file: OpenFile) -> tuple[dict[str, Any], int]:
         )
     if 8 + length > file.size:
         raise CheckpointError(f"it is truncated: the header says {length} bytes, {file.size - 8} are there")
-    return _parse(file.read(8, length)), 8 + length
+    return _parse(file, length), 8 + length
 
 
 def _contents(header: Mapping[str, Any], file: OpenFile, start: int) -> tuple[dict[str, Stored], dict[str, str]]:
@@ -66,16 +71,38 @@ def _oddities(header: Mapping[str, Any]) -> Iterator[str]:
 def header(tensors: Mapping[str, LazyTensor], metadata: Mapping[str, str]) -> bytes:
     """The first bytes of a safetensors file whose data are the contents of `tensors` in their order, aligned to 8
     bytes.
+
+    Raises CheckpointError for one so long that nobody would open the file.
     """
-    entries: dict[str, Any] = {"__metadata__": dict(sorted(metadata.items()))}
+    text = io.BytesIO()  # whose value is not copied when it is taken
+    text.write(bytes(_LENGTH_SIZE) + b'{"__metadata__":{')
+    for number, (key, value) in enumerate(sorted(metadata.items())):
+        text.write(b"," * (number > 0) + _json(key) + b':"')
+        for start in range(0, len(value), _PIECE):
+            text.write(_json(value[start : start + _PIECE])[1:-1])
+        text.write(b'"')
+    text.write(b"}")
     offset = 0
     for name, tensor in tensors.items():
         end = offset + byte_size(tensor)
-        entries[name] = {"dtype": tensor.dtype, "shape": tensor.shape, "data_offsets": (offset, end)}
+        entry = {"dtype": tensor.dtype, "shape": tensor.shape, "data_offsets": (offset, end)}
+        text.write(b"," + _json(name) + b":" + _json(entry))
         offset = end
-    text = json.dumps(entries, ensure_ascii=False, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text
+    text.write(b"}")
+    text.write(b" " * (-text.tell() % 8))
+    length = text.tell() - _LENGTH_SIZE
+    if length > HEADER_LIMIT:
+        raise CheckpointError(
+            f"its header would be {length} bytes long, more than the {HEADER_LIMIT} that safetensors opens",
+            hint="most of it is the metadata that the source carries: save the source without them",
+        )
+    text.seek(0)
+    text.write(length.to_bytes(_LENGTH_SIZE, "little"))
+    return text.getvalue()
+
+
+def _json(value: object) -> bytes:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def in_file_order(tensors: Mapping[str, LazyTensor]) -> dict[str, LazyTensor]:
@@ -83,29 +110,22 @@ def in_file_order(tensors: Mapping[str, LazyTensor]) -> dict[str, LazyTensor]:
     return dict(sorted(tensors.items(), key=lambda item: -BITS[item[1].dtype]))
 
 
-def _parse(text: bytes) -> dict[str, Any]:
+def _parse(file: OpenFile, length: int) -> dict[str, Any]:
+    data = bytearray(length)
+    file.read_into(8, data)
+    if length > _WIDE_LIMIT and not data.isascii():
+        raise CheckpointError(
+            f"its header is {length} bytes long and not ASCII, which takes four times its size to read"
+        )
     try:
-        document = json.loads(text.decode(), object_pairs_hook=_without_duplicates, parse_constant=_refuse_constant)
-    except RecursionError:
-        raise CheckpointError("its header is nested too deeply") from None
-    except ValueError as error:
-        raise CheckpointError(f"its header is not JSON, so it is not a safetensors file: {error}") from None
+        text = data.decode()
+    except UnicodeDecodeError:
+        raise CheckpointError("its header is not JSON: it is not UTF-8") from None
+    del data  # before as much again is made of it
+    document = parsed(text, "its header")
     if not isinstance(document, dict):
         raise CheckpointError("its header is not a JSON object")
     return document
-
-
-def _without_duplicates(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-    result: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in result:
-            raise CheckpointError(f"its header holds the key {printable(key)} twice")
-        result[key] = value
-    return result
-
-
-def _refuse_constant(word: str) -> NoReturn:
-    raise CheckpointError(f"its header holds {word}, which is not JSON")
 
 
 def _metadata(value: object) -> dict[str, str]:
@@ -113,10 +133,6 @@ def _metadata(value: object) -> dict[str, str]:
         return {}
     if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
         raise CheckpointError("its `__metadata__` is not a map from text to text")
-    try:
-        "".join([*value, *value.values()]).encode()
-    except UnicodeEncodeError:
-        raise CheckpointError("its `__metadata__` holds text that is not Unicode") from None
     return value
 
 

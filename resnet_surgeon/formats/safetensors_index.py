@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,9 +10,10 @@ from resnet_surgeon.errors import CheckpointError, printable
 from resnet_surgeon.formats import safetensors
 from resnet_surgeon.formats.container import Container
 from resnet_surgeon.formats.files import OpenFile
+from resnet_surgeon.formats.json_text import parsed
 from resnet_surgeon.formats.tensors import Stored
 
-_LIMIT = 100_000_000
+_LIMIT = 25_000_000
 _MOST_SHARDS = 1000
 
 
@@ -35,7 +35,7 @@ def read(file: OpenFile) -> Container:
         shards[name], _ = safetensors.tensors_and_metadata(files[-1])
     for tensor, name in weight_map.items():
         if tensor not in shards[name]:
-            raise CheckpointError(f"tensor {printable(tensor)} is not in its shard {name}")
+            raise CheckpointError(f"tensor {printable(tensor)} is not in its shard {printable(name)}")
     extra = [tensor for name in names for tensor in shards[name] if weight_map.get(tensor) != name]
     if extra:
         raise CheckpointError(f"a shard holds the tensor {printable(extra[0])}, which the index does not list there")
@@ -52,12 +52,12 @@ def _weight_map(file: OpenFile) -> Mapping[str, str]:
     if file.size > _LIMIT:
         raise CheckpointError("it is too long for an index")
     try:
-        document = json.loads(file.read(0, file.size))
+        document = parsed(file.read(0, file.size).decode(), "it")
         if "format_version" in document:
             raise CheckpointError("it is a manifest", hint="give the safetensors file that it stands beside")
         weight_map: Mapping[str, str] = document["weight_map"]
         weight_map.items()
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+    except (ValueError, TypeError, KeyError, AttributeError):
         raise CheckpointError("it is JSON, but no index of a sharded checkpoint") from None
     return weight_map
 

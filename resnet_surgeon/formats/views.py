@@ -41,7 +41,9 @@ def tree(root: object, record: Callable[[Storage], Stored], swapped: bool = Fals
         if id(value) not in made:
             made[id(value)] = {}
             made[id(value)] = {
-                key: node(item, depth + 1, str(key)) if type(item) in _DESCRIPTIONS else item
+                key: node(item, depth + 1, key if type(key) is str else type(key).__name__)
+                if type(item) in _DESCRIPTIONS
+                else item
                 for key, item in value.items()
             }
         return made[id(value)]

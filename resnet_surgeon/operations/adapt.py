@@ -7,14 +7,15 @@ import operator
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal, TypeAlias, get_args
+from typing import ClassVar, Literal, TypeAlias
 
 from resnet_surgeon.architecture.initialisation import conv2d_default
-from resnet_surgeon.architecture.spec import LARGEST, Architecture
-from resnet_surgeon.errors import OperationError, UsageError
+from resnet_surgeon.architecture.spec import Architecture, Channels
+from resnet_surgeon.errors import OperationError
+from resnet_surgeon.fields import Seed
 from resnet_surgeon.formats.numbers import decode, encode
 from resnet_surgeon.formats.tensors import Computed, Initialised, LazyTensor, byte_size, pieces
-from resnet_surgeon.operations.checkpoint import Checkpoint, option
+from resnet_surgeon.operations.checkpoint import Checkpoint, option, settle
 from resnet_surgeon.sources.catalog import Preprocessing
 
 Init = Literal["mean", "scaled", "repeat", "random"]
@@ -32,15 +33,12 @@ class Adapt:
     name: ClassVar[str] = "adapt"
     example: ClassVar[str] = "resnet-surgeon adapt resnet50 --in-ch 1"
 
-    in_channels: int = option("Channels of the images that the network will take.", spelling="--in-ch")
+    in_channels: Channels = option("Channels of the images that the network will take.", spelling="--in-ch")
     init: Init = option("How the new filters are made from the old ones.", default="mean")
-    seed: int = option("Seed of what is drawn at random.", default=0)
+    seed: Seed = option("Seed of what is drawn at random.", default=0)
 
     def __post_init__(self) -> None:
-        if type(self.in_channels) is not int or not 1 <= self.in_channels <= LARGEST:
-            raise UsageError(f"in_channels must be a whole number of at least 1 and at most {LARGEST}", subject="adapt")
-        if self.init not in get_args(Init):
-            raise UsageError(f"init must be one of {', '.join(get_args(Init))}, not {self.init}", subject="adapt")
+        settle(self)
 
     @property
     def suffix(self) -> str:

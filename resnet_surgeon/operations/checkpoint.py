@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, TypeVar
 
 from resnet_surgeon.architecture.spec import Architecture
+from resnet_surgeon.fields import checked, hints_of
 from resnet_surgeon.formats.tensors import LazyTensor
 from resnet_surgeon.sources.catalog import Preprocessing
 
@@ -60,3 +61,13 @@ def option(description: str, *, spelling: str | None = None, default: Any = ...)
     """A dataclass field that is an option: its help, and a short spelling of `--field-name` where people want one."""
     metadata = {"help": description, "spelling": spelling}
     return field(metadata=metadata) if default is ... else field(default=default, metadata=metadata)
+
+
+def settle(operation: Any) -> None:
+    """Makes every option what its field holds: lists become tuples, an item by itself a tuple of one.
+
+    Raises UsageError for an option that is of another type, or breaks the rule of its field.
+    """
+    kind: Any = type(operation)
+    for name, hint in hints_of(kind).items():
+        object.__setattr__(operation, name, checked(hint, getattr(operation, name), name, operation.name))

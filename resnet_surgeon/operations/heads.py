@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal, get_args
+from typing import Annotated, ClassVar, Literal
 
 from resnet_surgeon.architecture.parameters import parameters
-from resnet_surgeon.architecture.spec import (
-    HEAD_NAME,
-    MOST_CLASSES,
-    MOST_HEADS,
-    RESERVED_HEAD_NAMES,
-    Architecture,
-    Head,
-)
-from resnet_surgeon.errors import OperationError, UsageError, printable
+from resnet_surgeon.architecture.spec import HEAD_NAME, MOST_HEADS, RESERVED_HEAD_NAMES, Architecture, Classes, Head
+from resnet_surgeon.errors import OperationError, UsageError, listed, printable
+from resnet_surgeon.fields import Count, Seed
 from resnet_surgeon.formats.tensors import Initialised, LazyTensor
-from resnet_surgeon.operations.checkpoint import Checkpoint, option
+from resnet_surgeon.operations.checkpoint import Checkpoint, option, settle
 
 Own = Literal["none", "layer1", "layer2", "layer3", "layer4"]
 
@@ -35,35 +28,21 @@ class Heads:
     name: ClassVar[str] = "heads"
     example: ClassVar[str] = "resnet-surgeon heads resnet50 --classes 3,5"
 
-    classes: tuple[int, ...] = option("Classes of each head: 3,5.")
+    classes: Annotated[tuple[Classes, ...], Count(1, MOST_HEADS)] = option("Classes of each head: 3,5.")
     names: tuple[str, ...] | None = option("Names of the heads: a,b. Left out: head1, head2, ...", default=None)
     own: Own | None = option("First layer that each head owns a copy of; none: heads share all layers.", default=None)
-    seed: int = option("Seed of what is drawn at random.", default=0)
+    seed: Seed = option("Seed of what is drawn at random.", default=0)
 
     def __post_init__(self) -> None:
-        classes = tuple(self.classes) if isinstance(self.classes, Iterable) else (self.classes,)
-        if not classes or not all(type(count) is int and 1 <= count <= MOST_CLASSES for count in classes):
-            raise UsageError(
-                f"classes must be whole numbers of at least 1 and at most {MOST_CLASSES}, one for each head",
-                subject="heads",
-            )
-        if len(classes) > MOST_HEADS:
-            raise UsageError(
-                f"{len(classes)} heads are more than the {MOST_HEADS} that a network can have", subject="heads"
-            )
-        object.__setattr__(self, "classes", classes)
-        if self.own is not None and self.own not in get_args(Own):
-            raise UsageError(f"own must be one of {', '.join(get_args(Own))}, not {self.own}", subject="heads")
-        if self.own not in (None, "none") and len(classes) == 1:
+        settle(self)
+        if self.own not in (None, "none") and len(self.classes) == 1:
             raise UsageError(
                 "a single head has no layers of its own: it is a new `fc`, and nobody shares the layers before it",
                 subject="heads",
                 hint="leave `--own` out: the network computes the same",
             )
         if self.names is not None:
-            names = (self.names,) if isinstance(self.names, str) else tuple(self.names)
-            object.__setattr__(self, "names", names)
-            self._check_names(names)
+            self._check_names(self.names)
 
     def _check_names(self, names: tuple[str, ...]) -> None:
         if len(names) != len(self.classes):
@@ -101,7 +80,7 @@ class Heads:
     def resolved(self, architecture: Architecture) -> Heads:
         if len(architecture.heads) > 1:
             raise OperationError(
-                f"the network has several heads already ({', '.join(head.name for head in architecture.heads)})",
+                f"the network has several heads already ({listed([head.name for head in architecture.heads])})",
                 hint="remove them first: `remove --layers heads`",
             )
         stages = [stage.name for stage in architecture.stages]

@@ -5,12 +5,15 @@ from __future__ import annotations
 import difflib
 import re
 from dataclasses import dataclass, replace
-from typing import ClassVar, NoReturn
+from typing import Annotated, ClassVar, NoReturn
 
 from resnet_surgeon.architecture.parameters import parameters
 from resnet_surgeon.architecture.spec import STAGE_NAMES, STEM, Architecture
 from resnet_surgeon.errors import OperationError, UsageError, printable
-from resnet_surgeon.operations.checkpoint import Checkpoint, option
+from resnet_surgeon.fields import Count, Size, Text
+from resnet_surgeon.operations.checkpoint import Checkpoint, option, settle
+
+Layer = Annotated[str, Text("the name of a layer, such as layer3.4", r"[A-Za-z0-9_.]+", 100)]
 
 _CHILDREN = (*STEM, *STAGE_NAMES, "avgpool", "fc", "heads")
 _LONGEST_NAME = 20  # that is compared with those of layers
@@ -29,25 +32,21 @@ class Remove:
     name: ClassVar[str] = "remove"
     example: ClassVar[str] = "resnet-surgeon remove resnet50 --last 2"
 
-    last: int | None = option("How many children to remove, counted from the end.", default=None)
-    layers: tuple[str, ...] | None = option("Which layers to remove, by name: a,b,c.", default=None)
+    last: Size | None = option("How many children to remove, counted from the end.", default=None)
+    layers: Annotated[tuple[Layer, ...], Count(1, 1 << 16)] | None = option(
+        "Which layers to remove, by name: a,b,c.", default=None
+    )
 
     def __post_init__(self) -> None:
+        settle(self)
         if (self.last is None) == (self.layers is None):
             raise UsageError(
                 "give either last or layers",
                 subject="remove",
                 hint="for instance `--last 1`, or `--layers layer4,avgpool,fc`",
             )
-        if self.last is not None and (type(self.last) is not int or self.last < 1):
-            raise UsageError(f"last must be a whole number of at least 1, not {self.last}", subject="remove")
-        if self.layers is not None:
-            layers = (self.layers,) if isinstance(self.layers, str) else tuple(self.layers)
-            if not layers or not all(isinstance(layer, str) and layer for layer in layers):
-                raise UsageError("layers must name at least one layer", subject="remove")
-            for layer in layers:
-                _check_spelling(layer)
-            object.__setattr__(self, "layers", layers)
+        for layer in self.layers or ():
+            _check_spelling(layer)
 
     @property
     def suffix(self) -> str:

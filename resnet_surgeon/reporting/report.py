@@ -6,17 +6,20 @@ import base64
 import hashlib
 import keyword
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import jinja2
+from markupsafe import Markup
 
 from resnet_surgeon import manifest as records
 from resnet_surgeon._version import __version__
 from resnet_surgeon.architecture.differences import differences
 from resnet_surgeon.architecture.parameters import parameters, trained
 from resnet_surgeon.architecture.recognise import describe
+from resnet_surgeon.architecture.spec import Head
+from resnet_surgeon.errors import escaped
 from resnet_surgeon.formats.tensors import LazyTensor, byte_size
 from resnet_surgeon.manifest import Manifest, Provenance
 from resnet_surgeon.module import to_torch
@@ -30,6 +33,7 @@ from resnet_surgeon.verification.proof import Proof
 from resnet_surgeon.verification.verify import prove
 
 _HERE = Path(__file__).parent
+_LONGEST_MANIFEST = 1 << 22  # characters that are shown
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,9 @@ def report(
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
+        finalize=_shown,
     )
+    environment.filters["lines"] = _lines
     style, script = ((_HERE / name).read_text("utf-8") for name in ("page.css", "page.js"))
     return environment.get_template("page.html").render(
         name=os.path.basename(proof.output),
@@ -71,9 +77,27 @@ def report(
         style_hash=_hash(style),
         script_hash=_hash(script),
         version=__version__,
-        manifest_text=case.text or case.sidecar or "",
+        manifest_text=_excerpt(case.text or case.sidecar or ""),
         **_network(case, proof),
     )
+
+
+def _shown(value: object) -> object:
+    """What stands on the page for a value: text with whatever is not seen, or turns the direction of reading, escaped.
+    The page's own pieces are Markup.
+    """
+    return escaped(value) if type(value) is str else value
+
+
+def _lines(text: str) -> Markup:
+    """Text of several lines, each as it is shown."""
+    return Markup("\n").join(map(escaped, text.split("\n")))
+
+
+def _excerpt(manifest: str) -> str:
+    """The manifest, or the beginning of one that is far longer than any that this tool writes."""
+    more = len(manifest) - _LONGEST_MANIFEST
+    return manifest if more <= 0 else f"{manifest[:_LONGEST_MANIFEST]}\n... and {more:,} characters more"
 
 
 def _network(case: Case, proof: Proof) -> dict[str, object]:
@@ -101,7 +125,7 @@ def _network(case: Case, proof: Proof) -> dict[str, object]:
         "box_height": drawing.HEIGHT,
         "filters": [(title, filters.pictures(to_torch(tensor))) for title, tensor in conv1],
         "rows": [*_rows(case, manifest, steps, proof)],
-        "code": _code(manifest, proof.output),
+        "code": loading_code(manifest, proof.output),
     }
 
 
@@ -150,12 +174,12 @@ def _origin(provenance: Provenance) -> str:
     return f"{provenance.law}, seed {provenance.seed}"
 
 
-def _code(manifest: Manifest, output: str) -> str:
+def loading_code(manifest: Manifest, output: str) -> str:
     """How to load the file and what to give it: Python to copy."""
     architecture, inputs = manifest.architecture, manifest.inputs
-    names = [output_.name + "_" * keyword.iskeyword(output_.name) for output_ in manifest.outputs]
-    variables = ", ".join(names) if len(names) > 1 else "output"
-    shapes = ", ".join(str([1, *output_.shape]) for output_ in manifest.outputs)
+    heads: tuple[Head | None, ...] = architecture.heads or (None,)
+    variables = ", ".join(_variables([head.name for head in architecture.heads])) if len(heads) > 1 else "output"
+    shapes = ", ".join(str([1, *architecture.output_shape(head, 224, 224)]) for head in heads)
     lines = [
         "import resnet_surgeon as rs  # pip install 'resnet-surgeon[torch]'",
         "import torch",
@@ -177,6 +201,15 @@ def _code(manifest: Manifest, output: str) -> str:
         image = f"prepare(torch.zeros(1, {architecture.in_channels}, 256, 256, dtype=torch.uint8))"
     lines.append(f"{variables} = model({image})  # {shapes}")
     return "\n".join(lines)
+
+
+def _variables(names: Sequence[str]) -> Iterator[str]:
+    """The names of heads, which are identifiers, but for words of Python's own."""
+    for name in names:
+        variable = name
+        while keyword.iskeyword(variable) or (variable != name and variable in names):
+            variable += "_"
+        yield variable
 
 
 def _hash(text: str) -> str:

@@ -8,9 +8,13 @@ import functools
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from resnet_surgeon.errors import UsageError
+from resnet_surgeon.errors import UsageError, printable
+from resnet_surgeon.fields import Size
+
+# As `torchvision.transforms.InterpolationMode` calls them.
+Interpolation = Literal["nearest", "nearest-exact", "bilinear", "bicubic", "box", "hamming", "lanczos"]
 
 
 @dataclass(frozen=True)
@@ -23,9 +27,9 @@ class Preprocessing:
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    resize_size: int
-    crop_size: int
-    interpolation: str
+    resize_size: Size
+    crop_size: Size
+    interpolation: Interpolation
 
 
 @dataclass(frozen=True)
@@ -80,7 +84,7 @@ def entry(architecture: str, weights: str) -> Entry:
         if weights == candidate.weights or (weights == "DEFAULT" and candidate.is_default):
             return candidate
     names = ", ".join(["DEFAULT", *(candidate.weights for candidate in published), "random"])
-    raise UsageError(f"{architecture} has no weights `{weights}`", subject="weights", hint=f"it has {names}")
+    raise UsageError(f"{architecture} has no weights {printable(weights)}", subject="weights", hint=f"it has {names}")
 
 
 def entry_for_file(file_name: str) -> Entry | None:

@@ -13,14 +13,15 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import IO, Union
+from typing import IO, Annotated, Union
 
 from resnet_surgeon.architecture.parameters import parameters
 from resnet_surgeon.architecture.recognise import FLOATS
 from resnet_surgeon.architecture.variants import VARIANTS
 from resnet_surgeon.errors import AccessError, CheckpointError, UsageError, printable
+from resnet_surgeon.fields import LINE, Digest, Line, Seed, Text, checked
 from resnet_surgeon.formats import sniff
-from resnet_surgeon.formats.container import Container
+from resnet_surgeon.formats.container import Container, ContainerKind
 from resnet_surgeon.formats.files import OpenFile
 from resnet_surgeon.formats.numbers import decode
 from resnet_surgeon.formats.tensors import Initialised, LazyTensor, Stored, byte_size, content
@@ -35,22 +36,37 @@ MANIFEST_KEY = "resnet_surgeon.manifest"  # in a safetensors file's metadata, wh
 Location = Union[str, "os.PathLike[str]", bytes, IO[bytes]]
 
 
+FileName = Annotated[str, Text("the name of a file, without a folder", r"(?!\.\.?$)[^/\x00\ud800-\udfff]*")]
+Word = Annotated[str, Text("a name of letters, digits and `_`", r"[A-Za-z0-9_]+", 100)]
+Address = Annotated[str, Text("an address", rf"(https?|hf)://(?!\s){LINE}")]
+
+
 @dataclass(frozen=True)
 class Origin:
     """Where a network is from: a file (name, container, SHA-256), published weights (more besides), or random ones.
 
-    `warnings` say what of the file is odd, and was taken all the same.
+    `url` never tells a user's name, a password, or what follows a `?`, which often is a key. `warnings` say what of the
+    file is odd, and was taken all the same.
     """
 
-    file: str | None = None
-    container: str | None = None
-    sha256: str | None = None
-    architecture: str | None = None
-    weights: str | None = None
-    url: str | None = None
-    seed: int | None = None
+    file: FileName | None = None
+    container: ContainerKind | None = None
+    sha256: Digest | None = None
+    architecture: Word | None = None
+    weights: Word | None = None
+    url: Address | None = None
+    seed: Seed | None = None
     wrapping: Wrapping | None = None
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[Line, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.url is not None:
+            object.__setattr__(self, "url", _public(self.url))
+
+
+def _public(url: str) -> str:
+    """The address without user, query and fragment; 0.1.0 wrote them down."""
+    return re.sub(r"^(\w+://)[^/]*@", r"\1", re.split(r"[?#]", url, maxsplit=1)[0])
 
 
 @dataclass(frozen=True)
@@ -72,6 +88,11 @@ class Source:
     names: Mapping[str, str] = field(default_factory=dict)  # torchvision's name -> the name in the file, if another
     dilated_stages: tuple[str, ...] = ()
     index: str | None = None
+
+    @property
+    def subject(self) -> str:
+        """What messages about it begin with."""
+        return self.container.file.name if self.container else self.label
 
     def identified(self) -> Origin:
         """The origin with its SHA-256, for which the whole file is read once. Raises CheckpointError if it is damaged
@@ -99,6 +120,9 @@ def open_source(
     `key` chooses one of several networks in a file. A digest that a published name or an address promises is checked
     here, before anything can be made of the file. Raises UsageError, AccessError, CheckpointError or WeightsError.
     """
+    weights = checked(str | None, weights, "weights")
+    seed = checked(Seed, seed, "seed")
+    key = checked(str | None, key, "key")
     if isinstance(location, str) and location in VARIANTS:
         if weights == "random":
             return _random(location, seed)

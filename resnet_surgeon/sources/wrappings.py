@@ -9,10 +9,12 @@ import re
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import Annotated
 
 from resnet_surgeon.architecture.initialisation import Constant
 from resnet_surgeon.architecture.spec import Architecture
-from resnet_surgeon.errors import CheckpointError, printable
+from resnet_surgeon.errors import CheckpointError, listed, printable
+from resnet_surgeon.fields import Name, Text
 from resnet_surgeon.formats.tensors import Initialised, LazyTensor
 
 _DEEPEST = 4  # keys on the way to a state_dict
@@ -24,11 +26,11 @@ _SHOWN = 10  # places named in one message
 class Wrapping:
     """How a ResNet was packed: by whose habit, under which key and prefix; what lay beside it, and what it lacked."""
 
-    kind: str
-    key: str | None = None
-    prefix: str = ""
-    left_out: tuple[str, ...] = ()
-    filled: tuple[str, ...] = ()
+    kind: Annotated[str, Text("the name of a packing", r"[A-Za-z0-9_. -]+", 100)]
+    key: Name | None = None
+    prefix: Name = ""
+    left_out: tuple[Name, ...] = ()
+    filled: tuple[Name, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -203,10 +205,18 @@ def _mappings(root: object) -> Iterator[tuple[tuple[str, ...], Mapping[str, Lazy
         named = [(name, item) for name, item in node.items() if type(name) is str]
         tensors = {name: item for name, item in named if isinstance(item, LazyTensor)}
         if tensors:
+            _check_names(*path, *tensors)
             yield path, tensors
         waiting += [
             ((*path, name), item) for name, item in named if isinstance(item, Mapping) and len(name) <= _LONGEST_KEY
         ]
+
+
+def _check_names(*names: str) -> None:
+    """Raises CheckpointError for a name that cannot be written down: pickles may hold half of a surrogate pair."""
+    for name in names:
+        if not name.isascii() and re.search("[\ud800-\udfff]", name):
+            raise CheckpointError(f"it holds the name {printable(name)}, which is not Unicode text")
 
 
 def _finds(path: tuple[str, ...], tensors: Mapping[str, LazyTensor]) -> Iterator[_Find]:
@@ -228,8 +238,7 @@ def _places(finds: list[_Find]) -> str:
     """What `--key` takes to tell them apart: their keys, or their prefixes where they share a key."""
     by_key = len({find.key for find in finds}) == len(finds)
     places = [find.key if by_key else find.prefix.rstrip(".") for find in finds]
-    shown = [printable(place) if place else "the top level" for place in places[:_SHOWN]]
-    return ", ".join(shown) + ", ..." * (len(places) > _SHOWN)
+    return listed([printable(place) if place else "the top level" for place in places])
 
 
 def _unwrapped(find: _Find, root: object) -> Unwrapped:

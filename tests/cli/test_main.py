@@ -11,12 +11,15 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from resnet_surgeon import errors
 from resnet_surgeon.errors import SurgeonError
 from tests import PATIENCE
 from tests.conftest import Run
 
+SMALL = Path(__file__).parents[1] / "data" / "0.1.0" / "small.safetensors"
 COMMAND = [sys.executable, "-m", "resnet_surgeon"]
 RANDOM = ["adapt", "resnet18", "--weights", "random", "--in-ch", "1"]
 # The command, which stops for good where it first makes a certain call, and says so on standard output.
@@ -175,6 +178,20 @@ def test_a_bug_of_ours_asks_for_a_report(run: Run, tmp_path: Path) -> None:
         "hint: please report it with what the same command prints with `--debug`",
     ]
     assert b"Traceback" in run(*arguments, "--debug", env=env).stderr
+
+
+def test_a_message_comes_to_an_end(run: Run) -> None:
+    done = run("adapt", "resnet18", "--in-ch", "1" * 30_000)
+    assert done.returncode == 2
+    assert max(map(len, done.stderr.splitlines())) < 2100
+
+
+def test_a_locale_without_the_letters_of_a_name_is_no_bug(run: Run, tmp_path: Path) -> None:
+    save_file(load_file(SMALL) | {"\u6743\u91cd": torch.zeros(2)}, tmp_path / "a.safetensors")
+    locale = {"PYTHONUTF8": "0", "LC_ALL": "POSIX", "PYTHONCOERCECLOCALE": "0"}
+    done = run("inspect", "a.safetensors", "--tensors", env=locale)
+    assert done.returncode == 0, done.stderr
+    assert b"\\u6743\\u91cd" in done.stdout
 
 
 def kinds(error: type[SurgeonError]) -> set[type[SurgeonError]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from pathlib import Path
 from struct import pack
 
@@ -114,6 +115,15 @@ REFUSED = {
     ),
     "half a byte": (file({"a": {"dtype": "F4", "shape": [1, 3], "data_offsets": [0, 1]}}, b"\0"), "do not fit"),
     "a lone surrogate": (file(b'{"__metadata__":{"a":"\\ud800"}}', b""), "not Unicode"),
+    "a lone surrogate in a name": (
+        file(b'{"\\udc00":{"dtype":"F32","shape":[2,2],"data_offsets":[0,16]}}'),
+        "not Unicode",
+    ),
+    "lists of nothing beside its fields": (
+        file(b'{"a":{"dtype":"F32","shape":[2,2],"data_offsets":[0,16],"x":[' + b"[]," * 1_000_000 + b"0]}}"),
+        "more than any checkpoint holds",
+    ),
+    "a long header of wide text": (file('{"a":"🙂'.encode() + b"a" * 25_000_000 + b'"}'), "not ASCII"),
 }
 
 
@@ -127,6 +137,35 @@ def test_a_name_never_reaches_the_terminal_raw() -> None:
     with pytest.raises(CheckpointError) as caught:
         read(file({"\x1b[2J": {**TENSOR, "data_offsets": [0, 4]}}))
     assert "\x1b" not in str(caught.value)
+
+
+@given(st.dictionaries(st.text(max_size=3), st.text(max_size=9), max_size=3), st.integers(1, 4))
+def test_metadata_are_written_as_json_writes_them_piece_by_piece(metadata: dict[str, str], piece: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(safetensors, "_PIECE", piece)
+        written = safetensors.header({}, metadata)
+    text = json.dumps({"__metadata__": dict(sorted(metadata.items()))}, ensure_ascii=False, separators=(",", ":"))
+    assert written[8:].rstrip(b" ") == text.encode()
+    assert read(written) == ({}, metadata)
+
+
+@pytest.mark.parametrize("note", ["a" * 8_000_000, '"' * 4_000_000], ids=["plain", "all escapes"])
+def test_a_long_header_takes_twice_its_size_in_memory(note: str) -> None:
+    limit = 2.3  # the list of pieces, and the room that a buffer grows by
+    opened = OpenFile.spooled(file({"__metadata__": {"note": note}}, b""), "test")
+    for work in (lambda: safetensors.read(opened), lambda: safetensors.header({}, {"note": note})):
+        tracemalloc.start()
+        work()
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < limit * 8_000_000
+
+
+def test_a_header_that_nobody_could_open_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(safetensors, "HEADER_LIMIT", 64)
+    assert len(safetensors.header({}, {"a": "x" * 39})) == 8 + 64
+    with pytest.raises(CheckpointError, match="its header would be 72 bytes long, more than the 64 that safetensors"):
+        safetensors.header({}, {"a": "x" * 40})
 
 
 ENTRY = st.fixed_dictionaries(

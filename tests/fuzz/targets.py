@@ -5,12 +5,14 @@ A target takes bytes and raises for a bug. `SEEDS` are made here, by the builder
 
 from __future__ import annotations
 
+import ast
 import io
 import json
 import pickle
+import unicodedata
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import safetensors
@@ -26,6 +28,7 @@ from resnet_surgeon.formats.container import Container
 from resnet_surgeon.formats.files import OpenFile
 from resnet_surgeon.formats.tensors import LazyTensor, byte_size, content
 from resnet_surgeon.formats.unpickle import unpickle
+from resnet_surgeon.reporting.report import loading_code
 from tests.conftest import small_network
 from tests.formats import test_torch_tar, test_torch_zip, test_unpickle
 
@@ -122,12 +125,43 @@ def tar_archive(data: bytes) -> None:
 
 
 def manifest_document(data: bytes) -> None:
-    """What is read is written and read again as it was."""
+    """What is read is written and read again as it was, and puts no words into anybody's mouth: what a page gives to
+    copy is code that calls our own names, and what has a meaning of its own is visible text.
+    """
     try:
         manifest = documents.from_json(data.decode("utf-8", "replace"))
     except CheckpointError:
         return
-    assert documents.from_json(manifest.to_json()) == manifest
+    text = manifest.to_json()
+    text.encode()
+    assert documents.from_json(text) == manifest
+    code = ast.parse(loading_code(manifest, "model.safetensors"))
+    assert {type(statement) for statement in code.body} <= {ast.Import, ast.ImportFrom, ast.Assign}
+    for words in _spoken(manifest):
+        assert not any(map(_is_unseen, words)), words
+
+
+def _is_unseen(char: str) -> bool:
+    """Control characters, ends of lines, halves of characters, and what turns the direction of reading."""
+    turns = unicodedata.bidirectional(char) in ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
+    return turns or unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp")
+
+
+def _spoken(manifest: documents.Manifest) -> Iterator[str]:
+    """All text of a manifest but the names that a stranger gave, which are escaped where they are shown."""
+    document = json.loads(manifest.to_json())
+    document.pop("dropped")
+    document["source"].pop("file")
+    document["source"].pop("wrapping")
+    waiting: list[Any] = [document]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, dict):
+            waiting += [*node, *(item for name, item in node.items() if name != "tensor")]
+        elif isinstance(node, list):
+            waiting += node
+        elif isinstance(node, str):
+            yield node
 
 
 def any_file(data: bytes) -> None:
@@ -173,7 +207,9 @@ def seeds() -> Mapping[str, list[bytes]]:
         {"epoch": 3, "state_dict": {"w": torch.nn.Parameter(base.transpose(0, 2))}, "names": ["a", None, 1.5, True]},
     ]
     manifest = rs.open("resnet18", weights="random").adapt(1).remove(last=6).manifest()
-    documents_ = [manifest.to_json(), rs.open(_saved(small_network().state_dict())).heads([3, 5]).manifest().to_json()]
+    packed = {"net": {f"module.{name}": tensor for name, tensor in small_network().state_dict().items()}}
+    opened = (rs.open(_saved(small_network().state_dict())), rs.open(_saved(packed)))
+    documents_ = [manifest.to_json(), *(network.heads([3, 5]).manifest().to_json() for network in opened)]
     files = [
         our_safetensors.header({}, {}),
         *(save({"x": base, "y": base.half()}, {key: "pt"}) for key in ("format", "")),

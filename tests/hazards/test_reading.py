@@ -12,7 +12,7 @@ import pickle
 import struct
 import tarfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ def victim(checkpoints: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
     torch.save(state, folder / "legacy.pth", _use_new_zipfile_serialization=False)
     (folder / "tar.pth").write_bytes(test_torch_tar.archive_of({"x": torch.zeros(2, 2)}))
     (folder / "zip.pth").write_bytes(test_torch_zip.COMPRESSED)
+    torch.save({"net": {f"module.{name}": tensor for name, tensor in state.items()}}, folder / "packed.pth")
     (folder / "index.json").write_text("{}")
     names = [checkpoints / "basic.pth", checkpoints / "basic.safetensors", *sorted(folder.iterdir())]
     harmless = [["adapt", str(path), "--in-ch=1", f"-o{folder}/{path.stem}.safetensors", "--force"] for path in names]
@@ -103,6 +104,8 @@ def rows() -> Iterator[tuple[str, bytes]]:
         yield f"pickle, stacked: {name}", in_legacy(stream)
     for name, data in CONTENT.items():
         yield f"content: {name}", data
+    for name, data in MANIFESTS.items():
+        yield f"manifest: {name}", data
     for name, data in OTHERS.items():
         yield f"not a checkpoint: {name}", data
 
@@ -248,7 +251,69 @@ def with_manifest(**architecture: Any) -> bytes:
     return save(small_network().state_dict(), metadata={"resnet_surgeon.manifest": json.dumps(manifest)})
 
 
+def with_document(change: Callable[[dict[str, Any]], object], text: Callable[[str], str] = str) -> bytes:
+    """A file that this tool wrote, with its manifest changed: the document, or its text."""
+    network = rs.open(save(small_network().state_dict())).adapt(3, init="repeat")
+    manifest = json.loads(network.manifest().to_json())
+    change(manifest)
+    metadata = {"resnet_surgeon.manifest": text(json.dumps(manifest))}
+    return save(small_network().state_dict(), metadata=metadata)
+
+
+def named(name: str) -> bytes:
+    """A network and one tensor more, of a name that only a pickle can hold."""
+    extra = "x" * len(name.encode("utf-8", "surrogatepass"))
+    data = dumped({**small_network().state_dict(), extra: torch.zeros(1)})
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        stream = archive.read("archive/data.pkl")
+    return rezipped(data, replaced("data.pkl", stream.replace(extra.encode(), name.encode("utf-8", "surrogatepass"))))
+
+
+def formulas(depth: int) -> dict[str, Any]:
+    provenance: dict[str, Any] = {"how": "kept", "tensor": "x"}
+    for _ in range(depth):
+        provenance = {"how": "computed", "formula": "mean", "inputs": [provenance]}
+    return provenance
+
+
+NOTHING = "[" + "[]," * 3_000_000 + "[]]"  # eighty times its length in memory, if it is read
+MANIFESTS = {
+    "code for an output": with_document(lambda d: d["outputs"][0].update(name="import os; os.system('id')")),
+    "an output of two lines": with_document(lambda d: d["outputs"][0].update(name="a\n\u202eb")),
+    "half of a character": with_document(lambda d: d.update(dropped=["\ud800"])),
+    "a name of 3 MB": with_document(lambda d: d.update(dropped=["x" * 3_000_000])),
+    "a field of 3 MB": with_document(lambda d: d.update({"x" * 3_000_000: 1})),
+    "a word of 3 MB": with_document(lambda d: d["architecture"].update(block="x" * 3_000_000)),
+    "a million operations": with_document(lambda d: d.update(operations=[{}] * 300_000)),
+    "a key twice": with_document(lambda d: None, lambda text: text.replace("{", '{"versions": {}, ', 1)),
+    "not a number": with_document(lambda d: None, lambda text: text.replace('"groups": 1', '"groups": NaN')),
+    "a negative size": with_document(lambda d: d["outputs"][0].update(shape=[-1])),
+    "a digest that is none": with_document(lambda d: d["source"].update(sha256="\x1b[2J")),
+    "a path": with_document(lambda d: d["source"].update(file="../../etc/passwd")),
+    "an address that turns": with_document(lambda d: d["source"].update(url="https://a/\u202e")),
+    "a seed of 4,000 digits": with_document(lambda d: d["source"].update(seed=10**4000)),
+    "a seed with a point": with_document(lambda d: d["source"].update(seed=0.5)),
+    "lists of nothing": with_document(lambda d: None, lambda text: NOTHING),
+    "lists of nothing for an operation": with_document(lambda d: None, lambda t: t.replace('"dropped"', NOTHING, 1)),
+    "formulas of formulas": with_document(lambda d: d["tensors"]["bn1.bias"].update(provenance=formulas(300))),
+}
+
+
 CONTENT = {
+    "half of a character in a name": named("a\ud800b"),
+    "half of a character in a network's own name": named("layer1.\udc00.conv1.weight"),
+    "half of a character in a key": dumped({"net\udc80": small_network().state_dict()}),
+    "a name of 300 KB beside a network": named("x" * 300_000),
+    "a bottleneck of 2^40 groups": test_safetensors.file(
+        {
+            "conv1.weight": {"dtype": "F32", "shape": [64, 1, 7, 7], "data_offsets": [0, 12544]},
+            "layer1.0.conv2.weight": {"dtype": "F32", "shape": [2**40, 1, 0, 0], "data_offsets": [12544, 12544]},
+            "layer1.0.conv3.weight": {"dtype": "F32", "shape": [0], "data_offsets": [12544, 12544]},
+        },
+        bytes(12544),
+    ),
+    "a header of 30 MB of metadata alone": test_safetensors.file({"__metadata__": {"x": "x" * 30_000_000}}, b""),
+    "a header of 30 MB of nothing": test_safetensors.file(b'{"a":' + NOTHING.encode() + b"}", b""),
     "no conv1": edited(conv1__weight=None),
     "another bias": edited(fc__bias=torch.zeros(7)),
     "a stem of three dimensions": edited(conv1__weight=torch.zeros(64, 3, 7)),

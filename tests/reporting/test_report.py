@@ -141,6 +141,26 @@ def test_names_are_text_whatever_is_in_them(source: Path, tmp_path: Path) -> Non
     assert (page.elements["script"], page.elements["img"]) == (1, 1)
 
 
+def test_what_is_not_seen_is_escaped_wherever_it_stands(source: Path, tmp_path: Path) -> None:
+    evil = "\u202etxt\x1b[2J\n.pth"
+    (tmp_path / evil).write_bytes(source.read_bytes())
+    page = rs.report(rs.open(tmp_path / evil).adapt(1).save(tmp_path / "a\u2066b.safetensors"), against=tmp_path / evil)
+    assert all(line.isprintable() for line in page.replace("\t", "").split("\n"))
+    assert "<dd>\\u202etxt\\x1b[2J\\n.pth</dd>" in page
+    assert "<h1>a\\u2066b.safetensors</h1>" in page
+
+
+def test_the_code_on_it_holds_no_words_of_the_manifest(source: Path, tmp_path: Path) -> None:
+    made = rs.open(source).heads([3, 5], names=["class", "class_"]).save(tmp_path / "model.safetensors")
+    with safe_open(made, "pt") as file:
+        metadata = file.metadata()
+    evil = metadata["resnet_surgeon.manifest"].replace('"name": "class_",\n   "shape"', '"name": "x = 1",\n   "shape"')
+    assert evil != metadata["resnet_surgeon.manifest"]
+    assert "class__, class_ = model(" in rs.report(made)
+    save_file(load_file(made), made, metadata={**metadata, "resnet_surgeon.manifest": evil})
+    assert 'id="code"' not in rs.report(made)
+
+
 @pytest.mark.parametrize(
     ("operate", "pictures"),
     [

@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save
 import resnet_surgeon as rs
 from resnet_surgeon.architecture.variants import VARIANTS
 from resnet_surgeon.errors import AccessError, CheckpointError, SurgeonError, UsageError
+from resnet_surgeon.formats.container import ContainerKind
 from resnet_surgeon.formats.tensors import Initialised, byte_size, content
 from resnet_surgeon.sources import catalog
 from resnet_surgeon.sources.source import Origin, open_source
@@ -34,7 +35,7 @@ def test_random_weights_are_drawn_by_torchvisions_laws() -> None:
 def test_a_file_is_known_by_its_name_container_and_digest(name: str, checkpoints: Path) -> None:
     source = open_source(checkpoints / name)
     digest = hashlib.sha256((checkpoints / name).read_bytes()).hexdigest()
-    container = "safetensors" if name.endswith("safetensors") else "torch_zip"
+    container: ContainerKind = "safetensors" if name.endswith("safetensors") else "torch_zip"
     assert source.label == "basic"
     assert source.identified() == Origin(file=name, container=container, sha256=digest)
 
