@@ -9,12 +9,12 @@ from resnet_surgeon.architecture.spec import Head
 from resnet_surgeon.architecture.variants import VARIANTS
 
 RESNET18 = VARIANTS["resnet18"]
-MANY = replace(RESNET18, heads=tuple(Head(f"head{number}", 2) for number in range(5000)))
+MANY = replace(RESNET18, heads=tuple(Head(f"head{number}", 2) for number in range(2000)))
 
 
 def test_of_many_heads_the_first_are_named() -> None:
-    assert output(MANY).startswith("5000 heads (head0: 2, head1: 2, ")
-    assert output(MANY).endswith(", head9: 2 and 4990 more)")
+    assert output(MANY).startswith("2000 heads (head0: 2, head1: 2, ")
+    assert output(MANY).endswith(", head9: 2 and 1990 more)")
 
 
 def test_a_head_that_is_not_named_still_makes_a_difference() -> None:
