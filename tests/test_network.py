@@ -104,11 +104,11 @@ def test_a_published_file_brings_its_preprocessing_and_categories(
     path = tmp_path / catalog.entry("resnet18", "DEFAULT").file_name
     torch.save(small_network(depths=(2, 2, 2, 2), classes=1000).state_dict(), path)
     network = rs.open(path)
-    outputs = network.adapt(1)._manifest().outputs
+    outputs = network.adapt(1).manifest().outputs
     assert outputs[0].categories
     assert outputs[0].categories[0] == "tench"
-    assert network.heads([1000])._manifest().outputs[0].categories is None
-    preprocessing = network._manifest().inputs.preprocessing
+    assert network.heads([1000]).manifest().outputs[0].categories is None
+    preprocessing = network.manifest().inputs.preprocessing
     assert preprocessing
     assert preprocessing.mean == (0.485, 0.456, 0.406)
 
