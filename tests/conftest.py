@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import IO
 
 import pytest
 import torch
@@ -93,16 +94,19 @@ def publish(monkeypatch: pytest.MonkeyPatch) -> Publish:
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
-    """Runs `resnet-surgeon` as a process of its own, in an empty folder, with an empty weights cache and no network."""
+    """Runs `resnet-surgeon` as a process of its own, in an empty folder, with an empty weights cache and no network.
+
+    Bytes come to its standard input through a pipe; a file is its standard input itself, read from where it stands.
+    """
     offline = {"TORCH_HOME": str(tmp_path / "torch"), "RESNET_SURGEON_MIRROR": "http://127.0.0.1:9"}
 
     def run(
-        *arguments: str | Path, stdin: bytes | None = None, env: dict[str, str] | None = None
+        *arguments: str | Path, stdin: bytes | IO[bytes] | None = None, env: dict[str, str] | None = None
     ) -> subprocess.CompletedProcess[bytes]:
         return subprocess.run(
             [sys.executable, "-m", "resnet_surgeon", *map(str, arguments)],
-            input=stdin,
-            stdin=subprocess.DEVNULL if stdin is None else None,
+            input=stdin if isinstance(stdin, bytes) else None,
+            stdin=None if isinstance(stdin, bytes) else stdin or subprocess.DEVNULL,
             capture_output=True,
             cwd=tmp_path,
             env={**os.environ, **offline, **(env or {})},

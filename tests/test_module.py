@@ -19,7 +19,7 @@ import resnet_surgeon as rs
 from resnet_surgeon.architecture.variants import VARIANTS
 from resnet_surgeon.errors import AccessError, CheckpointError
 from resnet_surgeon.module import ResNet as OurResNet
-from tests.conftest import images, small_network
+from tests.conftest import images
 
 
 @pytest.fixture
@@ -29,12 +29,19 @@ def heads(checkpoints: Path, tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_each_variant_computes_what_torchvision_computes(name: str) -> None:
+    torch.manual_seed(0)
+    witness = torchvision.models.get_model(name).eval()
     with torch.device("meta"):
-        ours, witness = OurResNet(VARIANTS[name]), torchvision.models.get_model(name)
+        ours = OurResNet(VARIANTS[name]).eval()
     assert [key for key, _ in ours.named_modules()] == [key for key, _ in witness.named_modules()]
     for (key, our), (_, their) in zip(ours.named_modules(), witness.named_modules(), strict=True):
         if not list(their.children()):
             assert repr(our) == repr(their), key
+    ours.load_state_dict(witness.state_dict(), assign=True)
+    with torch.no_grad():
+        expected = witness(images(size=32, batch=1))
+        assert torch.isfinite(expected).all()
+        assert torch.equal(ours(images(size=32, batch=1)), expected)
 
 
 @pytest.mark.parametrize("name", ["basic", "bottleneck"])
@@ -189,9 +196,21 @@ def test_random_weights_train_like_torchvisions(tmp_path: Path) -> None:
     assert 0.8 < ratio < 1.25
 
 
-def test_no_two_networks_share_parameters(checkpoints: Path) -> None:
-    first, second = rs.load(checkpoints / "basic.pth"), rs.load(checkpoints / "basic.pth")
-    with torch.no_grad():
-        first.fc.weight.zero_()
-    assert second.fc.weight.abs().sum() > 0
-    assert small_network().fc.weight.abs().sum() > 0
+@pytest.mark.parametrize("extension", ["pth", "safetensors"])
+def test_no_two_networks_share_tensors(extension: str, checkpoints: Path, basic: ResNet) -> None:
+    data = (checkpoints / f"basic.{extension}").read_bytes()
+    first, second = rs.load(data), rs.load(data)
+    for tensor in first.state_dict().values():
+        tensor.zero_()
+    for loaded in (second, rs.load(data)):
+        state = loaded.state_dict()
+        assert all(torch.equal(tensor, state[name]) for name, tensor in basic.state_dict().items())
+
+
+def test_no_two_heads_share_tensors(heads: Path) -> None:
+    first, second = rs.load(heads).heads.values()
+    before = {name: tensor.clone() for name, tensor in second.state_dict().items()}
+    assert all(torch.equal(tensor, before[name]) for name, tensor in first.state_dict().items() if "layer4" in name)
+    for tensor in first.state_dict().values():
+        tensor.zero_()
+    assert all(torch.equal(tensor, before[name]) for name, tensor in second.state_dict().items())

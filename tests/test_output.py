@@ -246,7 +246,7 @@ SYSTEMS: dict[str, dict[str, str]] = {
 }
 
 
-@pytest.fixture(params=SYSTEMS.values(), ids=SYSTEMS)
+@pytest.fixture(params=[*SYSTEMS.values()], ids=[*SYSTEMS])
 def elsewhere(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """A system that lacks these calls, or where they answer that they cannot do it."""
 
@@ -282,7 +282,12 @@ def test_where_the_kernel_cannot_send_the_stream_is_the_same(witness: bytes, che
 @pytest.mark.usefixtures("elsewhere")
 def test_where_the_kernel_cannot_move_a_pipe_it_is_read(witness: bytes) -> None:
     reader, writer = os.pipe()
-    thread = threading.Thread(target=lambda: [write_all(writer, witness), os.close(writer)])
+
+    def feed() -> None:
+        write_all(writer, witness)
+        os.close(writer)
+
+    thread = threading.Thread(target=feed)
     thread.start()
     file = OpenFile.spooled(reader, "pipe")
     thread.join()

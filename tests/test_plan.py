@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -36,11 +37,36 @@ def test_what_happens_to_each_tensor(
     assert Counter(step.action for step in network.plan()) == expected
 
 
-def test_planning_reads_no_data(checkpoints: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    network = rs.open(checkpoints / "bottleneck.pth")
-    monkeypatch.setattr("resnet_surgeon.formats.files.OpenFile.read_into", lambda *_: pytest.fail("data were read"))
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """From where to where files are read, call by call."""
+    found: list[tuple[int, int]] = []
+    preadv = os.preadv
+
+    def noted(descriptor: int, buffers: list[memoryview], offset: int) -> int:
+        found.append((offset, offset + sum(map(len, buffers))))
+        return preadv(descriptor, buffers, offset)
+
+    def refuse(*_: object) -> int:
+        raise AssertionError("read in another way")
+
+    monkeypatch.setattr(os, "preadv", noted)
+    for call in ("pread", "read", "readv", "sendfile", "copy_file_range", "splice"):
+        monkeypatch.setattr(os, call, refuse)
+    return found
+
+
+@pytest.mark.parametrize("extension", ["pth", "safetensors"])
+def test_opening_reads_little_and_planning_reads_nothing(
+    extension: str, checkpoints: Path, reads: list[tuple[int, int]]
+) -> None:
+    path = checkpoints / f"bottleneck.{extension}"
+    network = rs.open(path)
+    assert 0 < sum(end - begin for begin, end in reads) < path.stat().st_size // 50
+    reads.clear()
     changed = network.adapt(1).remove(last=2).heads([3, 5])
     assert plan(network.tensors, changed.tensors) == changed.plan()
+    assert reads == []
 
 
 def test_shapes_and_sizes_before_and_after(checkpoints: Path) -> None:

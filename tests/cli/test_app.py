@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -13,6 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import load
 
 import resnet_surgeon as rs
+from resnet_surgeon.cli.app import app
 from resnet_surgeon.operations import OPERATIONS
 from tests.conftest import Run, images
 
@@ -69,11 +71,47 @@ def test_the_end_of_a_pipe_names_its_file_after_the_whole_pipe(run: Run, checkpo
     assert run("heads", "-", "--classes", "3", stdin=first.stdout).stdout == b"basic-in1-heads-3.safetensors\n"
 
 
-def test_a_file_on_standard_input_is_read_in_place(run: Run, checkpoints: Path, tmp_path: Path) -> None:
-    done = run("adapt", "-", "--in-ch", "1", "-o", "out.safetensors", stdin=(checkpoints / "basic.pth").read_bytes())
-    assert done.returncode == 0
-    document = json.loads((tmp_path / "out.json").read_text("utf-8"))
-    assert (document["source"]["file"], document["source"]["container"]) == ("standard input", "torch_zip")
+@pytest.fixture
+def no_temporary_files(tmp_path: Path) -> dict[str, str]:
+    """An environment in which nothing can be put into an unnamed temporary file."""
+    folder = tmp_path / "modules"
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text("import tempfile\ntempfile.TemporaryFile = None\n")
+    return {"PYTHONPATH": f"{folder}:{Path(__file__).parents[2]}"}
+
+
+def source_of(manifest: Path) -> tuple[str, str, str]:
+    source = json.loads(manifest.read_text("utf-8"))["source"]
+    return source["file"], source["container"], source["sha256"]
+
+
+def test_a_file_on_standard_input_is_read_in_place(
+    run: Run, checkpoints: Path, tmp_path: Path, no_temporary_files: dict[str, str]
+) -> None:
+    arguments = ["adapt", "-", "--in-ch", "1", "-o", "out.safetensors"]
+    with (checkpoints / "basic.pth").open("rb") as file:
+        done = run(*arguments, stdin=file, env=no_temporary_files)
+    assert done.returncode == 0, done.stderr
+    data = (checkpoints / "basic.pth").read_bytes()
+    assert source_of(tmp_path / "out.json") == ("standard input", "torch_zip", hashlib.sha256(data).hexdigest())
+    assert run(*arguments, "--force", stdin=data, env=no_temporary_files).returncode == 3, (
+        "a pipe needs a temporary file"
+    )
+
+
+def test_of_a_file_on_standard_input_what_is_still_to_come_is_read(run: Run, checkpoints: Path, tmp_path: Path) -> None:
+    """As after `read -n 6` in a shell."""
+    data = (checkpoints / "basic.pth").read_bytes()
+    (tmp_path / "letter").write_bytes(b"Dear! " + data)
+    with (tmp_path / "letter").open("rb", buffering=0) as file:
+        file.seek(6)
+        done = run("adapt", "-", "--in-ch", "1", "-o", "out.safetensors", stdin=file)
+    assert done.returncode == 0, done.stderr
+    assert source_of(tmp_path / "out.json") == ("standard input", "torch_zip", hashlib.sha256(data).hexdigest())
+    by_path = run("adapt", checkpoints / "basic.pth", "--in-ch", "1", "-o", "path.safetensors")
+    assert by_path.returncode == 0
+    ours, theirs = (load((tmp_path / f"{name}.safetensors").read_bytes()) for name in ("out", "path"))
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
 def test_dry_run_writes_nothing(run: Run, checkpoints: Path, tmp_path: Path) -> None:
@@ -231,7 +269,14 @@ def test_version(run: Run) -> None:
     assert run("--version").stdout.decode() == f"resnet-surgeon {rs.__version__}\n"
 
 
-@pytest.mark.parametrize("command", ["", *OPERATIONS])
+COMMANDS = [command.name or "" for command in app.registered_commands]
+
+
+def test_the_commands_are_the_operations_and_what_looks_at_files() -> None:
+    assert {*COMMANDS} == {*OPERATIONS, "verify", "report", "diff", "inspect", "list"}
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
 def test_help_has_an_example(run: Run, command: str) -> None:
     done = run(*([command] if command else []), "--help", env={"COLUMNS": "200", "NO_COLOR": "1"})
     assert done.returncode == 0

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
 import tracemalloc
 from pathlib import Path
 from struct import pack
+from typing import Any
 
 import pytest
 import torch
@@ -168,26 +171,57 @@ def test_a_header_that_nobody_could_open_is_refused(monkeypatch: pytest.MonkeyPa
         safetensors.header({}, {"a": "x" * 40})
 
 
-ENTRY = st.fixed_dictionaries(
-    {
-        "dtype": st.sampled_from(["F32", "F16", "BF16", "I64", "BOOL", "Q8"]),
-        "shape": st.lists(st.integers(0, 4), max_size=3),
-        "data_offsets": st.lists(st.integers(0, 64), min_size=2, max_size=2),
-    }
-)
+SIZES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I16": 2, "U8": 1, "BOOL": 1, "F8_E4M3": 1, "C64": 8}
 
 
-@given(header=st.dictionaries(st.text(max_size=3), ENTRY, max_size=3), size=st.integers(0, 64))
-def test_whatever_we_accept_the_library_reads_the_same(header: dict[str, object], size: int) -> None:
-    data = file(header, bytes(range(size)))
-    try:
-        ours, _ = read(data)
-    except CheckpointError:
-        return
+@st.composite
+def headers(draw: st.DrawFn) -> tuple[dict[str, dict[str, Any]], int]:
+    """The header of a file of one to four tensors, one after the other, and how many bytes they take."""
+    names = draw(st.lists(st.text(max_size=3), unique=True, min_size=1, max_size=4))
+    header, end = {}, 0
+    for name in names:
+        dtype, shape = draw(st.sampled_from([*SIZES])), draw(st.lists(st.integers(0, 4), max_size=3))
+        begin, end = end, end + math.prod(shape) * SIZES[dtype]
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
+    shuffled = draw(st.permutations(names))
+    return {name: header[name] for name in shuffled}, end
+
+
+def compared(data: bytes) -> None:
+    """We read what the library reads."""
+    ours, _ = read(data)
     theirs = dict(deserialize(data))  # type: ignore[no-untyped-call]
-    assert {name: content(tensor) for name, tensor in ours.items()} == {
-        name: bytes(entry["data"]) for name, entry in theirs.items()
+    assert {name: (tensor.dtype, [*tensor.shape], content(tensor)) for name, tensor in ours.items()} == {
+        name: (entry["dtype"], entry["shape"], bytes(entry["data"])) for name, entry in theirs.items()
     }
+
+
+@given(made=headers(), data=st.data())
+def test_every_valid_file_is_read_as_the_library_reads_it(
+    made: tuple[dict[str, dict[str, Any]], int], data: st.DataObject
+) -> None:
+    header, size = made
+    compared(file(header, data.draw(st.binary(min_size=size, max_size=size))))
+
+
+@given(made=headers(), data=st.data())
+def test_a_file_that_is_not_quite_valid_is_refused_or_read_as_the_library_reads_it(
+    made: tuple[dict[str, dict[str, Any]], int], data: st.DataObject
+) -> None:
+    """One field of one tensor is another's, or the data are longer or shorter."""
+    header, size = made
+    entry = header[data.draw(st.sampled_from([*header]))]
+    change = data.draw(st.sampled_from(["dtype", "shape", "begin", "end", "data"]))
+    if change == "dtype":
+        entry["dtype"] = data.draw(st.sampled_from([*SIZES, "Q8"]))
+    elif change == "shape":
+        entry["shape"] = data.draw(st.lists(st.integers(-1, 4), max_size=3))
+    elif change == "data":
+        size = max(0, size + data.draw(st.integers(-2, 2)))
+    else:
+        entry["data_offsets"][change == "end"] += data.draw(st.integers(-8, 8))
+    with contextlib.suppress(CheckpointError):
+        compared(file(header, bytes(size)))
 
 
 @given(tensors=st.dictionaries(st.text(min_size=1, max_size=3), st.lists(st.integers(0, 3), max_size=3), max_size=3))

@@ -286,10 +286,17 @@ def test_twins_under_one_key_are_told_apart_by_prefix(basic: ResNet) -> None:
     )
 
 
-def test_two_tensors_never_become_one(basic: ResNet) -> None:
-    """With and without a prefix: which of the two is meant is not guessed."""
+def test_with_and_without_a_prefix_they_are_two_networks(basic: ResNet) -> None:
     with pytest.raises(CheckpointError, match="holds 2 ResNets, under the top level, `module`"):
         rs.open(saved({**basic.state_dict(), **prefixed(basic, "module.")}))
+
+
+def test_two_tensors_never_become_one() -> None:
+    """Two spellings of one tensor of transformers' naming: which of the two is meant is not guessed."""
+    names = [f"encoder.stages.{zero}.layers.0.layer.0.convolution.weight" for zero in ("0", "\N{FULLWIDTH DIGIT ZERO}")]
+    state = dict.fromkeys(["embedder.embedder.convolution.weight", *names], torch.zeros(1))
+    with pytest.raises(CheckpointError, match="would both be `layer1.0.conv1.weight`"):
+        rs.open(saved(state))
 
 
 def test_what_does_not_belong_inside_a_resnet_is_refused(basic: ResNet) -> None:
