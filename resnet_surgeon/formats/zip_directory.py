@@ -16,6 +16,7 @@ from resnet_surgeon.formats.files import OpenFile
 
 STORED, DEFLATED = 0, 8  # methods of compression
 _MOST_MEMBERS = 100_000
+_LARGEST = 1 << 24  # bytes of the directory
 _ENTRY = struct.Struct("<4s6H3L5H2L")
 _LOCAL = struct.Struct("<4s5H3L2H")
 _END = struct.Struct("<4s4H2LH")
@@ -47,8 +48,8 @@ class Member(NamedTuple):
 def members(file: OpenFile) -> dict[str, Member]:
     """The members by name. Raises CheckpointError for a directory that is damaged or can be read in two ways."""
     count, size, start = _end(file)
-    if count > _MOST_MEMBERS:
-        raise CheckpointError(f"its zip archive has {count} members, more than any checkpoint")
+    if count > _MOST_MEMBERS or size > _LARGEST:
+        raise CheckpointError(f"its zip archive has {count} members in {size} bytes, more than any checkpoint")
     found: dict[str, Member] = {}
     for member in _entries(file.read(start, size), count):
         if member.name in found:

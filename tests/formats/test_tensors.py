@@ -25,7 +25,7 @@ def strided(view: torch.Tensor, dtype: str, swapped: bool = False) -> Strided:
     """The view, in a file with the whole of its storage."""
     whole = view.as_strided((view.untyped_storage().size() // view.element_size(),), (1,), 0)
     numbers = whole.numpy().byteswap() if swapped else whole.numpy()
-    offset = view.storage_offset() * view.element_size()
+    offset = int(view.storage_offset()) * view.element_size()
     file = OpenFile.spooled(numbers.tobytes(), "test")
     return Strided(dtype, tuple(view.shape), file, offset, view.stride(), swapped)
 

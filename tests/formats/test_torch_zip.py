@@ -320,6 +320,14 @@ def nested() -> bytes:
     return patched(outer, (directory_entry("archive/version", outer) + 42, "I", outer.index(inner)))
 
 
+def endless_directory() -> bytes:
+    """A zip archive that is little else."""
+    size = (1 << 24) + 1
+    locator = struct.pack("<4sLQL", b"PK\6\7", 0, size, 1)
+    record = struct.pack("<4sQ2H2L4Q", b"PK\6\6", 44, 45, 45, 0, 0, 1, 1, size, 0)
+    return bytes(size) + record + locator + struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 1, 1, size, 0, 0)
+
+
 AMBIGUOUS = {
     "a member inside another's data": (nested(), "`archive/data/0` and `archive/version` overlap"),
     "two members of one header": (
@@ -374,8 +382,9 @@ AMBIGUOUS = {
             (-14, "H", 0xFFFF),
             (-12, "H", 0xFFFF),
         ),
-        "100001 members",
+        "100001 members in",
     ),
+    "a directory of 16 MiB": (endless_directory(), "1 members in 16777217 bytes"),
     "an endless byte order": (rezipped(SAVED, replaced("byteorder", b"l" * 1000)), "would be 1000 bytes long"),
 }
 

@@ -21,12 +21,13 @@ from safetensors.torch import save
 
 import resnet_surgeon as rs
 from resnet_surgeon import manifest as documents
+from resnet_surgeon.architecture.initialisation import Constant
 from resnet_surgeon.errors import CheckpointError, SurgeonError
 from resnet_surgeon.formats import safetensors as our_safetensors
 from resnet_surgeon.formats import sniff, torch_legacy, torch_tar, torch_zip
 from resnet_surgeon.formats.container import Container
 from resnet_surgeon.formats.files import OpenFile
-from resnet_surgeon.formats.tensors import LazyTensor, byte_size, content
+from resnet_surgeon.formats.tensors import Initialised, LazyTensor, byte_size, content
 from resnet_surgeon.formats.unpickle import unpickle
 from resnet_surgeon.reporting.report import loading_code
 from tests.conftest import small_network
@@ -108,6 +109,22 @@ def pickle_stream(data: bytes) -> None:
     zip_archive(test_torch_zip.rezipped(test_torch_zip.SAVED, test_torch_zip.replaced("data.pkl", data)))
 
 
+def view_of_a_storage(data: bytes) -> None:
+    """Of 24 numbers: an offset, and so many sizes and strides; a view that we take has torch's values."""
+    offset, *numbers = [byte - 256 if byte > 200 else byte for byte in data] or [0]
+    half = len(numbers) // 2
+    stream = test_torch_zip.pickle_of(offset=offset, shape=tuple(numbers[:half]), strides=tuple(numbers[half:]))
+    zip_archive(test_torch_zip.rezipped(test_torch_zip.SAVED, test_torch_zip.replaced("data.pkl", stream)))
+
+
+def file_and_itself(data: bytes) -> None:
+    """Whatever can be compared is the same as itself."""
+    try:
+        assert rs.diff(data, data).is_same
+    except SurgeonError:
+        return
+
+
 def legacy_file(data: bytes) -> None:
     try:
         container = torch_legacy.read(_opened(data))
@@ -184,6 +201,8 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "safetensors": safetensors_file,
     "zip": zip_archive,
     "pickle": pickle_stream,
+    "view": view_of_a_storage,
+    "diff": file_and_itself,
     "legacy": legacy_file,
     "tar": tar_archive,
     "manifest": manifest_document,
@@ -214,7 +233,8 @@ def seeds() -> Mapping[str, list[bytes]]:
         our_safetensors.header({}, {}),
         *(save({"x": base, "y": base.half()}, {key: "pt"}) for key in ("format", "")),
     ]
-    zips = [*map(_saved, states), test_torch_zip.COMPRESSED]
+    files.append(our_safetensors.header({"x": Initialised("F4", (4,), Constant(0.0), 0, "x")}, {}) + bytes(2))
+    zips = [*map(_saved, states), test_torch_zip.COMPRESSED, test_torch_zip.PLAIN, test_torch_zip.nested()]
     legacy = [_saved(state, _use_new_zipfile_serialization=False) for state in states]
     tar = [test_torch_tar.archive_of({"x": base, "y": base.double()[1]})]
     pickles = [test_unpickle.pickled(state, protocol) for state in states for protocol in (2, 4)]
@@ -222,6 +242,8 @@ def seeds() -> Mapping[str, list[bytes]]:
         "safetensors": files,
         "zip": zips,
         "pickle": [*pickles, *test_unpickle.EVIL.values(), pickle.dumps({"a": [1, (2, 3)], "b": b"x"}, 4)],
+        "view": [bytes([0, 2, 3, 4, 12, 4, 1]), bytes([3, 4, 2, 1, 4]), bytes([1, 2, 2, 0, 1]), bytes([5, 3, 4, 2, 3])],
+        "diff": [*files, *zips, *legacy, *tar],
         "legacy": legacy,
         "tar": tar,
         "manifest": [text.encode() for text in documents_],
