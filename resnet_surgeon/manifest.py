@@ -192,6 +192,8 @@ def decoded(hint: Any, value: Any, where: str = "") -> Any:
     if origin is Mapping:
         _require(type(value) is dict, where, "is no object")
         return {key: decoded(get_args(hint)[1], item, f"{where}.{key}") for key, item in value.items()}
+    if hint is float and type(value) is int and abs(value) < 2**1000:
+        return float(value)  # 1.0 and 1 are one number in JSON
     _require(hint is Any or type(value) is hint, where, f"is no {getattr(hint, '__name__', hint)}")
     return value
 

@@ -71,7 +71,7 @@ def report(
         style_hash=_hash(style),
         script_hash=_hash(script),
         version=__version__,
-        manifest_text=case.text or case.sidecar or "",
+        manifest_text=case.document,
         **_network(case, proof),
     )
 

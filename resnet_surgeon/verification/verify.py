@@ -27,15 +27,19 @@ def verify(
 
 
 def prove(case: Case) -> Proof:
+    """Raises CheckpointError if a file was written to meanwhile: the proof would be of neither state."""
     name = case.file.container.file.name if case.file.container else case.file.label
     given = case.original.source.label if case.original else None
-    return Proof(name, given, tuple(_checks(case)))
+    checks = tuple(_checks(case))
+    case.check_unchanged()
+    return Proof(name, given, checks)
 
 
 def _checks(case: Case) -> Iterator[Check]:
     yield from document.checks(case)
-    yield from tensors.checks(case)
-    yield from function.checks(case)
+    of_tensors = tuple(tensors.checks(case))
+    yield from of_tensors
+    yield from function.checks(case, of_tensors)
     if case.sound is None:
         yield Check("tensors", "unproven", "a manifest that is valid and fits the file comes first")
         yield Check("function", "unproven", "a manifest that is valid and fits the file comes first")
