@@ -44,7 +44,7 @@ def _of_file(case: Case, manifest: Manifest, given: Origin) -> Check:
     names that the file does not have are the manifest's own word.
     """
     recorded, entry = manifest.source, published(manifest.source)
-    differing = [field.name for field in fields(Origin) if getattr(recorded, field.name) != getattr(given, field.name)]
+    differing = _differing(recorded, given)
     wrong = [f"source.{name}" for name in differing if name in ("container", "wrapping", "warnings")]
     if wrong and case.expected and manifest.versions == case.expected.versions:
         # Another version may have seen it otherwise; this one tells a lie.
@@ -72,6 +72,10 @@ def _of_middle(case: Case, recorded: Origin, given: Origin) -> Check:
     how = "leave out `--against`" if recorded.weights == "random" else "give that with `--against`"
     finding = f"{case.given} was given, whose own word is, like this file's, that it was made from {_label(recorded)}"
     return Check("source", "unproven", f"{finding}: to prove that, {how}")
+
+
+def _differing(one: Origin, other: Origin) -> list[str]:
+    return [field.name for field in fields(Origin) if getattr(one, field.name) != getattr(other, field.name)]
 
 
 def _label(source: Origin) -> str:
