@@ -39,27 +39,31 @@ class Sound:
     middle: Path | None
     threads: int
     is_onednn: bool
-    entry: catalog.Entry | None
+    is_published: bool
     story: list[str] = field(default_factory=list)
 
     def verify(self, path: Path | bytes, against: Path | bytes | None) -> rs.Proof:
         threads = torch.get_num_threads()
         torch.set_num_threads(self.threads)
         try:
-            with torch.backends.mkldnn.flags(enabled=self.is_onednn), published(self.entry):
+            with (
+                torch.backends.mkldnn.flags(enabled=self.is_onednn),
+                published_as(self.source if self.is_published else None),
+            ):
                 return rs.verify(path, against=against)
         finally:
             torch.set_num_threads(threads)
 
 
 @contextlib.contextmanager
-def published(entry: catalog.Entry | None) -> Iterator[None]:
-    """The catalogue has this entry in place of its own of that name."""
-    if entry is None:
+def published_as(path: Path | None) -> Iterator[None]:
+    """The catalogue has the digest of this file for the published one of its name."""
+    if path is None:
         yield
         return
-    others = [other for other in catalog.entries() if other.file_name != entry.file_name]
-    with mock.patch.object(catalog, "entries", return_value=(entry, *others)):
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:8]
+    entries = tuple(replace(e, digest=digest) if e.file_name == path.name else e for e in catalog.entries())
+    with mock.patch.object(catalog, "entries", return_value=entries):
         yield
 
 
@@ -68,19 +72,15 @@ def sound(seed: int, folder: Path) -> Sound:
     draw = random.Random(seed)
     story = [f"seed {seed}"]
     source = _source(draw, folder, story)
-    entry = None
-    if "published" in source.parent.name:
-        digest = hashlib.sha256(source.read_bytes()).hexdigest()[:8]
-        (entry,) = (entry for entry in catalog.entries() if entry.file_name == source.name)
-        entry = replace(entry, digest=digest)
-    with published(entry):
+    is_published = source.parent.name == "published"
+    with published_as(source if is_published else None):
         path, middle = _operated(draw, source, folder, story)
     if draw.random() < 0.3:
         story.append("manifest written again")
         rewrite(path)
     threads, is_onednn = draw.choice([1, 2, 3]), draw.random() < 0.5
     story.append(f"{threads} threads, oneDNN {'on' if is_onednn else 'off'}")
-    return Sound(path, source, middle, threads, is_onednn, entry, story)
+    return Sound(path, source, middle, threads, is_onednn, is_published, story)
 
 
 # The source.
