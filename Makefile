@@ -6,7 +6,7 @@ DEMO := build/demo
 # Where bytecode is not cached, every start would compile the package anew.
 COMPILE := $(BIN)/python -m compileall -q resnet_surgeon
 
-.PHONY: demo test lint types docs bench fuzz faults audit clean
+.PHONY: demo test lint types docs bench fuzz faults prove audit clean
 
 demo: $(VENV)/core
 	@rm -rf $(DEMO) && mkdir -p $(DEMO)
@@ -41,6 +41,11 @@ fuzz: $(VENV)/fuzz
 faults: $(VENV)/dev
 	@$(COMPILE)
 	$(BIN)/python -m pytest tests/hazards/faults.py
+
+# Sound files of every kind, and lies: SECONDS=3600 make prove
+prove: $(VENV)/dev
+	@$(COMPILE)
+	$(BIN)/python -m tests.verification.trial $(SECONDS) $(SEED)
 
 audit: $(VENV)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check pip-audit

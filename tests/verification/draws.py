@@ -8,6 +8,7 @@ import hashlib
 import json
 import random
 import shutil
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -53,6 +54,14 @@ class Sound:
                 return rs.verify(path, against=against)
         finally:
             torch.set_num_threads(threads)
+
+
+@contextlib.contextmanager
+def _onednn(is_enabled: bool) -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="TF32")  # which nobody asked for
+        with torch.backends.mkldnn.flags(enabled=is_enabled):
+            yield
 
 
 @contextlib.contextmanager
