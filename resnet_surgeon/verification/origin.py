@@ -30,7 +30,11 @@ def check(case: Case, manifest: Manifest) -> Check:
 
 
 def _impossible(recorded: Origin) -> str | None:
-    """Why there can be no such source: random weights of an unknown network, published ones with another digest."""
+    """Why there can be no such source: random weights that are a file, or of an unknown network; published ones with
+    another digest.
+    """
+    if (recorded.weights == "random") != (recorded.container is None):
+        return "it is said to be a file with random weights, or neither"
     if recorded.weights == "random":
         return None if recorded.architecture in VARIANTS else f"there is no network `{recorded.architecture}`"
     entry, digest = published(recorded), recorded.sha256 or ""

@@ -48,7 +48,7 @@ class Sound:
         torch.set_num_threads(self.threads)
         try:
             with (
-                torch.backends.mkldnn.flags(enabled=self.is_onednn),
+                _onednn(self.is_onednn),
                 published_as(self.source if self.is_published else None),
             ):
                 return rs.verify(path, against=against)

@@ -100,8 +100,10 @@ def test_what_was_seen_of_the_source_is_compared(field: str, value: Any, sources
     [
         ({"architecture": "resnet50", "weights": "IMAGENET1K_V2"}, "not that of the published"),
         ({"architecture": "resnet51", "weights": "IMAGENET1K_V2"}, "not that of the published"),
-        ({"architecture": "resnet51", "weights": "random", "seed": 0}, "no network `resnet51`"),
-        ({"architecture": "resnet50", "weights": "random", "seed": 0}, "given was"),
+        ({"architecture": "resnet51", "weights": "random", "container": None, "seed": 0}, "no network `resnet51`"),
+        ({"architecture": "resnet50", "weights": "random", "container": None, "seed": 0}, "given was"),
+        ({"architecture": "resnet50", "weights": "random", "seed": 0}, "a file with random weights"),
+        ({"container": None}, "a file with random weights, or neither"),
     ],
 )
 def test_a_source_that_cannot_be_is_caught(source: dict[str, Any], word: str, sources: Path, tmp_path: Path) -> None:
