@@ -22,7 +22,8 @@ from resnet_surgeon.architecture.spec import Head
 from resnet_surgeon.architecture.variants import resnet
 from resnet_surgeon.formats import sampling
 from resnet_surgeon.module import ResNet
-from resnet_surgeon.verification import case, function, verify
+from resnet_surgeon.sources.progress import silent
+from resnet_surgeon.verification import case, function
 from resnet_surgeon.verification.modules import as_torchvision, torchvision_has
 from resnet_surgeon.verification.tensors import deviation_of
 from tests.conftest import small_network
@@ -218,14 +219,14 @@ def test_heads_that_share_a_layer_are_not_independent() -> None:
     heads = module.architecture.heads
     (check,) = function.independence(module, heads, torch.float32)
     assert check.outcome == "proven"
-    module.heads.b.layer4 = module.heads.a.layer4
+    module.get_submodule("heads.b").layer4 = module.get_submodule("heads.a.layer4")
     (check,) = function.independence(module, heads, torch.float32)
     assert (check.outcome, check.tensors) == ("failed", ("a", "b"))
 
 
 def test_heads_that_share_storage_are_not_independent() -> None:
     module = two_heads()
-    module.heads.b.fc.weight.data = module.heads.a.fc.weight.data
+    module.get_parameter("heads.b.fc.weight").data = module.get_parameter("heads.a.fc.weight").data
     (check,) = function.independence(module, module.architecture.heads, torch.float32)
     assert (check.outcome, "1 storages are shared" in check.finding) == ("failed", True)
 
@@ -242,7 +243,7 @@ def test_a_file_that_changes_while_it_is_verified_is_an_error(
         os.utime(path, (0, 0))
         yield from ()
 
-    monkeypatch.setattr(verify.function, "checks", checks)
+    monkeypatch.setattr(function, "checks", checks)
     with pytest.raises(rs.CheckpointError, match="was changed while it was read"):
         rs.verify(path)
 
@@ -250,7 +251,7 @@ def test_a_file_that_changes_while_it_is_verified_is_an_error(
 def test_of_what_stands_beside_it_no_more_is_read_than_a_manifest_has(sources: Path, tmp_path: Path) -> None:
     path = rs.open(sources / "source.pth").remove(last=9).save(tmp_path / "model.safetensors")
     os.truncate(path.with_suffix(".json"), 6_000_000_000)  # a hole: it takes no room
-    trial = case.open_case(path, None, None, lambda *_: None)
+    trial = case.open_case(path, None, None, silent)
     assert trial.sidecar is not None
     assert len(trial.sidecar) == case.MANIFEST_LIMIT + 1
     (failed,) = rs.verify(path).failed

@@ -84,7 +84,8 @@ def test_numbers_that_are_not_finite_are_told_of_once(tmp_path: Path) -> None:
     source = with_a_nan(tmp_path)
     proof = rs.verify(operated(rs.open(source)).save(tmp_path / "model.safetensors"), against=source)
     (told,) = [check for check in proof.checks if "not finite" in check.finding]
-    assert (told.name, told.outcome, told.tensors) == ("finite", "proven", ("layer1.0.bn1.weight",))
+    assert (told.name, told.outcome) == ("finite", "proven")
+    assert told.finding.startswith("`layer1.0.bn1.weight` hold numbers that are not finite")
 
 
 def test_without_the_source_it_is_unproven_that_they_are_its_own(tmp_path: Path) -> None:
@@ -155,7 +156,7 @@ def test_a_manifest_that_another_json_writer_wrote_again(tmp_path: Path) -> None
     source = saved(small_state(), tmp_path / "source.pth")
     path = rs.open("resnet18", weights="random").remove(last=7).save(tmp_path / "random.safetensors")
     rewrite(path)
-    assert '"value": 1}' in path.with_suffix(".json").read_text("utf-8")
+    assert '"value": 1,' in path.with_suffix(".json").read_text("utf-8")
     assert_all_proven(rs.verify(path))
     path = operated(rs.open(source)).save(tmp_path / "model.safetensors")
     rewrite(path)

@@ -44,7 +44,9 @@ Way = tuple["Path | bytes", "Path | bytes | None", set[str]]
 def _ways(made: Sound, draw: random.Random, folder: Path) -> list[Way]:
     """What is verified against what, and which checks may then be unproven."""
     is_index = made.source.name.endswith(".index.json")
-    copy = made.source if is_index else draw.choice([renamed(made.source, folder), made.source.read_bytes()])
+    copy: Path | bytes = (
+        made.source if is_index else draw.choice([renamed(made.source, folder), made.source.read_bytes()])
+    )
     everything = {"source", "history", "kept", "computed", "layers", "finite"}
     ways: list[Way] = [(made.path, draw.choice([made.source, copy]), set()), (made.path, None, everything)]
     ways.append((made.path.read_bytes(), copy, {"pair"}))
