@@ -6,7 +6,7 @@ DEMO := build/demo
 # Where bytecode is not cached, every start would compile the package anew.
 COMPILE := $(BIN)/python -m compileall -q resnet_surgeon
 
-.PHONY: demo test lint types docs catalog bench fuzz faults audit lowest clean anew
+.PHONY: demo test lint types docs catalog bench fuzz faults prove audit lowest clean anew
 
 demo: $(VENV)/core
 	@rm -rf $(DEMO) && mkdir -p $(DEMO)
@@ -44,6 +44,11 @@ fuzz: $(VENV)/fuzz
 faults: $(VENV)/dev
 	@$(COMPILE)
 	$(BIN)/python -m pytest tests/hazards/faults.py
+
+# Sound files of every kind, and lies: SECONDS=3600 make prove
+prove: $(VENV)/dev
+	@$(COMPILE)
+	$(BIN)/python -m tests.verification.trial $(SECONDS) $(SEED)
 
 audit: $(VENV)/made
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check pip-audit

@@ -280,6 +280,8 @@ def _leaf(kind: Any) -> Decoder:
     wanted = _KINDS.get(kind, f"a {getattr(kind, '__name__', kind)}")
 
     def decode(value: Any) -> Any:
+        if kind is float and type(value) is int and abs(value) < 2**1000:
+            return float(value)  # 1.0 and 1 are one number in JSON
         if type(value) is not kind or (kind is float and not math.isfinite(value)):
             raise MisfitError(wanted, value)
         return value

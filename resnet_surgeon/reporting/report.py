@@ -77,7 +77,7 @@ def report(
         style_hash=_hash(style),
         script_hash=_hash(script),
         version=__version__,
-        manifest_text=_excerpt(case.text or case.sidecar or ""),
+        manifest_text=_excerpt(case.document),
         **_network(case, proof),
     )
 

@@ -3,33 +3,39 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 from resnet_surgeon import manifest as documents
 from resnet_surgeon.architecture.recognise import check_fit
 from resnet_surgeon.architecture.variants import VARIANTS
 from resnet_surgeon.errors import CheckpointError, SurgeonError
-from resnet_surgeon.manifest import Manifest
+from resnet_surgeon.formats.tensors import LazyTensor
+from resnet_surgeon.manifest import MANIFEST_LIMIT, Manifest, Provenance
 from resnet_surgeon.network import Network
 from resnet_surgeon.network import open as open_network
 from resnet_surgeon.sources import catalog
 from resnet_surgeon.sources.progress import Progress
-from resnet_surgeon.sources.source import MANIFEST_KEY, Location, Source, check_distinct, open_source
+from resnet_surgeon.sources.source import MANIFEST_KEY, Location, Origin, Source, check_distinct, open_source
 from resnet_surgeon.targets import manifest_path
 from resnet_surgeon.verification.proof import some
+
+MOST_CHANNELS = 1 << 20  # on the way from source to file: a manifest may state any number
 
 
 @dataclass(frozen=True)
 class Case:
-    """`text` is the manifest as it is embedded, `sidecar` as it stands beside the file; `problem` says why there is no
-    `manifest`, `misfit` why it does not fit the tensors. `original` is the source, `replayed` what the recorded
-    operations make of it, or why they cannot be repeated; `expected` is the manifest that comes of it.
+    """`text` is the manifest as it is embedded, `sidecar` the bytes beside the file, of which no more are read than
+    MANIFEST_LIMIT and one; `problem` says why there is no `manifest`, `misfit` why it does not fit the tensors.
+    `original` is the source, `replayed` what the recorded operations make of it, or why they cannot be repeated;
+    `expected` is the manifest that comes of it.
     """
 
     file: Source
     text: str | None
-    sidecar: str | None
+    sidecar: bytes | None
     manifest: Manifest | None
     problem: str | None
     misfit: str | None
@@ -41,6 +47,54 @@ class Case:
     def sound(self) -> Manifest | None:
         """The manifest, if it is valid and fits the file: what all further proofs need."""
         return None if self.problem or self.misfit else self.manifest
+
+    @property
+    def document(self) -> str:
+        """The manifest's text: the embedded one if there is one."""
+        return self.text if self.text is not None else _decoded(self.sidecar or b"")
+
+    @property
+    def is_first(self) -> bool:
+        """Whether the given source is where the manifest begins: not a file of this tool, which may itself tell lies
+        of what it was made from.
+        """
+        return self.original is not None and self.original.history is None
+
+    @property
+    def given(self) -> str:
+        """What people call the given source."""
+        assert self.original
+        container = self.original.source.container
+        return os.path.basename(container.file.name) if container else self.original.source.label
+
+    @cached_property
+    def known(self) -> Known:
+        return Known(self.original.tensors, self.original.records) if self.original else Known({}, {})
+
+    def check_unchanged(self) -> None:
+        """Raises CheckpointError if a file was written to since it was opened."""
+        for source in (self.file, *([self.original.source] if self.original else [])):
+            if source.container:
+                source.container.check_unchanged()
+
+
+class Known:
+    """The source's tensors by their provenance: its own names, or what its own history says of them."""
+
+    def __init__(self, tensors: Mapping[str, LazyTensor], records: Mapping[str, documents.TensorRecord]) -> None:
+        self._tensors = tensors
+        self._names: dict[Provenance, list[str]] = {}
+        for name, record in records.items():
+            self._names.setdefault(record.provenance, []).append(name)
+
+    def name(self, provenance: Provenance, name: str) -> str | None:
+        """The source's name of the tensor with this provenance; the same as `name` if several have it."""
+        names = self._names.get(provenance)
+        return None if names is None else name if name in names else names[0]
+
+    def tensor(self, provenance: Provenance, name: str) -> LazyTensor | None:
+        found = self.name(provenance, name)
+        return None if found is None else self._tensors[found]
 
 
 def open_case(path: Location, against: Location | None, key: str | None, progress: Progress) -> Case:
@@ -56,7 +110,7 @@ def open_case(path: Location, against: Location | None, key: str | None, progres
         )
     manifest = problem = None
     try:
-        manifest = documents.from_json(text if text is not None else sidecar or "")
+        manifest = documents.from_json(text if text is not None else _decoded(sidecar or b""))
     except CheckpointError as error:
         problem = error.reason
     misfit = _misfit(manifest, file) if manifest else None
@@ -64,6 +118,12 @@ def open_case(path: Location, against: Location | None, key: str | None, progres
     replayed = _replayed(original, manifest) if original and manifest else None
     expected = replayed.manifest() if isinstance(replayed, Network) else None
     return Case(file, text, sidecar, manifest, problem, misfit, original, replayed, expected)
+
+
+def published(source: Origin) -> catalog.Entry | None:
+    """The published file that a manifest says its source is."""
+    claimed = (source.architecture, source.weights)
+    return next((entry for entry in catalog.entries() if (entry.architecture, entry.weights) == claimed), None)
 
 
 def _misfit(manifest: Manifest, file: Source) -> str | None:
@@ -80,15 +140,25 @@ def _misfit(manifest: Manifest, file: Source) -> str | None:
     return None
 
 
-def _sidecar(path: Location, file: Source) -> str | None:
-    """The text beside the file, if it was given by path and has one."""
+def _sidecar(path: Location, file: Source) -> bytes | None:
+    """What stands beside the file, if it was given by path; whatever is too long for a manifest is not read to its
+    end.
+    """
     if file.is_anonymous or not isinstance(path, (str, os.PathLike)) or "://" in os.fspath(path):
         return None
     beside = manifest_path(Path(path))
     try:
-        return beside.read_bytes().decode("utf-8", "replace") if beside.is_file() else None
+        if not beside.is_file():
+            return None
+        with beside.open("rb") as stream:
+            return stream.read(MANIFEST_LIMIT + 1)
     except OSError:
         return None
+
+
+def _decoded(sidecar: bytes) -> str:
+    """Its text; of one that is too long nothing, which is no manifest."""
+    return sidecar.decode("utf-8", "replace") if len(sidecar) <= MANIFEST_LIMIT else ""
 
 
 def _original(
@@ -103,8 +173,23 @@ def _original(
     if recorded and against == recorded.architecture and against in VARIANTS:
         known = {entry.weights for entry in catalog.entries() if entry.architecture == against} | {"random"}
         weights = recorded.weights if recorded.weights in known else None
-        return open_network(against, weights=weights, seed=recorded.seed or 0, key=key, progress=progress)
-    return open_network(against, key=key, progress=progress)
+        return _named(
+            open_network(against, weights=weights, seed=recorded.seed or 0, key=key, progress=progress), recorded
+        )
+    opened = open_network(against, key=key, progress=progress)
+    return _named(opened, recorded) if recorded else opened
+
+
+def _named(original: Network, recorded: Origin) -> Network:
+    """The source under the name that the manifest has for it. How images are prepared and what the classes are called
+    is known by a published file's name, which a copy, a pipe or bytes do not have: the same bytes can have either
+    manifest. Whether they are the published ones is for their SHA-256 to say.
+    """
+    entry = published(recorded)
+    if original.history is not None or original.source.container is None or original.source.entry == entry:
+        return original
+    opened = replace(original.opened, preprocessing=entry.preprocessing if entry else None)
+    return Network(replace(original.source, entry=entry), opened, opened)
 
 
 def _replayed(original: Network, manifest: Manifest) -> Network | str:
@@ -115,7 +200,10 @@ def _replayed(original: Network, manifest: Manifest) -> Network | str:
     network = original
     try:
         for record in manifest.operations[len(done) :]:
-            network = network.apply(documents.operation_from_record(record))
+            operation = documents.operation_from_record(record)
+            if getattr(operation, "in_channels", 0) > MOST_CHANNELS:
+                return f"more than {MOST_CHANNELS:,} channels are too many to repeat"
+            network = network.apply(operation)
     except SurgeonError as error:
         return str(error)
     return network

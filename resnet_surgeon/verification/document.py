@@ -1,4 +1,4 @@
-"""Proofs about the document: it is valid, one with its sidecar, fits the file, and tells its source and history."""
+"""Proofs about the document: it is valid, one with its sidecar, fits the file, and tells its history."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from dataclasses import replace
 from resnet_surgeon import manifest as documents
 from resnet_surgeon.architecture.spec import Head
 from resnet_surgeon.errors import CheckpointError
-from resnet_surgeon.manifest import Manifest
-from resnet_surgeon.sources import catalog
+from resnet_surgeon.manifest import MANIFEST_LIMIT, Manifest
+from resnet_surgeon.verification import origin
 from resnet_surgeon.verification.case import Case
+from resnet_surgeon.verification.implied import contradictions
 from resnet_surgeon.verification.proof import Check, some
 
 
@@ -21,14 +22,14 @@ def checks(case: Case) -> Iterator[Check]:
         return
     yield _fit(case)
     yield _promises(case.manifest)
-    yield _source(case, case.manifest)
+    yield origin.check(case, case.manifest)
     yield _history(case, case.manifest)
 
 
 def _manifest(case: Case) -> Check:
     if case.manifest is None:
         return Check("manifest", "failed", f"{case.problem}")
-    size = len((case.text or case.sidecar or "").encode())
+    size = len(case.document.encode("utf-8", "surrogatepass"))
     return Check("manifest", "proven", f"valid, of format version {case.manifest.format_version}, {size:,} bytes")
 
 
@@ -38,10 +39,14 @@ def _pair(case: Case) -> Check:
         return Check("pair", "failed", "the manifest stands beside the file, but is not embedded in it")
     if case.sidecar is None:
         return Check("pair", "unproven", "the manifest is embedded; none stands beside the file to compare it with")
-    if case.sidecar == case.text:
+    if case.sidecar == case.text.encode("utf-8", "surrogatepass"):
         return Check("pair", "proven", "the manifest beside the file is the embedded one, byte for byte")
+    if len(case.sidecar) > MANIFEST_LIMIT:
+        return Check(
+            "pair", "failed", f"what stands beside the file is too long for a manifest (over {MANIFEST_LIMIT:,} bytes)"
+        )
     try:
-        beside = documents.from_json(case.sidecar)
+        beside = documents.from_json(case.sidecar.decode("utf-8", "replace"))
     except CheckpointError:
         return Check("pair", "failed", "what stands beside the file is no valid manifest")
     if case.manifest is None:
@@ -86,37 +91,10 @@ def _promises(manifest: Manifest) -> Check:
     return Check("promises", "proven", f"{channels}, {shapes} out for 224x224: as the architecture gives them")
 
 
-def _source(case: Case, manifest: Manifest) -> Check:
-    """The given source is the one that the manifest names, and published weights have the published digest."""
-    recorded = manifest.source
-    digest = recorded.sha256 or ""
-    if recorded.weights and recorded.weights != "random":
-        label = f"{recorded.architecture} {recorded.weights}"
-        known = {f"{entry.architecture} {entry.weights}": entry.digest for entry in catalog.entries()}.get(label)
-        if known is None or not digest.startswith(known):
-            return Check("source", "failed", f"the SHA-256 {digest[:8]}... is not that of the published {label}")
-    if case.original is None:
-        return Check("source", "unproven", f"said to be {_label(manifest)}: give it with `--against`")
-    given = (case.expected or case.original.manifest()).source
-    if recorded.container is None or given.container is None:
-        same = recorded == given
-    else:
-        same = recorded.sha256 == given.sha256
-    if not same:
-        found = given.sha256[:16] + "..." if given.sha256 else f"{given.architecture} {given.weights}"
-        return Check("source", "failed", f"the manifest says {_label(manifest)}, given was {found}")
-    return Check("source", "proven", f"it is {_label(manifest)}")
-
-
-def _label(manifest: Manifest) -> str:
-    source = manifest.source
-    if source.weights == "random":
-        return f"{source.architecture} with random weights, seed {source.seed}"
-    return f"{source.file}, SHA-256 {(source.sha256 or '')[:16]}..."
-
-
 def _history(case: Case, manifest: Manifest) -> Check:
     """The recorded operations, applied to the source, come to this very document (but for file names and versions)."""
+    if impossible := tuple(contradictions(manifest)):
+        return Check("history", "failed", f"source and operations do not lead to {some(impossible)}")
     count = len(manifest.operations)
     names = ", ".join(name for record in manifest.operations for name in record) or "none"
     if isinstance(case.replayed, str):
@@ -128,4 +106,16 @@ def _history(case: Case, manifest: Manifest) -> Check:
     if fields:
         return Check("history", "failed", f"the operations ({names}) do not lead to {some(fields)}")
     records = f"{len(manifest.tensors)} records"
+    if not case.is_first:
+        return Check("history", "proven", f"{_since(case, manifest)} to this architecture and {records}")
     return Check("history", "proven", f"{count} operations ({names}) lead from it to this architecture and {records}")
+
+
+def _since(case: Case, manifest: Manifest) -> str:
+    """The operations after those that the given file has behind it, by its own word."""
+    assert case.original
+    assert case.original.history
+    done = len(case.original.history.operations)
+    names = ", ".join(name for record in manifest.operations[done:] for name in record) or "none"
+    since = f"{len(manifest.operations) - done} operations ({names}) lead from {case.given}"
+    return f"{since}, which by its own word has {done} behind it,"

@@ -10,11 +10,10 @@ import torch
 from torch import Tensor
 
 Kind = Literal["mean", "scaled", "repeat"]
-_MOST_CHANNELS = 4096  # a manifest may state anything, and every channel takes memory
 _TEXTS: dict[Kind, str] = {
-    "mean": r"mean over the (?P<old>\d{1,6}) input channels, for each of (?P<new>\d{1,6})",
-    "scaled": r"sum over the (?P<old>\d{1,6}) input channels / (?P<new>\d{1,6}), for each of (?P=new)",
-    "repeat": r"the (?P<old>\d{1,6}) input channels in turn, times (?P=old)/(?P<new>\d{1,6})",
+    "mean": r"mean over the (?P<old>[1-9][0-9]{0,6}) input channels, for each of (?P<new>[1-9][0-9]{0,6})",
+    "scaled": r"sum over the (?P<old>[1-9][0-9]{0,6}) input channels / (?P<new>[1-9][0-9]{0,6}), for each of (?P=new)",
+    "repeat": r"the (?P<old>[1-9][0-9]{0,6}) input channels in turn, times (?P=old)/(?P<new>[1-9][0-9]{0,6})",
 }
 
 
@@ -42,26 +41,31 @@ class Formula:
             channels = [planes[channel % self.old] * (self.old / self.new) for channel in range(self.new)]
         return torch.stack(channels, dim=1).to(weight.dtype)
 
-    def mixing(self) -> Tensor:
-        """[old, new]: the new layer on an image is the old one on the image whose channels are mixed so."""
-        if self.kind == "mean":
-            return torch.full((self.old, self.new), 1 / self.old, dtype=torch.float64)
-        if self.kind == "scaled" or self.new == 1:
-            return torch.full((self.old, self.new), 1 / self.new, dtype=torch.float64)
-        channels = torch.arange(self.new)
-        matrix = torch.zeros(self.old, self.new, dtype=torch.float64)
-        matrix[channels % self.old, channels] = self.old / self.new
-        return matrix
+    def mix(self, image: Tensor) -> Tensor:
+        """From an image [batch, new, h, w] to one [batch, old, h, w]: the new layer on the first is the old one on the
+        second.
+        """
+        batch, _, *size = image.shape
+        if self.kind == "repeat" and self.new > 1:
+            channels = torch.arange(self.new) % self.old
+            return image.new_zeros(batch, self.old, *size).index_add_(1, channels, image * (self.old / self.new))
+        share = image.sum(1, keepdim=True) / (self.old if self.kind == "mean" else self.new)
+        return share.expand(batch, self.old, *size)
+
+    @property
+    def gain(self) -> float:
+        """The sum of the shares that the old channels have in one new channel."""
+        return 1.0 if self.kind == "mean" else self.old / self.new
 
 
 def parse(text: str) -> Formula | None:
-    """The formula that a manifest states; None if it is not known, or of more channels than any image has.
+    """The formula that a manifest states; None if it is not known.
 
     >>> parse("mean over the 3 input channels, for each of 1")
     Formula(kind='mean', old=3, new=1)
     """
     for kind, pattern in _TEXTS.items():
         match = re.fullmatch(pattern, text)
-        if match and all(0 < int(match[channels]) <= _MOST_CHANNELS for channels in ("old", "new")):
+        if match:
             return Formula(kind, int(match["old"]), int(match["new"]))
     return None

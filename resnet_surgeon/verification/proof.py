@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -59,7 +60,7 @@ class Proof:
         return f"{self.output}: {', '.join(f'{counts[outcome]} {outcome}' for outcome in get_args(Outcome))}"
 
 
-def some(names: tuple[str, ...]) -> str:
+def some(names: Sequence[str]) -> str:
     """The first few names, and how many more there are."""
     shown = ", ".join(f"`{name}`" for name in names[:_SHOWN])
     return shown + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 
-import torch
 from torch import Tensor
 
 from resnet_surgeon import manifest as records
@@ -15,10 +14,12 @@ from resnet_surgeon.formats.tensors import BITS, Initialised, LazyTensor, byte_s
 from resnet_surgeon.manifest import Manifest, Provenance
 from resnet_surgeon.module import to_torch
 from resnet_surgeon.verification import formulas
-from resnet_surgeon.verification.case import Case
+from resnet_surgeon.verification.activations import same_bits
+from resnet_surgeon.verification.case import Case, Known
 from resnet_surgeon.verification.proof import Check, some
 
 _PIECE = 1 << 20
+_LARGEST = 1 << 28  # bytes of a tensor that is in no file: a manifest may state anything
 _STANDARD_ERRORS = 6.0  # a moment further off than this is not chance: two in a thousand million
 
 
@@ -26,20 +27,12 @@ def checks(case: Case) -> Iterator[Check]:
     manifest = case.sound
     if manifest is None:
         return
-    known = _known(case)
-    yield from _kept(case, manifest, known)
-    yield from _computed(case, manifest, known)
+    yield from _kept(case, manifest)
+    yield from _computed(case, manifest)
     yield from _initialised(case, manifest)
 
 
-def _known(case: Case) -> Mapping[Provenance, LazyTensor]:
-    """The source's tensors by their provenance: its own names, or what its own history says of them."""
-    if case.original is None:
-        return {}
-    return {record.provenance: case.original.tensors[name] for name, record in case.original.records.items()}
-
-
-def _kept(case: Case, manifest: Manifest, known: Mapping[Provenance, LazyTensor]) -> Iterator[Check]:
+def _kept(case: Case, manifest: Manifest) -> Iterator[Check]:
     kept = {name: record.provenance for name, record in manifest.tensors.items() if _is(record, records.Kept)}
     if not kept:
         return
@@ -49,7 +42,7 @@ def _kept(case: Case, manifest: Manifest, known: Mapping[Provenance, LazyTensor]
     wrong: dict[str, str] = {}
     total = 0
     for name, provenance in kept.items():
-        source, tensor = known.get(provenance), case.file.tensors[name]
+        source, tensor = case.known.tensor(provenance, name), case.file.tensors[name]
         total += byte_size(tensor)
         if source is None:
             wrong[name] = "is not in the source"
@@ -57,52 +50,67 @@ def _kept(case: Case, manifest: Manifest, known: Mapping[Provenance, LazyTensor]
             wrong[name] = f"is {source.dtype} {list(source.shape)} in the source"
         elif count := _differing(source, tensor):
             wrong[name] = f"differs in {count:,} of {math.prod(tensor.shape):,} numbers"
-    finding = f"{len(kept) - len(wrong)} of {len(kept)} tensors are the source's to the bit ({total:,} bytes)"
+    whose = "the source's" if case.is_first else f"those of {case.given}"
+    finding = f"{len(kept) - len(wrong)} of {len(kept)} tensors are {whose} to the bit ({total:,} bytes)"
     yield _check("kept", finding, wrong)
 
 
-def _computed(case: Case, manifest: Manifest, known: Mapping[Provenance, LazyTensor]) -> Iterator[Check]:
+def _computed(case: Case, manifest: Manifest) -> Iterator[Check]:
     computed = {name: record.provenance for name, record in manifest.tensors.items() if _is(record, records.Computed)}
     wrong: dict[str, str] = {}
-    unknown: list[str] = []
+    unknown: dict[str, str] = {}
+    given: list[str] = []
     for name, provenance in computed.items():
         tensor = case.file.tensors[name]
         try:
-            expected = _recomputed(provenance, tensor, known)
+            source = case.known.tensor(provenance, name)
+            expected = to_torch(source) if source else _recomputed(provenance, name, tensor, case.known)
         except ValueError as error:
             wrong[name] = str(error)
             continue
-        if expected is None:
-            unknown.append(name)
-        elif not _same_bits(expected, to_torch(tensor)):
-            wrong[name] = "is not what its formula gives"
+        except _UnknownError as error:
+            unknown[name] = str(error)
+            continue
+        if not same_bits(expected, to_torch(tensor)):
+            wrong[name] = "is not what its formula gives" if source is None else f"is not that of {case.given}"
+        elif source:
+            given.append(name)
     if unknown and not wrong:
-        yield Check("computed", "unproven", f"{some(tuple(unknown))}: give the source with `--against`")
+        yield Check("computed", "unproven", f"{some(tuple(unknown))}: {next(iter(unknown.values()))}")
     elif computed:
-        names = some(tuple(name for name in computed if name not in wrong))
-        finding = f"{len(computed) - len(wrong)} of {len(computed)} equal their formula to the bit"
-        yield _check("computed", finding + (f": {names}" if names else ""), wrong)
+        right = tuple(name for name in computed if name not in wrong)
+        how = f"are those of {case.given}" if given else "equal their formula"
+        finding = f"{len(right)} of {len(computed)} {how} to the bit"
+        yield _check("computed", finding + (f": {some(right)}" if right else ""), wrong)
 
 
-def _recomputed(provenance: Provenance, like: LazyTensor, known: Mapping[Provenance, LazyTensor]) -> Tensor | None:
-    """The tensor that a provenance describes, of `like`'s shape and dtype; None if that takes a source that is not
-    there. Raises ValueError for a formula that is not known, or does not fit.
+class _UnknownError(Exception):
+    """A tensor cannot be worked out here: its source was not given, or it is too large."""
+
+
+def _recomputed(provenance: Provenance, name: str, like: LazyTensor, known: Known) -> Tensor:
+    """The tensor that a provenance describes, of `like`'s shape and dtype.
+
+    Raises ValueError for a formula or law that is not known, or does not fit; _UnknownError.
     """
-    if provenance in known:
-        return to_torch(known[provenance])
+    if source := known.tensor(provenance, name):
+        return to_torch(source)
     if isinstance(provenance, records.Initialised):
+        if provenance.law != conv2d_default(like.shape):
+            raise ValueError(f"is said to be of {provenance.law}, not the law of its layer")
         return to_torch(Initialised(like.dtype, like.shape, provenance.law, provenance.seed, provenance.stream))
     if isinstance(provenance, records.Kept):
-        return None
+        raise _UnknownError("give the source with `--against`")
     formula = formulas.parse(provenance.formula)
     if formula is None or len(provenance.inputs) != 1 or len(like.shape) != 4 or like.shape[1] != formula.new:
         raise ValueError(f"has the formula `{provenance.formula}`, which gives no such tensor")
     out, _, *kernel = like.shape
-    law = Constant(0.0)  # of no matter: it only lends its shape
-    before = _recomputed(provenance.inputs[0], Initialised(like.dtype, (out, formula.old, *kernel), law, 0, ""), known)
-    if before is None:
-        return None
-    if before.shape != (out, formula.old, *kernel):
+    shape, law = (out, formula.old, *kernel), Constant(0.0)  # the law is of no matter: it only lends its shape
+    described = Initialised(like.dtype, shape, law, 0, "")
+    if byte_size(described) > _LARGEST and not isinstance(provenance.inputs[0], records.Kept):
+        raise _UnknownError(f"on the way to it is a tensor of {byte_size(described):,} bytes, too large to work out")
+    before = _recomputed(provenance.inputs[0], name, described, known)
+    if before.shape != shape:
         raise ValueError(f"has the formula `{provenance.formula}`, but the source's shape is {list(before.shape)}")
     return formula.apply(before)
 
@@ -120,12 +128,13 @@ def _initialised(case: Case, manifest: Manifest) -> Iterator[Check]:
     for parameter, provenance in drawn.items():
         tensor, law = case.file.tensors[parameter.name], provenance.law
         numbers += math.prod(tensor.shape)
-        again = Initialised(tensor.dtype, tensor.shape, law, provenance.seed, provenance.stream)
-        deviation = _deviation(to_torch(tensor), law, tensor.dtype)
-        furthest = max(furthest, deviation)
         if law not in _laws(parameter):
             wrong[parameter.name] = f"is said to be {law}, not the law of its layer, {parameter.law}"
-        elif count := _differing(again, tensor):
+            continue
+        again = Initialised(tensor.dtype, tensor.shape, law, provenance.seed, provenance.stream)
+        deviation = deviation_of(to_torch(tensor), law, tensor.dtype)
+        furthest = max(furthest, deviation)
+        if count := _differing(again, tensor):
             wrong[parameter.name] = f"differs from its seed's in {count:,} of {math.prod(tensor.shape):,} numbers"
         elif deviation > _STANDARD_ERRORS:
             wrong[parameter.name] = f"is not {law}"
@@ -140,7 +149,7 @@ def _laws(parameter: Parameter) -> tuple[Law, ...]:
     return (parameter.law, *convolution)
 
 
-def _deviation(tensor: Tensor, law: Law, dtype: str) -> float:
+def deviation_of(tensor: Tensor, law: Law, dtype: str) -> float:
     """How far mean and variance are from the law's, in standard errors; infinite beyond its bounds.
 
     The standard errors of a sample's mean and variance: sigma / sqrt n, and sigma^2 sqrt((kurtosis - 1) / n).
@@ -174,12 +183,6 @@ def _differing(one: LazyTensor, other: LazyTensor) -> int:
         if a != b:
             count += int(np.count_nonzero(np.frombuffer(a, element) != np.frombuffer(b, element)))
     return count
-
-
-def _same_bits(one: Tensor, other: Tensor) -> bool:
-    if (one.dtype, one.shape) != (other.dtype, other.shape):
-        return False
-    return torch.equal(*(tensor.contiguous().view(-1).view(torch.uint8) for tensor in (one, other)))
 
 
 def _is(record: records.TensorRecord, kind: type[Provenance]) -> bool:

@@ -16,9 +16,12 @@ def verify(
 ) -> Proof:
     """Proves that a file of this tool is what its manifest says, as far as it can be proven.
 
-    `against` is the source that it was made from, or any file on the way; `key` chooses one of several networks in it.
-    Without it, what needs the source is unproven; random weights are their own source, since their seed is recorded.
-    Raises the errors of `open` for what cannot be read, and CheckpointError for a file without a manifest.
+    `against` is the source that it was made from; `key` chooses one of several networks in it. A file on the way can
+    be given too: then what that was made from stays unproven. Without it, what needs the source is unproven; random
+    weights are their own source, since their seed is recorded.
+
+    Raises the errors of `open` for what cannot be read, and CheckpointError for a file without a manifest, or one that
+    is written to meanwhile.
 
     >>> verify("resnet50-in1.safetensors", against="resnet50").holds
     True
@@ -27,15 +30,19 @@ def verify(
 
 
 def prove(case: Case) -> Proof:
+    """Raises CheckpointError if a file was written to meanwhile: the proof would be of neither state."""
     name = case.file.container.file.name if case.file.container else case.file.label
     given = case.original.source.label if case.original else None
-    return Proof(name, given, tuple(_checks(case)))
+    checks = tuple(_checks(case))
+    case.check_unchanged()
+    return Proof(name, given, checks)
 
 
 def _checks(case: Case) -> Iterator[Check]:
     yield from document.checks(case)
-    yield from tensors.checks(case)
-    yield from function.checks(case)
+    of_tensors = tuple(tensors.checks(case))
+    yield from of_tensors
+    yield from function.checks(case, of_tensors)
     if case.sound is None:
         yield Check("tensors", "unproven", "a manifest that is valid and fits the file comes first")
         yield Check("function", "unproven", "a manifest that is valid and fits the file comes first")

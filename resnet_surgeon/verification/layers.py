@@ -1,0 +1,86 @@
+"""A network layer by layer, and which of the source's layers each is said to be. Reads descriptions; runs nothing."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from resnet_surgeon.architecture.spec import Architecture, Stage
+from resnet_surgeon.manifest import Manifest, Provenance
+
+# The source's name of a tensor, by its provenance and its own name.
+Naming = Callable[[Provenance, str], "str | None"]
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A layer or residual block that is compared by itself, and the one whose output it takes."""
+
+    name: str
+    before: str | None
+
+
+def units(architecture: Architecture) -> tuple[Unit, ...]:
+    """The network layer by layer: the stem's, each residual block, avgpool, fc; then those of each of several heads."""
+    trunk = [*architecture.stem, *_blocks(architecture.stages), *["avgpool"] * architecture.avgpool]
+    if len(architecture.heads) == 1:
+        trunk.append("fc")
+    chains = [trunk]
+    if len(architecture.heads) > 1:
+        for head in architecture.heads:
+            own = [*_blocks(head.stages), *["avgpool"] * (not architecture.avgpool), "fc"]
+            chains.append([trunk[-1], *(architecture.prefix(head) + name for name in own)])
+    first = Unit(trunk[0], None)
+    return (first, *(Unit(name, before) for chain in chains for before, name in itertools.pairwise(chain)))
+
+
+def _blocks(stages: tuple[Stage, ...]) -> list[str]:
+    return [f"{stage.name}.{index}" for stage in stages for index in range(stage.blocks)]
+
+
+@dataclass(frozen=True)
+class Correspondence:
+    """The units of both networks; `origins` tells for each unit which of the source's it is said to be."""
+
+    units: tuple[Unit, ...]
+    source_units: Mapping[str, Unit]
+    origins: Mapping[str, str]
+
+    @property
+    def connected(self) -> frozenset[str]:
+        """The units that, from conv1 on, follow each other in the output as they do in the source."""
+        found = {"conv1"}
+        for unit in self.units:
+            origin = self.source_units.get(self.origins.get(unit.name, ""))
+            if origin and unit.before in found and origin.before == self.origins.get(unit.before, unit.before):
+                found.add(unit.name)
+        return frozenset(found)
+
+
+def correspondence(manifest: Manifest, source: Architecture, naming: Naming) -> Correspondence:
+    own_units = units(manifest.architecture)
+    source_units = {unit.name: unit for unit in units(source)}
+    origins = {unit.name: _origin(unit.name, source_units, manifest, source, naming) for unit in own_units}
+    known = {name: origin for name, origin in origins.items() if origin is not None and origin in source_units}
+    return Correspondence(own_units, source_units, known)
+
+
+def _origin(
+    unit: str, source_units: Mapping[str, Unit], manifest: Manifest, source: Architecture, naming: Naming
+) -> str | None:
+    """The source's unit that all tensors of this one are from. A layer without tensors is that of its own name."""
+    members = [name for name in manifest.tensors if name.startswith(f"{unit}.")]
+    if members:
+        sources = {
+            _unit_of(naming(manifest.tensors[name].provenance, name), name.removeprefix(unit)) for name in members
+        }
+        return sources.pop() if len(sources) == 1 else None
+    if unit == "maxpool" and manifest.architecture.maxpool_is_identity != source.maxpool_is_identity:
+        return None
+    return unit if unit in source_units else unit.rpartition(".")[2]
+
+
+def _unit_of(tensor: str | None, member: str) -> str | None:
+    """The source's unit that has the tensor as its `member`."""
+    return tensor.removesuffix(member) if tensor is not None and tensor.endswith(member) else None
