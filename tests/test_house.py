@@ -16,6 +16,7 @@ PACKAGE = Path(resnet_surgeon.__file__).parent
 ROOMS = [
     "_version",
     "errors",
+    "placement",
     "architecture",
     "formats",
     "sources",

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from resnet_surgeon.architecture.initialisation import Law
-from resnet_surgeon.formats.files import OpenFile
+from resnet_surgeon.formats.files import OpenFile, TiedToFile
+from resnet_surgeon.formats.memory import import_numpy
 
 # Bits of one element, for every dtype of the safetensors format.
 BITS = {
@@ -26,7 +27,7 @@ LARGEST_SIZE = 2**63 - 1  # of one dimension
 
 
 @dataclass(frozen=True, eq=False)
-class Stored:
+class Stored(TiedToFile):
     """A contiguous, row-major, little-endian tensor in an open file."""
 
     dtype: str
@@ -36,7 +37,7 @@ class Stored:
 
 
 @dataclass(frozen=True, eq=False)
-class Strided:
+class Strided(TiedToFile):
     """A tensor in an open file that is not contiguous, or big-endian if `swapped`: `strides` count elements."""
 
     dtype: str
@@ -48,7 +49,7 @@ class Strided:
 
 
 @dataclass(frozen=True, eq=False)
-class Computed:
+class Computed(TiedToFile):
     """A tensor worked out, piece by piece, from the whole contents of small others. `formula` says how, for people."""
 
     dtype: str
@@ -59,7 +60,7 @@ class Computed:
 
 
 @dataclass(frozen=True, eq=False)
-class Initialised:
+class Initialised(TiedToFile):
     """A fresh tensor drawn from `law`. The numbers depend on the law, the shape, `seed` and `stream` (its first name),
     on nothing else.
     """
@@ -79,6 +80,28 @@ def byte_size(tensor: LazyTensor) -> int:
     return math.prod(tensor.shape) * BITS[tensor.dtype] // 8
 
 
+def files(tensors: Iterable[LazyTensor]) -> set[OpenFile]:
+    """The open files that the tensors' contents come from."""
+    found: set[OpenFile] = set()
+    for tensor in tensors:
+        if isinstance(tensor, (Stored, Strided)):
+            found.add(tensor.file)
+        elif isinstance(tensor, Computed):
+            found |= files(tensor.inputs)
+    return found
+
+
+def prepare(tensors: Iterable[LazyTensor]) -> None:
+    """Imports what the tensors' contents will take, before anything hangs on it. Raises MemoryError where there is no
+    room.
+    """
+    for tensor in tensors:
+        if isinstance(tensor, (Strided, Initialised)):
+            import_numpy()
+        elif isinstance(tensor, Computed):
+            prepare(tensor.inputs)
+
+
 def content(tensor: LazyTensor) -> bytes:
     """The whole content, row-major and little-endian: for small tensors."""
     return b"".join(bytes(chunk) for chunk in chunks(tensor))
@@ -93,6 +116,7 @@ def chunks(tensor: LazyTensor) -> Iterator[bytes | memoryview]:
     elif isinstance(tensor, Computed):
         yield from tensor.compute(*(content(source) for source in tensor.inputs))
     else:
+        import_numpy()
         from resnet_surgeon.formats.sampling import sample
 
         yield from sample(tensor.law, math.prod(tensor.shape), tensor.dtype, tensor.seed, tensor.stream)
@@ -127,6 +151,7 @@ def _gathered(tensor: Strided) -> Iterator[bytes]:
 
 
 def _row_major(data: bytes, shape: tuple[int, ...], strides: tuple[int, ...], itemsize: int, swapped: bool) -> bytes:
+    import_numpy()
     import numpy
 
     # Elements of 8 bytes are whole numbers here: no ResNet has complex ones, whose halves would be swapped apart.

@@ -10,6 +10,7 @@ from resnet_surgeon.architecture.spec import Head
 from resnet_surgeon.errors import CheckpointError
 from resnet_surgeon.manifest import Manifest
 from resnet_surgeon.sources import catalog
+from resnet_surgeon.verification import streams
 from resnet_surgeon.verification.case import Case
 from resnet_surgeon.verification.proof import Check, some
 
@@ -124,6 +125,7 @@ def _history(case: Case, manifest: Manifest) -> Check:
     if case.expected is None:
         return Check("history", "unproven", f"{count} operations ({names}): give their source with `--against`")
     repeated = replace(case.expected, source=manifest.source, versions=manifest.versions)
+    repeated = streams.as_recorded(repeated, manifest)
     fields = documents.differing_fields(repeated, manifest)
     if fields:
         return Check("history", "failed", f"the operations ({names}) do not lead to {some(fields)}")
