@@ -57,6 +57,7 @@ def _run() -> int:
 
 
 def _command() -> int:
+    check_room(_LITTLE)  # before an import fails halfway, after which Python may hang
     import typer
 
     from resnet_surgeon.cli.app import app
