@@ -27,6 +27,8 @@ MANIFEST_LIMIT = 1 << 26  # bytes of a manifest, in whatever place it stands
 MOST_OPERATIONS = 100  # one after the other, each of which may put a formula round the last one's
 
 TensorName = Annotated[str, Text("the name of a tensor", r"[A-Za-z0-9_.]+", 200)]  # one that this tool gave
+# A tensor's name, or `heads 2/fc.weight`: the operation that draws it, and its place in the history.
+Stream = Annotated[str, Text("a stream of random numbers", r"([a-z]+ [0-9]+/)?[A-Za-z0-9_.]+", 240)]
 Formula = Annotated[str, Text("a formula", r"[A-Za-z0-9 ,/()+*.-]+", 200)]
 Dtype = Annotated[str, Text("a dtype that a ResNet has", "|".join((*FLOATS, "I64")))]
 Version = Annotated[str, Text("a version", r"[A-Za-z0-9_.+!-]+", 100)]
@@ -55,7 +57,7 @@ class Initialised:
 
     law: Law
     seed: Seed
-    stream: TensorName
+    stream: Stream
     how: Literal["initialised"] = "initialised"
 
 

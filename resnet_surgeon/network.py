@@ -15,6 +15,7 @@ from resnet_surgeon.architecture.parameters import parameters
 from resnet_surgeon.architecture.recognise import check_fit, describe, recognise
 from resnet_surgeon.architecture.spec import Architecture, Head
 from resnet_surgeon.errors import CheckpointError, OperationError, SurgeonError, message
+from resnet_surgeon.formats.files import TiedToFile
 from resnet_surgeon.formats.tensors import Computed, Initialised, LazyTensor
 from resnet_surgeon.operations import OPERATIONS
 from resnet_surgeon.operations.checkpoint import Checkpoint, Operation
@@ -28,7 +29,7 @@ from resnet_surgeon.sources.wrappings import dilated
 
 
 @dataclass(frozen=True)
-class Network:
+class Network(TiedToFile):
     """A ResNet's architecture and lazy tensors, with their history.
 
     Each operation of the command line is a method of the same name and options, and returns a new network:
@@ -66,6 +67,7 @@ class Network:
             checkpoint = resolved.apply(self.checkpoint)
         except SurgeonError as error:
             raise error.about(operation.name) from None
+        checkpoint = replace(checkpoint, operations=self.checkpoint.operations + 1)
         return replace(self, checkpoint=checkpoint, operations=(*self.operations, resolved))
 
     if TYPE_CHECKING:
@@ -244,7 +246,8 @@ def recognised(source: Source) -> tuple[Checkpoint, documents.Manifest | None]:
         if history.tensors.keys() != source.tensors.keys():
             raise CheckpointError("its manifest does not list the tensors that it has")
     tensors = {parameter.name: source.tensors[parameter.name] for parameter in parameters(architecture)}
-    return Checkpoint(architecture, tensors, preprocessing), history
+    operations = len(history.operations) if history else 0
+    return Checkpoint(architecture, tensors, preprocessing, operations), history
 
 
 def _as_method(operation: type[Operation]) -> Callable[..., Network]:

@@ -8,12 +8,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import re
 import secrets
-import signal
-import stat
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,14 +17,14 @@ from typing import Generic, TypeVar, cast
 
 from resnet_surgeon.errors import AccessError, CheckpointError
 from resnet_surgeon.formats import safetensors
-from resnet_surgeon.formats.files import OpenFile, write_all
-from resnet_surgeon.formats.tensors import LazyTensor, Stored, byte_size, chunks
+from resnet_surgeon.formats.files import OpenFile, write_all, write_at
+from resnet_surgeon.formats.tensors import LazyTensor, Stored, byte_size, chunks, files, prepare
 from resnet_surgeon.manifest import Manifest
+from resnet_surgeon.placement import Temporaries, publish, publish_pair, reserve, signals_wait, sync_folder, turn
 from resnet_surgeon.sources.progress import Advance, Progress
 from resnet_surgeon.sources.source import MANIFEST_KEY, Source
 from resnet_surgeon.targets import cannot_write, checked_page, checked_pair
 
-_TURN = 1.0  # seconds to wait for others who are naming files in the same folder
 _SLICE = 1 << 24  # how much is copied between two looks at signals and progress
 
 
@@ -52,6 +48,14 @@ class Document:
         """The document with the digest in its place, exactly as long as before."""
         assert self.digest_place is not None
         return replace(self, manifest=self.manifest.replace(self.digest_place, digest), digest_place=None)
+
+    def check_unchanged(self) -> None:
+        """Raises CheckpointError if a file that the tensors or the digest come from was written to since it was
+        opened.
+        """
+        container = self.source.container
+        for file in files(self.tensors.values()) | set(container.files if container else ()):
+            file.check_unchanged()
 
     def header(self) -> bytes:
         """The file's first bytes. Raises CheckpointError if nobody could open a file that begins so."""
@@ -85,24 +89,28 @@ def write(content: Document, path: Path, *, force: bool, progress: Progress) -> 
     total = content.size()
     header = content.header()
     start, place = len(header), header.find((content.digest_place or "").encode())
-    with contextlib.ExitStack() as cleanup:
+    prepare(content.tensors.values())
+    with Temporaries() as temporaries, temporaries:
         try:
             digest = _Background(content.digest) if content.digest_place else None
-            temporary, descriptor = _temporary(target, cleanup)
-            _reserve(descriptor, start + total)
-            _write_at(descriptor, header, 0)
+            temporary, descriptor = temporaries.make(target)
+            reserve(descriptor, start + total)
+            write_at(descriptor, header, 0)
             del header  # which may be long
             with progress(f"writing {path.name}", total) as advance:
                 _write_runs(descriptor, _runs(content.tensors.values(), start), advance)
             if digest:
                 content = content.identified(digest.result())
-                _write_at(descriptor, digest.result().encode(), place)
+                write_at(descriptor, digest.result().encode(), place)
             os.fsync(descriptor)
-            manifest_temporary, manifest_descriptor = _temporary(sidecar, cleanup)
-            _write_at(manifest_descriptor, content.manifest.encode(), 0)
+            manifest_temporary, manifest_descriptor = temporaries.make(sidecar)
+            write_at(manifest_descriptor, content.manifest.encode(), 0)
             os.fsync(manifest_descriptor)
-            with _publishing(target.parent):
-                _publish_pair(temporary, target, manifest_temporary, sidecar, force)
+            with turn(target.parent) as folder:
+                content.check_unchanged()
+                with signals_wait():
+                    publish_pair(temporary, target, manifest_temporary, sidecar, force)
+                    sync_folder(folder)
         except OSError as error:
             raise cannot_write(path, error) from None
     return path
@@ -111,13 +119,14 @@ def write(content: Document, path: Path, *, force: bool, progress: Progress) -> 
 def write_page(text: str, path: Path, *, force: bool) -> Path:
     """Writes a page as `write` writes its manifest. Raises the errors of `checked_page`."""
     target = checked_page(path, force)
-    with contextlib.ExitStack() as cleanup:
+    with Temporaries() as temporaries, temporaries:
         try:
-            temporary, descriptor = _temporary(target, cleanup)
-            _write_at(descriptor, text.encode(), 0)
+            temporary, descriptor = temporaries.make(target)
+            write_at(descriptor, text.encode(), 0)
             os.fsync(descriptor)
-            with _publishing(target.parent):
-                _publish(temporary, target, force)
+            with turn(target.parent) as folder, signals_wait():
+                publish(temporary, target, force)
+                sync_folder(folder)
         except OSError as error:
             raise cannot_write(path, error) from None
     return path
@@ -125,22 +134,26 @@ def write_page(text: str, path: Path, *, force: bool) -> Path:
 
 def stream(content: Document, descriptor: int, progress: Progress) -> None:
     """Sends the file to a descriptor, such as a pipe's. Raises BrokenPipeError if the reader has gone, AccessError for
-    other failures.
+    other failures, CheckpointError if the source changed; then what was sent is not whole, and its reader notices.
     """
+    prepare(content.tensors.values())
     if content.digest_place:
         content = content.identified(content.digest())
     _widen_pipe(descriptor)
     try:
         write_all(descriptor, content.header())
         with progress("streaming", content.size()) as advance:
-            for run in _runs(content.tensors.values(), start=0):
+            *runs, last = _runs(content.tensors.values(), start=0)
+            for run in runs:
                 run.send(descriptor, advance)
+            end = last.send_but_for_the_end(descriptor, advance)
+            content.check_unchanged()
+            write_all(descriptor, end)
+            advance(len(end))
     except BrokenPipeError:
         raise
     except OSError as error:
         raise AccessError(f"writing failed: {error.strerror}", subject="standard output") from None
-    if content.source.container:
-        content.source.container.check_unchanged()
 
 
 @dataclass(frozen=True)
@@ -162,7 +175,7 @@ class _Copy:
             except (AttributeError, OSError) as error:
                 _raise_unless_unsupported(error)
             for chunk in self.file.chunks(self.offset + done, count):
-                position = _write_at(descriptor, chunk, position)
+                position = write_at(descriptor, chunk, position)
             return count
 
         self._in_slices(copy, advance)
@@ -180,6 +193,11 @@ class _Copy:
             return count
 
         self._in_slices(copy, advance)
+
+    def send_but_for_the_end(self, descriptor: int, advance: Advance) -> bytes:
+        """Sends the run but for its last byte, and returns that."""
+        replace(self, size=self.size - 1).send(descriptor, advance)
+        return self.file.read(self.offset + self.size - 1, 1)
 
     def _in_slices(self, copy: Callable[[int, int], int], advance: Advance) -> None:
         """Calls `copy` with what is done and how much to do next, until all is; it says how much it did."""
@@ -202,13 +220,22 @@ class _Make:
     def write(self, descriptor: int, advance: Advance) -> None:
         position = self.position
         for chunk in chunks(self.tensor):
-            position = _write_at(descriptor, chunk, position)
+            position = write_at(descriptor, chunk, position)
             advance(len(chunk))
 
     def send(self, descriptor: int, advance: Advance) -> None:
         for chunk in chunks(self.tensor):
             write_all(descriptor, chunk)
             advance(len(chunk))
+
+    def send_but_for_the_end(self, descriptor: int, advance: Advance) -> bytes:
+        """Sends the tensor but for its last piece, and returns that."""
+        end = b""
+        for chunk in chunks(self.tensor):
+            write_all(descriptor, end)
+            advance(len(end))
+            end = bytes(chunk)
+        return end
 
 
 def _runs(tensors: Iterable[LazyTensor], start: int) -> Iterator[_Copy | _Make]:
@@ -258,15 +285,6 @@ def _raise_unless_unsupported(error: Exception) -> None:
         raise error
 
 
-def _write_at(descriptor: int, data: bytes | memoryview, position: int) -> int:
-    """Writes all of `data` at `position`; returns where it ends."""
-    view = memoryview(data)
-    while view:
-        count = os.pwrite(descriptor, view, position)
-        view, position = view[count:], position + count
-    return position
-
-
 T = TypeVar("T")
 
 
@@ -296,126 +314,6 @@ class _Background(Generic[T]):
         if self._error is not None:
             raise self._error
         return cast(T, self._value)
-
-
-def _temporary(target: Path, cleanup: contextlib.ExitStack) -> tuple[Path, int]:
-    """A new file beside `target`, with the mode that it will have; closed and, unless it was renamed, removed by
-    `cleanup`. It is locked as long as its writer lives; those of writers that were killed go now.
-    """
-    _remove_abandoned(target)
-    while True:
-        path = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
-        cleanup.callback(path.unlink, missing_ok=True)  # before it is there: a signal may come while it is made
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-        cleanup.callback(os.close, descriptor)
-        with contextlib.suppress(BlockingIOError):
-            _lock(descriptor)
-            if os.fstat(descriptor).st_nlink:
-                break
-        # Else another writer took it for abandoned before it was locked.
-    with contextlib.suppress(FileNotFoundError):
-        os.fchmod(descriptor, stat.S_IMODE(target.stat().st_mode))
-    return path, descriptor
-
-
-def _remove_abandoned(target: Path) -> None:
-    """Removes temporary files of this output whose writers were killed: nobody holds their lock any more."""
-    name = re.compile(rf"\.{re.escape(target.name)}\.[0-9a-f]{{8}}\.tmp")
-    try:
-        found = [Path(entry.path) for entry in os.scandir(target.parent) if name.fullmatch(entry.name)]
-    except OSError:
-        return
-    for path in found:
-        with contextlib.suppress(OSError):  # BlockingIOError: its writer lives
-            descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-            try:
-                if _lock(descriptor):
-                    path.unlink(missing_ok=True)
-            finally:
-                os.close(descriptor)
-
-
-def _lock(descriptor: int) -> bool:
-    """Takes the lock, which goes with the descriptor or the process; False where the file system has none. Never waits:
-    raises BlockingIOError if another holds it.
-    """
-    try:
-        import fcntl
-
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise
-    except (ImportError, OSError):
-        return False
-    return True
-
-
-def _is_locked_by_another(descriptor: int) -> bool:
-    """Takes the lock, unless another holds it."""
-    try:
-        _lock(descriptor)
-    except BlockingIOError:
-        return True
-    return False
-
-
-def _publish(temporary: Path, target: Path, force: bool) -> None:
-    """Gives the file its name; without `force`, only if nobody took it meanwhile."""
-    if not force:
-        try:
-            os.link(temporary, target)
-            return
-        except FileExistsError:
-            raise
-        except OSError:  # a file system without hard links
-            if target.exists():
-                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST)) from None
-    os.replace(temporary, target)
-
-
-def _publish_pair(temporary: Path, target: Path, manifest_temporary: Path, sidecar: Path, force: bool) -> None:
-    """The file, then its manifest. If the second fails, the file goes too; where it replaced another, it stays, which
-    has its own manifest embedded, but not the old one's beside it.
-    """
-    _publish(temporary, target, force)
-    try:
-        _publish(manifest_temporary, sidecar, force)
-    except OSError:
-        with contextlib.suppress(OSError):
-            (sidecar if force else target).unlink(missing_ok=True)
-        raise
-
-
-@contextlib.contextmanager
-def _publishing(folder: Path) -> Iterator[None]:
-    """Files get their names in here, together: signals wait, and so do others who write into the folder, for a while.
-    Then the folder is synced.
-    """
-    signals = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        deadline = time.monotonic() + _TURN
-        while _is_locked_by_another(descriptor) and time.monotonic() < deadline:
-            time.sleep(0.01)
-        masked = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
-        try:
-            yield
-            os.fsync(descriptor)
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, masked)
-    finally:
-        os.close(descriptor)
-
-
-def _reserve(descriptor: int, size: int) -> None:
-    """Takes the room on the disk at once, so that a full disk is told before anything is written."""
-    if not hasattr(os, "posix_fallocate"):
-        return
-    try:
-        os.posix_fallocate(descriptor, 0, size)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise OSError(error.errno, f"{os.strerror(error.errno)} ({size} bytes are needed)") from None
 
 
 def _widen_pipe(descriptor: int) -> None:

@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from torchvision.models import ResNet
 
 import resnet_surgeon as rs
-from resnet_surgeon import output
+from resnet_surgeon import output, placement
 from resnet_surgeon.errors import AccessError, CheckpointError, UsageError
 from resnet_surgeon.formats import safetensors
 from resnet_surgeon.formats.files import OpenFile, write_all
@@ -121,8 +121,8 @@ def test_a_file_that_appears_meanwhile_is_not_replaced(
     checkpoints: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     target = tmp_path / "out.safetensors"
-    reserve = output._reserve
-    monkeypatch.setattr(output, "_reserve", lambda *arguments: (target.write_text("theirs"), reserve(*arguments)))
+    reserve = placement.reserve
+    monkeypatch.setattr(output, "reserve", lambda *arguments: (target.write_text("theirs"), reserve(*arguments)))
     with pytest.raises(AccessError, match="file exists"):
         saved(target, checkpoints)
     assert [path.name for path in tmp_path.iterdir()] == ["out.safetensors"]
@@ -334,7 +334,7 @@ def test_a_temporary_file_that_another_writer_took_for_abandoned_is_made_again(
     checkpoints: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It may be gone already when its writer locks it, or be locked and about to go."""
-    lock, calls = output._lock, itertools.count()
+    lock, calls = placement._lock, itertools.count()
 
     def too_late(descriptor: int) -> bool:
         call = next(calls)
@@ -344,7 +344,7 @@ def test_a_temporary_file_that_another_writer_took_for_abandoned_is_made_again(
             raise BlockingIOError
         return lock(descriptor)
 
-    monkeypatch.setattr(output, "_lock", too_late)
+    monkeypatch.setattr(placement, "_lock", too_late)
     assert load_file(saved(tmp_path / "out.safetensors", checkpoints))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.json", "out.safetensors"]
 

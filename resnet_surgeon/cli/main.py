@@ -19,9 +19,11 @@ sys.setswitchinterval(0.0002)
 
 from resnet_surgeon.cli.signals import Signalled, die_by, raise_on_signals  # noqa: E402
 from resnet_surgeon.errors import SurgeonError, UsageError, message  # noqa: E402
+from resnet_surgeon.formats.memory import check_room  # noqa: E402
 
 PROGRAM = "resnet-surgeon"
 _BUG = 3
+_LITTLE = 16 << 20  # bytes: with less left, what failed has failed for that
 
 
 def main() -> NoReturn:
@@ -40,6 +42,22 @@ def main() -> NoReturn:
 
 
 def _run() -> int:
+    try:
+        return _command()
+    except SurgeonError as error:
+        return _tell(str(error), error.hint, error.exit_code)
+    except Exception as error:
+        if isinstance(error, MemoryError) or _is_short_of_memory():
+            return _tell("not enough memory", None, 1)
+        return _tell(
+            f"this is a bug in {PROGRAM}: {type(error).__name__}: {error}",
+            "please report it with what the same command prints with `--debug`",
+            _BUG,
+        )
+
+
+def _command() -> int:
+    check_room(_LITTLE)  # before an import fails halfway, after which Python may hang
     import typer
 
     from resnet_surgeon.cli.app import app
@@ -50,16 +68,15 @@ def _run() -> int:
         if not error.format_message():
             return UsageError.exit_code  # no command: the help was shown
         return _tell(error.format_message(), f"see `{_command_path(error)} --help`", UsageError.exit_code)
-    except SurgeonError as error:
-        return _tell(str(error), error.hint, error.exit_code)
+
+
+def _is_short_of_memory() -> bool:
+    """Then imports and libraries fail with errors of any kind."""
+    try:
+        check_room(_LITTLE)
     except MemoryError:
-        return _tell("not enough memory", None, 1)
-    except Exception as error:
-        return _tell(
-            f"this is a bug in {PROGRAM}: {type(error).__name__}: {error}",
-            "please report it with what the same command prints with `--debug`",
-            _BUG,
-        )
+        return True
+    return False
 
 
 def _tell(reason: str, hint: str | None, code: int) -> int:

@@ -54,6 +54,8 @@ class Options:
 
 def run(source: str, operation: Operation, options: Options) -> None:
     """Opens, operates, writes, and says so."""
+    # numpy's linear algebra, which no operation uses, would take 40 MiB and a thread for each processor.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     to_stream = options.output == STANDARD_OUTPUT
     if to_stream and options.json:
         raise UsageError("--json and `-o -` both want standard output", hint="write to a file, or leave --json out")

@@ -38,6 +38,10 @@ class Container:
     warnings: tuple[str, ...] = ()  # what is odd, and was passed over
     others: tuple[OpenFile, ...] = ()  # of a sharded checkpoint: the shards; `file` is the index
 
+    @property
+    def files(self) -> tuple[OpenFile, ...]:
+        return (self.file, *self.others)
+
     def sha256(self) -> str:
         """The digest of the whole file (and then its shards), in hexadecimal; checksums are tested in the same pass.
 
@@ -75,5 +79,5 @@ class Container:
 
     def check_unchanged(self) -> None:
         """Raises CheckpointError if the file, or a shard, was written to since it was opened."""
-        for file in (self.file, *self.others):
+        for file in self.files:
             file.check_unchanged()

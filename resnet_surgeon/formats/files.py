@@ -10,14 +10,34 @@ import stat
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, NoReturn, TypeVar
 
 from resnet_surgeon.errors import AccessError, CheckpointError
 
 CHUNK = 1 << 20
+T = TypeVar("T")
 
 
-class OpenFile:
+class TiedToFile:
+    """What reads from an open file, or is known by its identity: a copy is the thing itself, since it never changes,
+    and it cannot be pickled, since another process has not opened the file.
+    """
+
+    def __copy__(self: T) -> T:
+        return self
+
+    def __deepcopy__(self: T, _: object) -> T:
+        return self
+
+    def __reduce__(self) -> NoReturn:
+        name = type(self).__name__
+        raise TypeError(
+            f"cannot pickle {name}, which reads from open files: save the network, and open what was saved where it is "
+            "needed"
+        )
+
+
+class OpenFile(TiedToFile):
     """A regular file, open for reading. `name` is how messages speak of it; the descriptor closes with the object.
 
     `folder` is where other files of the same checkpoint may lie: None for what came without a folder of its own.
@@ -108,14 +128,20 @@ class OpenFile:
             offset, size = offset + len(piece), size - len(piece)
 
     def check_unchanged(self) -> None:
-        """Raises CheckpointError if the file was written to since it was opened."""
-        now = os.fstat(self.descriptor)
-        if (now.st_size, now.st_mtime_ns) != (self._stat.st_size, self._stat.st_mtime_ns):
+        """Raises CheckpointError if the file was written to since it was opened.
+
+        Whoever writes may set the time of that back, but not that of the inode's last change. Losing a name changes
+        the latter too, and no byte: when another file was renamed over this one, or we saved over our own source.
+        """
+        before, now = self._stat, os.fstat(self.descriptor)
+        is_written = (now.st_size, now.st_mtime_ns) != (before.st_size, before.st_mtime_ns)
+        if is_written or (now.st_ctime_ns != before.st_ctime_ns and now.st_nlink >= before.st_nlink):
             raise CheckpointError(
                 "the file was changed while it was read",
                 subject=self.name,
                 hint="run the command again when nobody writes to it",
             )
+        self._stat = now
 
 
 def _drain(source: int, target: int) -> None:
@@ -138,3 +164,12 @@ def write_all(descriptor: int, data: bytes | memoryview) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(descriptor, view) :]
+
+
+def write_at(descriptor: int, data: bytes | memoryview, position: int) -> int:
+    """Writes all of `data` at `position`; returns where it ends."""
+    view = memoryview(data)
+    while view:
+        count = os.pwrite(descriptor, view, position)
+        view, position = view[count:], position + count
+    return position

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from resnet_surgeon.architecture.initialisation import Law
-from resnet_surgeon.formats.files import OpenFile
+from resnet_surgeon.formats.files import OpenFile, TiedToFile
+from resnet_surgeon.formats.memory import import_numpy
 
 if TYPE_CHECKING:
     import numpy
@@ -32,7 +33,7 @@ LARGEST_SIZE = 2**63 - 1  # of one dimension
 
 
 @dataclass(frozen=True, eq=False)
-class Stored:
+class Stored(TiedToFile):
     """A contiguous, row-major, little-endian tensor in an open file."""
 
     dtype: str
@@ -42,7 +43,7 @@ class Stored:
 
 
 @dataclass(frozen=True, eq=False)
-class Strided:
+class Strided(TiedToFile):
     """A tensor in an open file that is not contiguous, or big-endian if `swapped`: `strides` count elements."""
 
     dtype: str
@@ -54,7 +55,7 @@ class Strided:
 
 
 @dataclass(frozen=True, eq=False)
-class Computed:
+class Computed(TiedToFile):
     """A tensor worked out, piece by piece, from others. `formula` says how, for people; `compute` is given the inputs,
     which it reads as it needs them.
     """
@@ -67,7 +68,7 @@ class Computed:
 
 
 @dataclass(frozen=True, eq=False)
-class Initialised:
+class Initialised(TiedToFile):
     """A fresh tensor drawn from `law`. The numbers depend on the law, the shape, `seed` and `stream` (its first name),
     on nothing else.
     """
@@ -87,6 +88,28 @@ def byte_size(tensor: LazyTensor) -> int:
     return math.prod(tensor.shape) * BITS[tensor.dtype] // 8
 
 
+def files(tensors: Iterable[LazyTensor]) -> set[OpenFile]:
+    """The open files that the tensors' contents come from."""
+    found: set[OpenFile] = set()
+    for tensor in tensors:
+        if isinstance(tensor, (Stored, Strided)):
+            found.add(tensor.file)
+        elif isinstance(tensor, Computed):
+            found |= files(tensor.inputs)
+    return found
+
+
+def prepare(tensors: Iterable[LazyTensor]) -> None:
+    """Imports what the tensors' contents will take, before anything hangs on it. Raises MemoryError where there is no
+    room.
+    """
+    for tensor in tensors:
+        if isinstance(tensor, (Strided, Initialised)):
+            import_numpy()
+        elif isinstance(tensor, Computed):
+            prepare(tensor.inputs)
+
+
 def content(tensor: LazyTensor) -> bytes:
     """The whole content, row-major and little-endian: for small tensors."""
     return b"".join(bytes(chunk) for chunk in chunks(tensor))
@@ -101,6 +124,7 @@ def chunks(tensor: LazyTensor) -> Iterator[bytes | memoryview]:
     elif isinstance(tensor, Computed):
         yield from tensor.compute(*tensor.inputs)
     else:
+        import_numpy()
         from resnet_surgeon.formats.sampling import sample
 
         yield from sample(tensor.law, math.prod(tensor.shape), tensor.dtype, tensor.seed, tensor.stream)
@@ -158,6 +182,7 @@ def _parts(
 
 
 def _row_major(file: OpenFile, offset: int, shape: tuple[int, ...], strides: tuple[int, ...], kind: str) -> memoryview:
+    import_numpy()
     import numpy
 
     order = sorted(range(len(shape)), key=lambda axis: -strides[axis])

@@ -55,18 +55,19 @@ class Adapt:
 
     def apply(self, checkpoint: Checkpoint) -> Checkpoint:
         """conv1.weight [64, C, 7, 7] becomes [64, in_channels, 7, 7]; every other tensor is kept."""
-        weight = checkpoint.tensors["conv1.weight"]
-        return Checkpoint(
+        weight = self._weight(checkpoint.tensors["conv1.weight"], checkpoint.stream(self.name, "conv1.weight"))
+        return replace(
+            checkpoint,
             architecture=replace(checkpoint.architecture, in_channels=self.in_channels),
-            tensors={**checkpoint.tensors, "conv1.weight": self._weight(weight)},
+            tensors={**checkpoint.tensors, "conv1.weight": weight},
             preprocessing=self._preprocessing(checkpoint.preprocessing),
         )
 
-    def _weight(self, weight: LazyTensor) -> LazyTensor:
+    def _weight(self, weight: LazyTensor, stream: str) -> LazyTensor:
         out, channels, *kernel = weight.shape
         shape = (out, self.in_channels, *kernel)
         if self.init == "random":
-            return Initialised(weight.dtype, shape, conv2d_default(shape), self.seed, "conv1.weight")
+            return Initialised(weight.dtype, shape, conv2d_default(shape), self.seed, stream)
         if self.init == "repeat" and self.in_channels == channels:
             return weight
         formula, function = _FORMULAS[self.init]

@@ -15,12 +15,21 @@ from resnet_surgeon.sources.catalog import Preprocessing
 @dataclass(frozen=True)
 class Checkpoint:
     """An architecture, the lazy tensor of each of its parameters by name, and how images are prepared for it, where
-    that is known.
+    that is known. `operations` counts those that led to it, through all files and pipes since the first source.
     """
 
     architecture: Architecture
     tensors: Mapping[str, LazyTensor]
     preprocessing: Preprocessing | None = None
+    operations: int = 0
+
+    def stream(self, operation: str, tensor: str) -> str:
+        """The stream of random numbers from which the next operation draws a tensor: `heads 2/fc.weight`.
+
+        Nothing else of the same history draws from it: no other operation has that place, no operation draws a name
+        twice, and random weights have streams without a place.
+        """
+        return f"{operation} {self.operations + 1}/{tensor}"
 
 
 Self = TypeVar("Self", bound="Operation")

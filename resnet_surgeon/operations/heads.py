@@ -112,7 +112,8 @@ class Heads:
         for parameter in parameters(architecture):
             inner = re.sub(r"^heads\.[^.]+\.", "", parameter.name)
             if inner in ("fc.weight", "fc.bias"):
-                tensors[parameter.name] = Initialised(dtype, parameter.shape, parameter.law, self.seed, parameter.name)
+                stream = checkpoint.stream(self.name, parameter.name)
+                tensors[parameter.name] = Initialised(dtype, parameter.shape, parameter.law, self.seed, stream)
             else:
                 tensors[parameter.name] = checkpoint.tensors[inner]
         return replace(checkpoint, architecture=architecture, tensors=tensors)

@@ -9,7 +9,7 @@ from resnet_surgeon import manifest as documents
 from resnet_surgeon.architecture.spec import Head
 from resnet_surgeon.errors import CheckpointError
 from resnet_surgeon.manifest import MANIFEST_LIMIT, Manifest
-from resnet_surgeon.verification import origin
+from resnet_surgeon.verification import origin, streams
 from resnet_surgeon.verification.case import Case
 from resnet_surgeon.verification.implied import contradictions
 from resnet_surgeon.verification.proof import Check, some
@@ -102,6 +102,7 @@ def _history(case: Case, manifest: Manifest) -> Check:
     if case.expected is None:
         return Check("history", "unproven", f"{count} operations ({names}): give their source with `--against`")
     repeated = replace(case.expected, source=manifest.source, versions=manifest.versions)
+    repeated = streams.as_recorded(repeated, manifest)
     fields = documents.differing_fields(repeated, manifest)
     if fields:
         return Check("history", "failed", f"the operations ({names}) do not lead to {some(fields)}")
