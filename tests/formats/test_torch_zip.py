@@ -374,7 +374,7 @@ AMBIGUOUS = {
         PLAIN.replace(b"archive/version", b"archive/ver\0ion"),
         "truncated",
     ),
-    "100,001 members": (
+    "more members than a checkpoint has": (
         patched(
             SAVED,
             (-22 - 20 - 56 + 24, "Q", 100_001),
