@@ -17,7 +17,7 @@ def verify(
     """Proves that a file of this tool is what its manifest says, as far as it can be proven.
 
     `against` is the source that it was made from; `key` chooses one of several networks in it. A file on the way can be
-    given too: then what that was made from stays unproven. Without it, what needs the source is unproven; random weights
+    given too: what that was made from is then unproven. Without it, what needs the source is unproven; random weights
     are their own source, since their seed is recorded.
     Raises the errors of `open` for what cannot be read, and CheckpointError for a file without a manifest, or one that
     is written to meanwhile.
