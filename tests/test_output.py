@@ -25,7 +25,7 @@ from resnet_surgeon import output, placement
 from resnet_surgeon.errors import AccessError, CheckpointError, UsageError
 from resnet_surgeon.formats import safetensors
 from resnet_surgeon.formats.files import OpenFile, write_all
-from tests import PATIENCE
+from tests import OLD_MANIFEST, PATIENCE
 from tests.conftest import small_network
 
 
@@ -110,11 +110,12 @@ def test_a_symbolic_link_is_followed(checkpoints: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("taken", ["out.safetensors", "out.json"])
 def test_an_existing_file_is_refused_without_force(taken: str, checkpoints: Path, tmp_path: Path) -> None:
-    (tmp_path / taken).write_text("old")
+    old = OLD_MANIFEST.decode() if taken.endswith(".json") else "old"
+    (tmp_path / taken).write_text(old)
     with pytest.raises(AccessError, match="exists already"):
         saved(tmp_path / "out.safetensors", checkpoints)
     assert [path.name for path in tmp_path.iterdir()] == [taken]
-    assert (tmp_path / taken).read_text() == "old"
+    assert (tmp_path / taken).read_text() == old
 
 
 def test_a_file_that_appears_meanwhile_is_not_replaced(
@@ -185,7 +186,7 @@ def test_whichever_call_fails_the_old_file_stands_or_the_whole_new_one(
     network = rs.open(ours).heads([3])
     whole = network.save(tmp_path / "whole.safetensors")
     new = (whole.read_bytes(), whole.with_suffix(".json").read_bytes())
-    old = (b"old", b"old manifest") if force else (None, None)
+    old = (b"old", OLD_MANIFEST) if force else (None, None)
     original = getattr(os, call)
     for failing in range(1, 1000):
         for path, content in zip((target, sidecar), old, strict=True):
@@ -350,7 +351,7 @@ def test_a_temporary_file_that_another_writer_took_for_abandoned_is_made_again(
 
 
 def test_of_two_writers_one_pair_stands(checkpoints: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(output, "_TURN", PATIENCE)
+    monkeypatch.setattr(placement, "_TURN", PATIENCE)
     target = tmp_path / "out.safetensors"
     networks = [rs.open(checkpoints / "basic.safetensors").heads([classes]) for classes in (2, 3, 4, 5)]
 

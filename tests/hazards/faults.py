@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 import resnet_surgeon as rs
-from tests import PATIENCE
+from tests import OLD_MANIFEST, PATIENCE
 
 pytestmark = pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace: install Debian's strace")
 CALLS = (
@@ -27,7 +27,7 @@ CALLS = (
 )  # fmt: skip
 ERRORS = ("ENOSPC", "EIO")
 SIGNALS = ("SIGKILL", "SIGTERM", "SIGINT", "SIGHUP")
-OLD, OLD_MANIFEST = b"old", b"old manifest"
+OLD = b"old"
 
 
 @dataclass(frozen=True)
