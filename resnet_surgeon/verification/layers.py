@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from resnet_surgeon.architecture.parameters import parameters
 from resnet_surgeon.architecture.spec import Architecture, Stage
 from resnet_surgeon.manifest import Manifest, Provenance
 
@@ -61,7 +62,14 @@ class Correspondence:
 def correspondence(manifest: Manifest, source: Architecture, naming: Naming) -> Correspondence:
     own_units = units(manifest.architecture)
     source_units = {unit.name: unit for unit in units(source)}
-    origins = {unit.name: _origin(unit.name, source_units, manifest, source, naming) for unit in own_units}
+    own_shapes, shapes = ({p.name: p.shape for p in parameters(network)} for network in (manifest.architecture, source))
+
+    def same(provenance: Provenance, name: str) -> str | None:
+        # Of 0.1.0, a new `fc` can have law, seed and stream of the old one, which had another number of classes.
+        found = naming(provenance, name)
+        return found if found is not None and shapes.get(found) == own_shapes[name] else None
+
+    origins = {unit.name: _origin(unit.name, source_units, manifest, source, same) for unit in own_units}
     known = {name: origin for name, origin in origins.items() if origin is not None and origin in source_units}
     return Correspondence(own_units, source_units, known)
 
