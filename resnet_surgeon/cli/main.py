@@ -17,7 +17,7 @@ gc.disable()
 # turn.
 sys.setswitchinterval(0.0002)
 
-from resnet_surgeon.cli.signals import Signalled, die_by, raise_on_signals  # noqa: E402
+from resnet_surgeon.cli.signals import Signalled, check_signals, die_by, raise_on_signals  # noqa: E402
 from resnet_surgeon.errors import SurgeonError, UsageError, message  # noqa: E402
 from resnet_surgeon.formats.memory import check_room  # noqa: E402
 
@@ -47,6 +47,7 @@ def _run() -> int:
     except SurgeonError as error:
         return _tell(str(error), error.hint, error.exit_code)
     except Exception as error:
+        check_signals()
         if isinstance(error, MemoryError) or _is_short_of_memory():
             return _tell("not enough memory", None, 1)
         return _tell(

@@ -8,6 +8,7 @@ from types import FrameType
 from typing import NoReturn
 
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_came: list[int] = []
 
 
 class Signalled(BaseException):
@@ -25,6 +26,14 @@ def raise_on_signals() -> None:
             signal.signal(number, _raise)
 
 
+def check_signals() -> None:
+    """Raises Signalled if one came, though what it raised then became another error on its way: Python makes a
+    RuntimeError of what is raised while a class is made, as happens in imports.
+    """
+    if _came:
+        raise Signalled(_came[0]) from None
+
+
 def die_by(number: int) -> NoReturn:
     """Ends as the signal would have ended the process, so that whoever waits for it sees why."""
     signal.signal(number, signal.SIG_DFL)
@@ -35,4 +44,5 @@ def die_by(number: int) -> NoReturn:
 def _raise(number: int, frame: FrameType | None) -> NoReturn:
     for other in _ENDING:  # a second one must not interrupt the tidying up
         signal.signal(other, signal.SIG_IGN)
+    _came.append(number)
     raise Signalled(number)

@@ -54,6 +54,26 @@ def test_a_signal_ends_it_by_that_signal_and_leaves_nothing(number: signal.Signa
         assert left == []
 
 
+def test_a_signal_that_python_makes_another_error_of_still_ends_it(tmp_path: Path) -> None:
+    code = """
+import os, signal
+from resnet_surgeon.cli import main
+
+class Descriptor:
+    def __set_name__(self, owner, name):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+def command():
+    class Made:
+        member = Descriptor()
+
+main._command = command
+main.main()
+"""
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60)
+    assert (process.returncode, process.stderr) == (-signal.SIGTERM, b"")
+
+
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 def test_a_reader_that_goes_away_ends_it_by_sigpipe(unbuffered: str, checkpoints: Path) -> None:
     process = subprocess.Popen(
