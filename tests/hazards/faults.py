@@ -103,6 +103,13 @@ def _calls(folder: Path) -> Iterator[Fault]:
 
 def check(stage: Stage, fault: Fault, folder: Path) -> str | None:
     """What is wrong after the fault, if anything."""
+    try:
+        return problem(stage, fault, folder)
+    finally:
+        shutil.rmtree(folder)  # hundreds of them would fill a disk
+
+
+def problem(stage: Stage, fault: Fault, folder: Path) -> str | None:
     stage.prepare(folder)
     done = stage.run(folder, "-e", f"inject={fault.call}:{fault.what}:when={fault.when}")
     found = {path.name: path.read_bytes() for path in folder.iterdir()}
