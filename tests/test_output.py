@@ -17,6 +17,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -553,7 +554,7 @@ def test_whichever_file_of_a_source_changes_until_it_is_written_nothing_is(
         network = rs.open(files[0]).adapt(1)
         path = files[number]
         assert path.name == changing.name
-        progress = during(lambda path=path: change(path))  # type: ignore[misc]
+        progress = during(partial(change, path))
         if moment == "before":
             change(path)
             progress = during(int)
