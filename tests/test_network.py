@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import copy
+import gc
 import inspect
 import json
+import pickle
 import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 import torch
@@ -20,6 +23,7 @@ from safetensors.torch import load_file, save_file
 import resnet_surgeon as rs
 from resnet_surgeon.errors import ArchitectureError, CheckpointError, SurgeonError
 from resnet_surgeon.formats.files import OpenFile
+from resnet_surgeon.formats.tensors import Stored, Strided, content
 from resnet_surgeon.operations.adapt import Adapt
 from resnet_surgeon.operations.checkpoint import Operation
 from resnet_surgeon.operations.heads import Heads
@@ -221,3 +225,66 @@ def test_a_shard_is_not_taken_for_a_whole_network(checkpoints: Path, tmp_path: P
     with pytest.raises(CheckpointError, match="one of several shards") as caught:
         rs.open(tmp_path / "model-00001-of-00004.safetensors")
     assert "`model.safetensors.index.json`" in str(caught.value.hint)
+
+
+COPIES: dict[str, Callable[[Any], Any]] = {"copy": copy.copy, "deepcopy": copy.deepcopy}
+
+
+def reuse_descriptors(folder: Path) -> list[IO[bytes]]:
+    """Opens other files until every descriptor that was given back is taken."""
+    (folder / "other").write_bytes(b"another file" * 1000)
+    return [(folder / "other").open("rb") for _ in range(20)]
+
+
+@pytest.mark.parametrize("way", [*COPIES])
+@pytest.mark.parametrize("name", ["basic.pth", "basic.safetensors"])
+def test_a_copy_of_a_network_outlives_it(name: str, way: str, checkpoints: Path, tmp_path: Path) -> None:
+    network = rs.open(checkpoints / name).adapt(1).heads([3, 5])
+    witness = network.save(tmp_path / "witness.safetensors").read_bytes()
+    again = COPIES[way](network)
+    del network
+    gc.collect()
+    others = reuse_descriptors(tmp_path)
+    assert again.save(tmp_path / "out.safetensors").read_bytes() == witness
+    assert again.remove(layers=["maxpool"]).plan()
+    for other in others:
+        other.close()
+
+
+def files_and_tensors(network: rs.Network) -> dict[str, tuple[Any, Callable[[Any], bytes]]]:
+    """What is tied to open files, and how to read it."""
+    tensor = network.opened.tensors["layer1.0.conv1.weight"]
+    assert isinstance(tensor, Stored)
+    turned = Strided("F32", (3, 5), tensor.file, tensor.offset, (1, 3), False)
+    return {
+        "file": (tensor.file, lambda file: file.read(0, 64)),
+        "stored": (tensor, content),
+        "strided": (turned, content),
+        "computed": (network.tensors["conv1.weight"], content),
+        "all": (network.tensors, lambda tensors: b"".join(map(content, tensors.values()))),
+    }
+
+
+@pytest.mark.parametrize("way", [*COPIES])
+@pytest.mark.parametrize("what", ["file", "stored", "strided", "computed", "all"])
+def test_a_copy_of_a_file_or_tensor_outlives_it(what: str, way: str, checkpoints: Path, tmp_path: Path) -> None:
+    original, read = files_and_tensors(rs.open(checkpoints / "basic.pth").adapt(1))[what]
+    expected = read(original)
+    again = COPIES[way](original)
+    del original
+    gc.collect()
+    others = reuse_descriptors(tmp_path)
+    assert read(again) == expected
+    for other in others:
+        other.close()
+
+
+@pytest.mark.parametrize("what", ["file", "stored", "strided", "computed", "all", "network"])
+@pytest.mark.parametrize("protocol", [0, pickle.HIGHEST_PROTOCOL])
+def test_what_reads_from_open_files_cannot_be_pickled_and_says_what_to_do(
+    protocol: int, what: str, checkpoints: Path
+) -> None:
+    network = rs.open(checkpoints / "basic.pth").adapt(1)
+    tied = network if what == "network" else files_and_tensors(network)[what][0]
+    with pytest.raises(TypeError, match=r"cannot pickle \w+, .*: save the network, and open what was saved"):
+        pickle.dumps(tied, protocol)

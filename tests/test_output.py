@@ -7,17 +7,24 @@ import errno
 import itertools
 import json
 import os
+import re
+import shlex
+import signal
 import stat
+import subprocess
+import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, load_file, save_file
 from torchvision.models import ResNet
 
 import resnet_surgeon as rs
@@ -470,3 +477,407 @@ def test_the_stream_is_the_file(name: str, checkpoints: Path, tmp_path: Path) ->
     network = rs.open(checkpoints / name).adapt(1).heads([3, 5])
     witness = network.save(tmp_path / "out.safetensors").read_bytes()
     assert streamed(network) == witness
+
+
+def sharded(folder: Path, checkpoints: Path) -> list[Path]:
+    """An index and its two shards."""
+    names = ("1.safetensors", "2.safetensors")
+    tensors = load_file(checkpoints / "basic.safetensors")
+    shard = {tensor: names[number % 2] for number, tensor in enumerate(tensors)}
+    for name in names:
+        save_file({tensor: tensors[tensor] for tensor in tensors if shard[tensor] == name}, folder / name)
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": shard}))
+    return [folder / name for name in ("model.safetensors.index.json", *names)]
+
+
+def source_files(kind: str, folder: Path, checkpoints: Path) -> list[Path]:
+    """The files of a source; the first is the one to open."""
+    folder.mkdir()
+    if kind == "shards":
+        return sharded(folder, checkpoints)
+    if kind == "with a manifest":
+        return [rs.open(checkpoints / "basic.pth").remove(layers=["maxpool"]).save(folder / "model.safetensors")]
+    copy = folder / f"model{kind}"
+    copy.write_bytes((checkpoints / f"basic{kind}").read_bytes())
+    return [copy]
+
+
+def overwrite(path: Path) -> None:
+    """Changes the last byte and sets the time of that back: size and mtime are what they were."""
+    before = path.stat()
+    with path.open("r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        last = file.read(1)
+        file.seek(-1, os.SEEK_END)
+        file.write(bytes([last[0] ^ 1]))
+    # A coarse clock may give two changes one time; a file's own times are all that there is to see.
+    while path.stat().st_ctime_ns == before.st_ctime_ns:
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert (path.stat().st_size, path.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+
+
+def append(path: Path) -> None:
+    with path.open("ab") as file:
+        file.write(b"\0")
+
+
+def during(action: Callable[[], object]) -> Any:
+    """A progress that calls `action` once, when a first part was copied and other threads (the digest) are through."""
+    pending = [action]
+
+    @contextlib.contextmanager
+    def progress(*_: object) -> Iterator[Callable[[int], None]]:
+        def advance(_: int) -> None:
+            if pending:
+                for thread in threading.enumerate():
+                    if thread.daemon and "_run" in thread.name:
+                        thread.join()
+                pending.pop()()
+
+        yield advance
+
+    return progress
+
+
+KINDS = [".safetensors", ".pth", "with a manifest", "shards"]
+
+
+@pytest.mark.parametrize("change", [overwrite, append])
+@pytest.mark.parametrize("moment", ["before", "during"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_whichever_file_of_a_source_changes_until_it_is_written_nothing_is(
+    kind: str, moment: str, change: Callable[[Path], None], checkpoints: Path, tmp_path: Path
+) -> None:
+    for number, changing in enumerate(source_files(kind, tmp_path / "first", checkpoints)):
+        files = source_files(kind, tmp_path / str(number), checkpoints)
+        network = rs.open(files[0]).adapt(1)
+        path = files[number]
+        assert path.name == changing.name
+        progress = during(partial(change, path))
+        if moment == "before":
+            change(path)
+            progress = during(int)
+        (tmp_path / "out").mkdir(exist_ok=True)
+        with pytest.raises(CheckpointError, match=r"changed while it was read|checksum"):
+            network.save(tmp_path / "out" / "out.safetensors", progress=progress)
+        assert [*(tmp_path / "out").iterdir()] == []
+
+
+@pytest.mark.parametrize("change", [overwrite, append])
+@pytest.mark.parametrize("moment", ["before", "during"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_stream_whose_source_changes_ends_with_an_error_and_is_not_whole(
+    kind: str, moment: str, change: Callable[[Path], None], checkpoints: Path, tmp_path: Path
+) -> None:
+    files = source_files(kind, tmp_path / "source", checkpoints)
+    network = rs.open(files[0]).adapt(1)
+    whole = len(streamed(network))
+    progress = during(lambda: change(files[-1]))
+    if moment == "before":
+        change(files[-1])
+        progress = during(int)
+    with (tmp_path / "stream").open("wb") as stream:
+        with pytest.raises(CheckpointError, match=r"changed while it was read|checksum"):
+            network.stream(stream.fileno(), progress=progress)
+        assert os.fstat(stream.fileno()).st_size < whole
+
+
+@pytest.mark.parametrize("kind", [".safetensors", ".pth", "with a manifest"])
+def test_what_was_saved_over_its_source_can_be_saved_again(kind: str, checkpoints: Path, tmp_path: Path) -> None:
+    (source,) = source_files(kind, tmp_path / "source", checkpoints)
+    network = rs.open(source).adapt(1).heads([3])
+    witness = network.save(tmp_path / "witness.safetensors").read_bytes()
+    for path in (source, tmp_path / "again.safetensors", source):
+        assert network.save(path, force=True).read_bytes() == witness
+
+
+def test_neighbours_in_different_files_are_read_each_from_its_own(checkpoints: Path, tmp_path: Path) -> None:
+    """Two files of one layout, whose tensors alternate: each begins where the one before ends, in the other file."""
+    paths = []
+    for seed in (1, 2):
+        torch.save(small_network(seed=seed).state_dict(), tmp_path / "source.pth")
+        paths.append(rs.open(tmp_path / "source.pth").adapt(1).save(tmp_path / f"{seed}.safetensors"))
+    networks, contents = [rs.open(path) for path in paths], [load_file(path) for path in paths]
+    turns = {name: number % 2 for number, name in enumerate(safetensors.in_file_order(networks[0].tensors))}
+    mixed = replace(
+        networks[0].checkpoint, tensors={name: networks[turns[name]].tensors[name] for name in networks[0].tensors}
+    )
+    network = replace(networks[0], opened=mixed, checkpoint=mixed)
+    written = network.save(tmp_path / "out.safetensors")
+    found = load_file(written)
+    assert all(torch.equal(found[name], contents[turn][name]) for name, turn in turns.items())
+    assert streamed(network) == written.read_bytes()
+
+
+class Journal:
+    """The calls that write, sync and name files, in the order in which they come."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.events: list[tuple[str, str]] = []
+        self._monkeypatch = monkeypatch
+        for call, descriptor in (("pwrite", 0), ("copy_file_range", 1), ("fsync", 0)):
+            self._record(call, "sync" if call == "fsync" else "write", descriptor)
+        for call in ("replace", "link"):
+            self._record(call, "name", 1)
+
+    def _record(self, call: str, event: str, argument: int) -> None:
+        original = getattr(os, call)
+
+        def recorded(*arguments: Any) -> Any:
+            place = arguments[argument]
+            path = os.readlink(f"/proc/self/fd/{place}") if isinstance(place, int) else os.fspath(place)
+            name = re.sub(r"^\.(.*)\.[0-9a-f]{8}\.tmp$", r"\1", Path(path).name)
+            done = original(*arguments)
+            self.events.append((event, name))
+            return done
+
+        self._monkeypatch.setattr(os, call, recorded)
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc to name descriptors")
+@pytest.mark.parametrize("force", [False, True])
+@pytest.mark.parametrize("name", ["basic.safetensors", "basic.pth"])
+def test_all_that_is_written_is_synced_before_it_gets_its_name_and_names_are_synced_last(
+    name: str, force: bool, checkpoints: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    network = rs.open(checkpoints / name).adapt(1).heads([3])
+    journal = Journal(monkeypatch)
+    network.save(folder / "out.safetensors", force=force)
+    events = journal.events
+    for file in ("out.safetensors", "out.json"):
+        of_file = [event for event, name in events if name == file]
+        assert of_file[-2:] == ["sync", "name"]
+        assert "write" in of_file
+    assert events[-3:] == [("name", "out.safetensors"), ("name", "out.json"), ("sync", "folder")]
+
+
+def test_room_is_taken_before_a_byte_is_written(
+    checkpoints: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = saved(tmp_path / "witness.safetensors", checkpoints).stat().st_size
+    asked: list[int] = []
+
+    def full(_: int, offset: int, length: int) -> None:
+        asked.append(offset + length)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    for call in ("pwrite", "copy_file_range"):
+        monkeypatch.setattr(os, call, lambda *_: pytest.fail("it writes on a full disk"))
+    with pytest.raises(AccessError, match=rf"no space left on device \({size} bytes are needed\)"):
+        saved(tmp_path / "out.safetensors", checkpoints)
+    assert asked == [size]
+
+
+@pytest.mark.parametrize("letter", ["x", "é", "模"])
+@pytest.mark.parametrize("size", [*range(242, 258)])
+def test_a_long_name_works_or_is_refused_and_leaves_nothing(
+    size: int, letter: str, checkpoints: Path, tmp_path: Path
+) -> None:
+    room = size - len(".safetensors")
+    name = letter * (room // len(letter.encode()))
+    name += "x" * (room - len(name.encode())) + ".safetensors"
+    assert len(name.encode()) == size
+    network = rs.open(checkpoints / "basic.safetensors").remove(last=5)
+    if size <= 255:
+        network.save(tmp_path / name)
+        assert len([*tmp_path.iterdir()]) == 2
+    else:
+        with pytest.raises(AccessError, match="file name too long"):
+            network.save(tmp_path / name)
+        assert [*tmp_path.iterdir()] == []
+
+
+def failing(code: int, concerns: Callable[..., bool] = lambda *_: True) -> Callable[[Any], Any]:
+    """A call that answers `code` for the arguments that it concerns."""
+
+    def wrap(original: Any) -> Any:
+        def fail(*arguments: Any, **options: Any) -> Any:
+            if concerns(*arguments):
+                raise OSError(code, os.strerror(code))
+            return original(*arguments, **options)
+
+        return fail
+
+    return wrap
+
+
+@pytest.mark.parametrize("size", [20, 250])
+@pytest.mark.parametrize("call", ["fsync", "link", "posix_fallocate"])
+def test_what_went_wrong_is_heard_of_even_if_tidying_fails_too(
+    call: str, size: int, checkpoints: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = rs.open(checkpoints / "basic.safetensors").remove(last=5)
+    target = tmp_path / f"{'x' * (size - 12)}.safetensors"
+    for tidying in (False, True):
+        with monkeypatch.context() as patch:
+            patch.setattr(os, call, failing(errno.ENOSPC)(getattr(os, call)))
+            if call == "link":
+                patch.setattr(os, "replace", failing(errno.ENOSPC)(os.replace))
+            if tidying:
+                patch.setattr(os, "unlink", failing(errno.EIO)(os.unlink))
+                patch.setattr(Path, "unlink", failing(errno.EIO)(Path.unlink))
+            with pytest.raises(AccessError, match="writing failed: no space left on device"):
+                network.save(target)
+        if not tidying:
+            assert [*tmp_path.iterdir()] == []
+
+
+def is_folder(descriptor: int) -> bool:
+    return stat.S_ISDIR(os.fstat(descriptor).st_mode)
+
+
+LACKING = ["EINVAL", "ENOTSUP", "EOPNOTSUPP", "ENOSYS"]
+
+
+@pytest.mark.parametrize(("call", "code"), [*(("fsync", code) for code in LACKING), ("fchmod", "EPERM")])
+def test_a_file_system_without_modes_or_syncing_of_folders_will_do(
+    call: str, code: str, checkpoints: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = saved(tmp_path / "out.safetensors", checkpoints)
+    witness = target.read_bytes()
+    wrap = failing(getattr(errno, code), is_folder) if call == "fsync" else failing(getattr(errno, code))
+    monkeypatch.setattr(os, call, wrap(getattr(os, call)))
+    assert saved(target, checkpoints, force=True).read_bytes() == witness
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.json", "out.safetensors"]
+
+
+@pytest.mark.parametrize("call", ["fsync", "fchmod"])
+def test_a_disk_that_fails_is_never_taken_for_one_that_lacks_something(
+    call: str, checkpoints: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = saved(tmp_path / "out.safetensors", checkpoints)
+    wrap = failing(errno.EIO, is_folder) if call == "fsync" else failing(errno.EIO)
+    monkeypatch.setattr(os, call, wrap(getattr(os, call)))
+    with pytest.raises(AccessError, match="input/output error"):
+        saved(target, checkpoints, force=True)
+
+
+ENDING = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+
+
+class Ended(BaseException):
+    """What the handler of a test raises."""
+
+
+@contextlib.contextmanager
+def handled(number: signal.Signals) -> Iterator[type[BaseException]]:
+    """SIGINT raises KeyboardInterrupt as always, the others Ended."""
+
+    def end(*_: object) -> None:
+        raise Ended
+
+    before = signal.getsignal(number)
+    if number != signal.SIGINT:
+        signal.signal(number, end)
+    chosen = signal.getsignal(number)
+    try:
+        yield KeyboardInterrupt if number == signal.SIGINT else Ended
+        assert signal.getsignal(number) is chosen
+    finally:
+        signal.signal(number, before)
+
+
+@contextlib.contextmanager
+def idle_thread() -> Iterator[None]:
+    done = threading.Event()
+    thread = threading.Thread(target=done.wait)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+@pytest.mark.parametrize("number", ENDING)
+@pytest.mark.parametrize("force", [True, False])
+@pytest.mark.parametrize("when", [1, 2])
+def test_a_signal_between_two_names_waits_for_the_pair(
+    when: int, force: bool, number: signal.Signals, checkpoints: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = rs.open(checkpoints / "basic.safetensors").adapt(1)
+    witness = network.save(tmp_path / "witness.safetensors")
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    if force:
+        (folder / "out.safetensors").write_bytes(b"old")
+        (folder / "out.json").write_bytes(OLD_MANIFEST)
+    naming, calls = getattr(os, "replace" if force else "link"), itertools.count(1)
+
+    def signalled(*arguments: Any) -> None:
+        naming(*arguments)
+        if next(calls) == when:
+            os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(os, "replace" if force else "link", signalled)
+    with handled(number) as error, idle_thread(), pytest.raises(error):
+        network.save(folder / "out.safetensors", force=force)
+    assert sorted(path.name for path in folder.iterdir()) == ["out.json", "out.safetensors"]
+    assert (folder / "out.safetensors").read_bytes() == witness.read_bytes()
+    assert (folder / "out.json").read_bytes() == witness.with_suffix(".json").read_bytes()
+
+
+# The command with an idle thread beside it, which gets a signal after the first of two names.
+SIGNALLED = """
+import os, sys, threading
+threading.Thread(target=threading.Event().wait, daemon=True).start()
+number = int(sys.argv.pop(1))
+for call in ("replace", "link"):
+    def named(*arguments, naming=getattr(os, call)):
+        global number
+        naming(*arguments)
+        if number:
+            number = os.kill(os.getpid(), number)
+    setattr(os, call, named)
+from resnet_surgeon.cli.main import main
+main()
+"""
+
+
+@pytest.mark.parametrize("number", ENDING)
+@pytest.mark.parametrize("force", [True, False])
+def test_a_command_that_gets_a_signal_between_two_names_ends_by_it_with_a_whole_pair(
+    force: bool, number: signal.Signals, checkpoints: Path, tmp_path: Path
+) -> None:
+    if force:
+        (tmp_path / "out.safetensors").write_bytes(b"old")
+        (tmp_path / "out.json").write_bytes(OLD_MANIFEST)
+    command = ["adapt", str(checkpoints / "basic.safetensors"), "--in-ch", "1", "-q", "-o", "out.safetensors"]
+    done = subprocess.run(
+        [sys.executable, "-c", SIGNALLED, str(int(number)), *command, *["--force"] * force],
+        cwd=tmp_path,
+        capture_output=True,
+        timeout=PATIENCE,
+    )
+    assert (done.returncode, b"Traceback" in done.stderr) == (-number, False)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.json", "out.safetensors"]
+    with safe_open(tmp_path / "out.safetensors", "pt") as file:
+        assert file.metadata()["resnet_surgeon.manifest"] == (tmp_path / "out.json").read_text("utf-8")
+
+
+COMMANDS = {"heads": ["--classes", "3,5"], "adapt": ["--in-ch", "1"]}
+
+
+@pytest.mark.parametrize("megabytes", [48, 80, 112, 144, 400])
+@pytest.mark.parametrize("place", ["out.safetensors", "-"])
+@pytest.mark.parametrize("operation", [*COMMANDS])
+def test_with_too_little_memory_there_is_a_whole_file_or_one_error(
+    operation: str, place: str, megabytes: int, checkpoints: Path, tmp_path: Path
+) -> None:
+    limit = f"ulimit -v {megabytes * 1024}; exec {sys.executable} -m resnet_surgeon"
+    command = shlex.join([operation, str(checkpoints / "basic.pth"), *COMMANDS[operation], "-q", "-o", place])
+    done = subprocess.run(["bash", "-c", f"{limit} {command}"], cwd=tmp_path, capture_output=True, timeout=PATIENCE)
+    made = sorted(path.name for path in tmp_path.iterdir())
+    if done.returncode == 0:
+        assert made == ([] if place == "-" else ["out.json", "out.safetensors"])
+        data = done.stdout if place == "-" else (tmp_path / place).read_bytes()
+        assert load(data)
+    else:
+        errors = [line for line in done.stderr.splitlines() if line.startswith(b"error:")]
+        assert (done.returncode, made, len(errors)) == (1, [], 1), done.stderr
+        assert b"Traceback" not in done.stderr
+    assert done.returncode == 0 or megabytes < 400

@@ -6,12 +6,17 @@ Afterwards the old output stands or the whole new one, with its manifest, and no
 
 from __future__ import annotations
 
+import contextlib
+import os
+import random
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,12 +102,19 @@ def _calls(folder: Path) -> Iterator[Fault]:
         for error in ERRORS:
             yield Fault(call, f"{seen[call]}", f"error={error}")
             yield Fault(call, f"{seen[call]}+", f"error={error}")
-        for signal in SIGNALS:
-            yield Fault(call, f"{seen[call]}", f"signal={signal}")
+        for name in SIGNALS:
+            yield Fault(call, f"{seen[call]}", f"signal={name}")
 
 
 def check(stage: Stage, fault: Fault, folder: Path) -> str | None:
     """What is wrong after the fault, if anything."""
+    try:
+        return problem(stage, fault, folder)
+    finally:
+        shutil.rmtree(folder)  # hundreds of them would fill a disk
+
+
+def problem(stage: Stage, fault: Fault, folder: Path) -> str | None:
     stage.prepare(folder)
     done = stage.run(folder, "-e", f"inject={fault.call}:{fault.what}:when={fault.when}")
     found = {path.name: path.read_bytes() for path in folder.iterdir()}
@@ -136,6 +148,139 @@ def test_at_every_fault_the_old_file_stands_or_the_whole_new_one(stage: Stage, t
         found = [*executor.map(check, [stage] * len(every), every, folders)]
     print(f"{len(every)} faults")
     assert {str(fault): problem for fault, problem in zip(every, found, strict=True) if problem} == {}
+
+
+# The command beside idle threads, to which the kernel may hand a signal; first it says which process it is.
+BESIDE_IDLE_THREADS = """
+import os, sys, threading
+for _ in range(3):
+    threading.Thread(target=threading.Event().wait, daemon=True).start()
+os.write(1, b"%d\\n" % os.getpid())
+from resnet_surgeon.cli.main import main
+main()
+"""
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+LONG = 300_000  # microseconds for which strace holds a call up, while the signal comes
+SOON = 120  # signals at random moments
+
+Moment = Callable[["subprocess.Popen[bytes]", Path], bool]
+
+
+def signalled(stage: Stage, folder: Path, number: signal.Signals, await_moment: Moment, *strace: str) -> str | None:
+    """What is wrong after the signal, if anything. It comes from another process, at the moment that is waited for."""
+    stage.prepare(folder)
+    command = [sys.executable, "-B", "-c", BESIDE_IDLE_THREADS, *stage.command()[4:]]
+    traced = ["strace", "-f", "-qq", "-o", str(folder.with_suffix(".log")), *strace, *command] if strace else command
+    with subprocess.Popen(traced, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout
+        victim = int(process.stdout.readline())
+        is_alive = await_moment(process, folder)
+        if is_alive:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(victim, number)
+        _, stderr = process.communicate(timeout=PATIENCE)
+    found = {path.name: path.read_bytes() for path in folder.iterdir()}
+    shutil.rmtree(folder)
+    pair = found.pop("out.safetensors", None), found.pop("out.json", None)
+    before = (OLD, OLD_MANIFEST) if stage.force else (None, None)
+    if pair not in (before, (stage.whole, stage.manifest)):
+        return "neither the old pair nor the new"
+    if process.returncode not in (0, -number) or b"Traceback" in stderr:
+        return f"it ends with {process.returncode}: {stderr.decode()}"
+    if process.returncode == 0 and pair == before:
+        return "it says that it is done, and is not"
+    return f"litter: {[*found]}" if found else None
+
+
+def named(file: str) -> Moment:
+    """When `file` has its new content."""
+
+    def wait(process: subprocess.Popen[bytes], folder: Path) -> bool:
+        path = folder / file
+        before = (OLD, OLD_MANIFEST)
+        while not path.exists() or path.read_bytes() in before:
+            if process.poll() is not None:
+                return False
+            time.sleep(0.001)
+        return True
+
+    return wait
+
+
+def made(process: subprocess.Popen[bytes], folder: Path) -> bool:
+    """When the first temporary file is there."""
+    while process.poll() is None:
+        if [*folder.glob(".*.tmp")]:
+            return True
+        time.sleep(0.001)
+    return False
+
+
+def after(seconds: float) -> Moment:
+    def wait(process: subprocess.Popen[bytes], _: Path) -> bool:
+        time.sleep(seconds)
+        return process.poll() is None
+
+    return wait
+
+
+@pytest.mark.parametrize("number", ENDING)
+@pytest.mark.parametrize(
+    ("call", "moment"),
+    [
+        ("fsync:delay_enter", made),
+        ("rename,link,renameat2,linkat:delay_enter", made),
+        ("rename,link,renameat2,linkat:delay_exit", named("out.safetensors")),
+        ("rename,link,renameat2,linkat:delay_exit", named("out.json")),
+        ("unlink:delay_enter", named("out.json")),
+    ],
+    ids=["syncing", "before the names", "between the names", "after the names", "tidying"],
+)
+def test_wherever_a_signal_from_outside_comes_the_pair_is_whole(
+    stage: Stage, call: str, moment: Moment, number: signal.Signals, tmp_path: Path
+) -> None:
+    if stage.force and call.startswith("unlink"):
+        pytest.skip("nothing is left to tidy up")
+    for turn in range(2):
+        inject = f"inject={call}={LONG}"
+        assert signalled(stage, tmp_path / str(turn), number, moment, "-e", inject) is None
+
+
+def test_whenever_a_signal_from_outside_comes_the_pair_is_whole(stage: Stage, tmp_path: Path) -> None:
+    chance = random.Random(0)
+    begun = time.monotonic()
+    assert signalled(stage, tmp_path / "clean", signal.SIGINT, named("never")) is None
+    length = time.monotonic() - begun
+    every = [(chance.choice(ENDING), chance.uniform(0, length)) for _ in range(SOON)]
+    found = {
+        f"{number.name} after {seconds} s": problem
+        for turn, (number, seconds) in enumerate(every)
+        if (problem := signalled(stage, tmp_path / str(turn), number, after(seconds)))
+    }
+    print(f"{len(every)} signals at random moments")
+    assert found == {}
+
+
+def test_all_that_is_written_is_synced_before_it_gets_its_name_and_names_are_synced_last(
+    stage: Stage, tmp_path: Path
+) -> None:
+    """As the kernel sees it. Threads may sync earlier, too; what counts is the last time before the name."""
+    folder = tmp_path / "folder"
+    stage.prepare(folder)
+    writing = "pwrite64,copy_file_range,fsync,rename,renameat,renameat2,link,linkat"
+    assert stage.run(folder, "-y", "-e", f"trace={writing}").returncode == 0
+    events: list[tuple[str, str]] = []
+    for line in folder.with_suffix(".log").read_text("utf-8").splitlines():
+        call = re.match(r"\d+ +(\w+)\(", line)
+        temporary = re.search(r"\.(out\.\w+)\.[0-9a-f]{8}\.tmp", line)
+        if call and (temporary or f"<{folder}>" in line):
+            events.append((call[1], temporary[1] if temporary else "folder"))
+    for file in ("out.safetensors", "out.json"):
+        calls = [call for call, name in events if name == file]
+        assert calls[-2] == "fsync"
+        assert calls[-1].startswith(("rename", "link"))
+    assert [name for _, name in events[-3:]] == ["out.safetensors", "out.json", "folder"]
+    assert events[-1] == ("fsync", "folder")
 
 
 STREAMING = ("write", "sendfile")
