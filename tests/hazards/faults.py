@@ -161,7 +161,7 @@ main()
 """
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 LONG = 300_000  # microseconds for which strace holds a call up, while the signal comes
-SOON = 120  # signals at random moments
+SOON = 40  # signals at random moments
 
 Moment = Callable[["subprocess.Popen[bytes]", Path], bool]
 
