@@ -68,9 +68,9 @@ def test_whatever_is_saved_can_be_opened(
         state.pop("__metadata__", None)
         metadata.pop("resnet_surgeon.manifest", None)
         save_file(state, folder / "source", metadata=metadata)
-        os.rename(folder / "source", path)
     else:
-        torch.save({key: state} if key else state, path)
+        torch.save({key: state} if key else state, folder / "source")
+    os.rename(folder / "source", path)  # torch refuses some names
     refused = ""
     try:
         network = rs.open(path)
