@@ -172,7 +172,7 @@ def test_without_a_source_it_is_resnet50(run: Run) -> None:
 
 USAGE = [
     (["adapt"], "Missing option '--in-channels'"),
-    (["adapt", "--in-ch", "0"], "adapt: in_channels must be a whole number of at least 1 and at most 65536"),
+    (["adapt", "--in-ch", "0"], "adapt: in_channels must be a whole number of at least 1, not 0"),
     (["adapt", "--in-ch", "one"], "'one' is not a valid"),
     (["adapt", "--in-ch", "1", "--init", "sum"], "'sum' is not one of"),
     (["adapt", "--in-ch", "1", "--wieghts", "random"], "No such option: --wieghts"),

@@ -43,7 +43,8 @@ def read(data: bytes) -> dict[str, LazyTensor]:
 
 
 def raw(tensor: torch.Tensor) -> bytes:
-    return tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+    plain = tensor.detach().clone(memory_format=torch.contiguous_format)  # also where one number has odd strides
+    return plain.reshape(-1).view(torch.uint8).numpy().tobytes()
 
 
 BASE = torch.arange(24, dtype=torch.float32).reshape(2, 3, 4)
