@@ -38,7 +38,7 @@ WRONG: dict[str, tuple[str, dict[str, Any], str]] = {
     "a number for a layer": ("remove", {"layers": [3]}, r"layers\[0\] must be text, not 3"),
     "a number for layers": ("remove", {"layers": 3}, r"layers\[0\] must be text, not 3"),
     "no layer": ("remove", {"layers": []}, "layers must be a list of at least 1"),
-    "code for a layer": ("remove", {"layers": ["fc; exit"]}, r"layers\[0\] must be the name of a layer"),
+    "code for a layer": ("remove", {"layers": ["fc; exit"]}, "no network has a layer"),
     "half of a character": ("remove", {"layers": ["fc\udc00"]}, r"layers\[0\] must be the name of a layer"),
     "a layer of a million letters": ("remove", {"layers": ["f" * 10**6]}, r"layers\[0\] must be text of at most"),
 }
