@@ -84,7 +84,7 @@ def write(content: Document, path: Path, *, force: bool, progress: Progress) -> 
     or changed).
     """
     container = content.source.container
-    places = checked_pair(path, force, (container.file, *container.others) if container else ())
+    places = checked_pair(path, force, container.files if container else ())
     target, sidecar = places.output, places.manifest
     total = content.size()
     header = content.header()
