@@ -110,7 +110,7 @@ def targets() -> set[str]:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_make_makes_what_a_page_says_it_makes(page: Path) -> None:
     """In code, where a line or a span is a command."""
-    code = re.findall(r"^```\n(.*?)^```$|`([^`\n]+)`", page.read_text("utf-8"), re.DOTALL | re.MULTILINE)
+    code = re.findall(r"^```\w*\n(.*?)^```$|`([^`\n]+)`", page.read_text("utf-8"), re.DOTALL | re.MULTILINE)
     named = re.findall(r"(?:^|[\n ])make ([a-z]+)", "\n".join("".join(texts) for texts in code))
     assert set(named) <= targets()
 
