@@ -22,10 +22,12 @@ from tests.conftest import Run
 SMALL = Path(__file__).parents[1] / "data" / "0.1.0" / "small.safetensors"
 COMMAND = [sys.executable, "-m", "resnet_surgeon"]
 RANDOM = ["adapt", "resnet18", "--weights", "random", "--in-ch", "1"]
-# The command, which stops for good where it first makes a certain call, and says so on standard output.
+# The command, which stops for good where it first makes a certain call, and says so on standard output. Of a suite that
+# runs in the background it would inherit that SIGINT is ignored.
 STUCK = """
-import os, sys, threading
+import os, signal, sys, threading
 from resnet_surgeon.cli.main import main
+signal.signal(signal.SIGINT, signal.default_int_handler)
 def stop(*_):
     os.write(1, b"here")
     threading.Event().wait()
