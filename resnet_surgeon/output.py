@@ -25,6 +25,7 @@ from resnet_surgeon.sources.progress import Advance, Progress
 from resnet_surgeon.sources.source import MANIFEST_KEY, Source
 from resnet_surgeon.targets import cannot_write, checked_page, checked_pair
 
+_LOOK = 0.1  # seconds of waiting at a stretch: a signal that comes just before it begins does not interrupt it
 _SLICE = 1 << 24  # how much is copied between two looks at signals and progress
 
 
@@ -309,8 +310,8 @@ class _Background(Generic[T]):
             self._error = error
 
     def result(self) -> T:
-        if self._thread:
-            self._thread.join()
+        while self._thread and self._thread.is_alive():
+            self._thread.join(_LOOK)
         if self._error is not None:
             raise self._error
         return cast(T, self._value)

@@ -30,7 +30,8 @@ from resnet_surgeon.cli.main import main
 signal.signal(signal.SIGINT, signal.default_int_handler)
 def stop(*_):
     os.write(1, b"here")
-    threading.Event().wait()
+    while True:
+        threading.Event().wait(0.1)
 setattr(os, sys.argv.pop(1), stop)
 main()
 """
