@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from resnet_surgeon import manifest as documents
 from resnet_surgeon._version import __version__
+from resnet_surgeon.architecture.outputs import outputs
 from resnet_surgeon.architecture.parameters import parameters
 from resnet_surgeon.architecture.recognise import check_fit, describe, recognise
 from resnet_surgeon.architecture.spec import Architecture, Head
@@ -172,21 +173,15 @@ class Network(TiedToFile):
         return {name: documents.TensorRecord(tensor.dtype, provenance(tensor)) for name, tensor in tensors.items()}
 
     def _outputs(self) -> tuple[documents.Output, ...]:
-        architecture = self.architecture
-        heads: tuple[Head | None, ...] = architecture.heads or (None,)
         return tuple(
-            documents.Output(
-                name=head.name if head else architecture.output_kind,
-                kind=architecture.output_kind,
-                shape=architecture.output_shape(head, 224, 224),
-                classes=head.classes if head else None,
-                categories=self._categories(head) if head else None,
-            )
-            for head in heads
+            documents.Output(output.name, output.kind, output.shape, output.classes, self._categories(output.head))
+            for output in outputs(self.architecture)
         )
 
-    def _categories(self, head: Head) -> tuple[str, ...] | None:
+    def _categories(self, head: Head | None) -> tuple[str, ...] | None:
         """The names of the head's classes, known while its linear layer is the source's own."""
+        if head is None:
+            return None
         weight = self.tensors[f"{self.architecture.prefix(head)}fc.weight"]
         for old in self.opened.architecture.heads:
             if weight is self.opened.tensors[f"{self.opened.architecture.prefix(old)}fc.weight"]:

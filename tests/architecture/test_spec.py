@@ -8,6 +8,7 @@ import pytest
 import torch
 import torchvision
 
+from resnet_surgeon.architecture.outputs import outputs
 from resnet_surgeon.architecture.spec import STEM, Architecture, Head, Stage
 from resnet_surgeon.architecture.variants import VARIANTS
 
@@ -29,7 +30,7 @@ def test_output_shape_is_what_torchvision_gives(size: tuple[int, int], cut: int)
     with torch.no_grad():
         expected = torch.nn.Sequential(*children).eval()(torch.zeros(1, 3, *size)).squeeze(0)
     expected = expected.flatten() if architecture.avgpool else expected
-    assert architecture.output_shape(None, *size) == tuple(expected.shape)
+    assert [output.shape for output in outputs(architecture, *size)] == [tuple(expected.shape)]
 
 
 def test_children_are_torchvisions() -> None:

@@ -218,17 +218,17 @@ def two_heads() -> ResNet:
 def test_heads_that_share_a_layer_are_not_independent() -> None:
     module = two_heads()
     heads = module.architecture.heads
-    (check,) = function.independence(module, heads, torch.float32)
+    (check,) = independence.checks(module, heads, torch.float32)
     assert check.outcome == "proven"
     module.get_submodule("heads.b").layer4 = module.get_submodule("heads.a.layer4")
-    (check,) = function.independence(module, heads, torch.float32)
+    (check,) = independence.checks(module, heads, torch.float32)
     assert (check.outcome, check.tensors) == ("failed", ("a", "b"))
 
 
 def test_heads_that_share_storage_are_not_independent() -> None:
     module = two_heads()
     module.get_parameter("heads.b.fc.weight").data = module.get_parameter("heads.a.fc.weight").data
-    (check,) = function.independence(module, module.architecture.heads, torch.float32)
+    (check,) = independence.checks(module, module.architecture.heads, torch.float32)
     assert (check.outcome, "1 storages are shared" in check.finding) == ("failed", True)
 
 
