@@ -19,13 +19,13 @@ from resnet_surgeon.formats.files import TiedToFile
 from resnet_surgeon.formats.tensors import Computed, Initialised, LazyTensor
 from resnet_surgeon.operations import OPERATIONS
 from resnet_surgeon.operations.checkpoint import Checkpoint, Operation
-from resnet_surgeon.output import Document, document, stream, write
 from resnet_surgeon.plan import Step, by_identity, plan
 from resnet_surgeon.sources import catalog
 from resnet_surgeon.sources.names import file_name
 from resnet_surgeon.sources.progress import Progress, silent
 from resnet_surgeon.sources.source import DEFAULT_NAME, MANIFEST_KEY, Location, Source, open_source
 from resnet_surgeon.sources.wrappings import dilated
+from resnet_surgeon.writing.write import Document, document, stream, write
 
 
 @dataclass(frozen=True)
