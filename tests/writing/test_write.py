@@ -603,7 +603,8 @@ def test_neighbours_in_different_files_are_read_each_from_its_own(checkpoints: P
     mixed = replace(
         networks[0].checkpoint, tensors={name: networks[turns[name]].tensors[name] for name in networks[0].tensors}
     )
-    network = replace(networks[0], opened=mixed, checkpoint=mixed)
+    opened = replace(networks[0].opened, checkpoint=mixed)
+    network = replace(networks[0], opened=opened, checkpoint=mixed)
     written = network.save(tmp_path / "out.safetensors")
     found = load_file(written)
     assert all(torch.equal(found[name], contents[turn][name]) for name, turn in turns.items())
