@@ -24,7 +24,7 @@ from resnet_surgeon.formats import sampling
 from resnet_surgeon.manifest import MANIFEST_LIMIT
 from resnet_surgeon.module import ResNet
 from resnet_surgeon.sources.progress import silent
-from resnet_surgeon.verification import case, function
+from resnet_surgeon.verification import case, function, independence
 from resnet_surgeon.verification.modules import as_torchvision, torchvision_has
 from resnet_surgeon.verification.tensors import deviation_of
 from tests.conftest import small_network
@@ -273,11 +273,11 @@ def test_too_little_memory_is_not_the_files_fault(
 ) -> None:
     path = rs.open(sources / "source.pth").heads([1, 2]).save(tmp_path / "model.safetensors")
 
-    def independence(*_: object) -> Iterator[rs.Check]:
+    def checks(*_: object) -> Iterator[rs.Check]:
         raise RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory")
         yield
 
-    monkeypatch.setattr(function, "independence", independence)
+    monkeypatch.setattr(independence, "checks", checks)
     proof = rs.verify(path)
     assert proof.holds
     assert "not enough memory" in {check.name: check.finding for check in proof.unproven}["independence"]
