@@ -158,7 +158,7 @@ class ResNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor | list[Tensor]:
         x = _run(self, self.architecture.trunk_children, x)
-        return self.heads(x) if self.architecture.branches else x  # type: ignore[no-any-return]
+        return self.heads(x) if self.architecture.branches else x
 
 
 def _run(module: nn.Module, children: tuple[str, ...], x: Tensor) -> Tensor:
