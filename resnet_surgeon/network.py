@@ -23,7 +23,8 @@ from resnet_surgeon.plan import Step, plan
 from resnet_surgeon.sources.names import file_name
 from resnet_surgeon.sources.progress import Progress, silent
 from resnet_surgeon.sources.source import DEFAULT_NAME, Location, Source, open_source
-from resnet_surgeon.writing.write import Document, document, stream, write
+from resnet_surgeon.writing.document import Document, document
+from resnet_surgeon.writing.write import stream, write
 
 
 @dataclass(frozen=True)
