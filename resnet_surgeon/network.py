@@ -11,21 +11,23 @@ from typing import TYPE_CHECKING, Any
 
 from resnet_surgeon import manifest as documents
 from resnet_surgeon._version import __version__
+from resnet_surgeon.architecture.dilation import dilated
 from resnet_surgeon.architecture.parameters import parameters
 from resnet_surgeon.architecture.recognise import check_fit, describe, recognise
 from resnet_surgeon.architecture.spec import Architecture, Head
 from resnet_surgeon.errors import CheckpointError, OperationError, SurgeonError, message
 from resnet_surgeon.formats.files import TiedToFile
+from resnet_surgeon.formats.safetensors_index import index_of
 from resnet_surgeon.formats.tensors import Computed, Initialised, LazyTensor
 from resnet_surgeon.operations import OPERATIONS
 from resnet_surgeon.operations.checkpoint import Checkpoint, Operation
 from resnet_surgeon.output import Document, document, stream, write
 from resnet_surgeon.plan import Step, by_identity, plan
 from resnet_surgeon.sources import catalog
+from resnet_surgeon.sources.location import DEFAULT_NAME, Location
 from resnet_surgeon.sources.names import file_name
 from resnet_surgeon.sources.progress import Progress, silent
-from resnet_surgeon.sources.source import DEFAULT_NAME, MANIFEST_KEY, Location, Source, open_source
-from resnet_surgeon.sources.wrappings import dilated
+from resnet_surgeon.sources.source import MANIFEST_KEY, Source, open_source
 
 
 @dataclass(frozen=True)
@@ -165,7 +167,7 @@ class Network(TiedToFile):
             if isinstance(tensor, Initialised):
                 return documents.Initialised(tensor.law, tensor.seed, tensor.stream)
             if name is not None:
-                return documents.Kept(self.source.names.get(name, name))
+                return documents.Kept(self.source.found.names.get(name, name))
             assert isinstance(tensor, Computed)
             return documents.Computed(tensor.formula, tuple(provenance(source) for source in tensor.inputs))
 
@@ -232,13 +234,14 @@ def open(
 
 def recognised(source: Source) -> tuple[Checkpoint, documents.Manifest | None]:
     """The source's checkpoint, by its own manifest or else by its names and shapes; tensors in torchvision's order."""
-    if source.index is not None:
-        hint = f"give the index, `{source.index}`, with all shards beside it"
+    index = index_of(source.origin.file or "")
+    if index is not None:
+        hint = f"give the index, `{index}`, with all shards beside it"
         raise CheckpointError("it is one of several shards, not a whole network", hint=hint)
     text = source.metadata.get(MANIFEST_KEY)
     history = documents.from_json(text) if text is not None else None
     if history is None:
-        architecture = dilated(recognise(source.tensors), source.dilated_stages)
+        architecture = dilated(recognise(source.tensors), source.found.dilated_stages)
         preprocessing = source.entry.preprocessing if source.entry else None
     else:
         architecture, preprocessing = history.architecture, history.inputs.preprocessing
