@@ -15,25 +15,41 @@ Inner rooms raise the narrow fact; the room that knows the file or the operation
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 _LONGEST_NAME = 80
 _LONGEST_MESSAGE = 2000
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One way to settle what an error asks: the option to state, by its name in Python (`key`, which the command line
+    spells `--key`), the whole value to give it, and in a few words what that means.
+    """
+
+    option: str
+    value: str
+    why: str
 
 
 class SurgeonError(Exception):
     """What was wrong with what, and what to do about it: one line each.
 
     `subject` is the file, option or operation concerned; `reason` is one sentence without a full stop; `hint` says what
-    to do.
+    to do. Where an option settles it, `answers` are its possible values: the command line prints each as the command to
+    type.
     """
 
     exit_code = 1
 
-    def __init__(self, reason: str, *, subject: str | None = None, hint: str | None = None) -> None:
+    def __init__(
+        self, reason: str, *, subject: str | None = None, hint: str | None = None, answers: Sequence[Answer] = ()
+    ) -> None:
         super().__init__(reason)
         self.reason = reason
         self.subject = subject
         self.hint = hint
+        self.answers = tuple(answers)
 
     def about(self, subject: str) -> SurgeonError:
         """The same error, told about `subject` unless it already names one."""

@@ -148,6 +148,6 @@ def test_the_house_on_the_page_is_the_house_in_the_tests() -> None:
 def test_the_version_is_the_changelogs_newest() -> None:
     import resnet_surgeon
 
-    newest = re.search(r"^## (\S+)", (TOP / "CHANGELOG.md").read_text("utf-8"), re.MULTILINE)
+    newest = re.search(r"^## (\d\S+)", (TOP / "CHANGELOG.md").read_text("utf-8"), re.MULTILINE)
     assert newest
     assert newest[1] == resnet_surgeon.__version__

@@ -8,6 +8,7 @@ import gc
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from typing import NoReturn
 
 # A command lives for a fraction of a second and makes no cycles to speak of: collecting them would take a tenth of its
@@ -17,6 +18,7 @@ gc.disable()
 # turn.
 sys.setswitchinterval(0.0002)
 
+from resnet_surgeon.cli.answers import command  # noqa: E402
 from resnet_surgeon.cli.signals import Signalled, check_signals, die_by, raise_on_signals  # noqa: E402
 from resnet_surgeon.errors import SurgeonError, UsageError, message  # noqa: E402
 from resnet_surgeon.formats.memory import check_room  # noqa: E402
@@ -45,14 +47,15 @@ def _run() -> int:
     try:
         return _command()
     except SurgeonError as error:
-        return _tell(str(error), error.hint, error.exit_code)
+        answers = [command(PROGRAM, sys.argv[1:], answer) for answer in error.answers]
+        return _tell(str(error), [*filter(None, [error.hint]), *answers], error.exit_code)
     except Exception as error:
         check_signals()
         if isinstance(error, MemoryError) or _is_short_of_memory():
-            return _tell("not enough memory", None, 1)
+            return _tell("not enough memory", [], 1)
         return _tell(
             f"this is a bug in {PROGRAM}: {type(error).__name__}: {error}",
-            "please report it with what the same command prints with `--debug`",
+            ["please report it with what the same command prints with `--debug`"],
             _BUG,
         )
 
@@ -68,7 +71,7 @@ def _command() -> int:
     except typer.TyperException as error:
         if not error.format_message():
             return UsageError.exit_code  # no command: the help was shown
-        return _tell(error.format_message(), f"see `{_command_path(error)} --help`", UsageError.exit_code)
+        return _tell(error.format_message(), [f"see `{_command_path(error)} --help`"], UsageError.exit_code)
 
 
 def _is_short_of_memory() -> bool:
@@ -80,13 +83,13 @@ def _is_short_of_memory() -> bool:
     return False
 
 
-def _tell(reason: str, hint: str | None, code: int) -> int:
+def _tell(reason: str, hints: Sequence[str], code: int) -> int:
     if "--debug" in sys.argv:
         import traceback
 
         print(*map(message, traceback.format_exc().splitlines()), sep="\n", file=sys.stderr)
     print("error:", message(reason), file=sys.stderr)
-    if hint:
+    for hint in hints:
         print("hint:", message(hint), file=sys.stderr)
     return code
 
