@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import timm
 import torch
+from torch import nn
 from torchvision.models import ResNet
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
