@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import resnet_surgeon as rs
 from resnet_surgeon import manifest as documents
