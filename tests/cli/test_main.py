@@ -95,9 +95,19 @@ def test_a_reader_that_goes_away_ends_it_by_sigpipe(unbuffered: str, checkpoints
     assert b"Traceback" not in stderr
 
 
-def shell(command: str, folder: Path) -> subprocess.CompletedProcess[bytes]:
+@pytest.mark.parametrize(
+    "arguments", ["list", "inspect small.safetensors --tensors", "diff small.safetensors resnet18"]
+)
+def test_a_command_that_prints_ends_quietly_when_nobody_reads_on(arguments: str, tmp_path: Path) -> None:
+    (tmp_path / "small.safetensors").write_bytes(SMALL.read_bytes())
+    weights = " --weights random" if "resnet18" in arguments else ""
+    done = shell(f"rs {arguments}{weights} >&3; echo $? >&2", tmp_path, "exec 3> >(exec true); wait $!; ")
+    assert done.stderr.split() == [str(128 + signal.SIGPIPE).encode()]
+
+
+def shell(command: str, folder: Path, before: str = "") -> subprocess.CompletedProcess[bytes]:
     """Runs a line of shell in which `rs` is the command."""
-    prefix = f'rs() {{ {" ".join(COMMAND)} "$@"; }}; '
+    prefix = f'rs() {{ {" ".join(COMMAND)} "$@"; }}; {before}'
     return subprocess.run(["bash", "-c", prefix + command], cwd=folder, capture_output=True, timeout=PATIENCE)
 
 
