@@ -19,7 +19,7 @@ from resnet_surgeon.cli.report import report
 from resnet_surgeon.cli.verify import verify
 from resnet_surgeon.operations import OPERATIONS
 from resnet_surgeon.operations.checkpoint import Operation
-from resnet_surgeon.sources.source import DEFAULT_NAME
+from resnet_surgeon.sources.location import DEFAULT_NAME
 
 PROGRAM = "resnet-surgeon"
 

@@ -7,15 +7,14 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-import signal
 from collections.abc import Callable, Iterable, Iterator
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from resnet_surgeon.cli.signals import Signalled
 from resnet_surgeon.errors import UsageError, message
+from resnet_surgeon.platform.signals import READER_GONE, Signalled
 
 _DEBUG = inspect.Parameter(
     "debug",
@@ -37,7 +36,7 @@ def declare(app: typer.Typer, name: str, function: Callable[..., None], example:
         try:
             function(**_arguments(groups, signature, typed))
         except BrokenPipeError:
-            raise Signalled(signal.SIGPIPE) from None
+            raise Signalled(READER_GONE) from None
         except (typer.Exit, typer.Abort):
             raise
         except Exception as error:

@@ -6,7 +6,7 @@ import os
 import sys
 
 from resnet_surgeon.errors import AccessError
-from resnet_surgeon.formats.files import write_all
+from resnet_surgeon.platform.transfer import write_all
 
 
 def to_standard_output(line: str) -> None:

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from resnet_surgeon.opening import Opening
+from resnet_surgeon.sources.location import Location
 from resnet_surgeon.sources.progress import Progress, silent
-from resnet_surgeon.sources.source import Location
 from resnet_surgeon.verification import document, function, tensors
 from resnet_surgeon.verification.case import Case, open_case
 from resnet_surgeon.verification.proof import Check, Proof
