@@ -26,10 +26,11 @@ from resnet_surgeon.errors import CheckpointError
 from resnet_surgeon.formats.files import OpenFile
 from resnet_surgeon.formats.tensors import BITS, LazyTensor, byte_size, chunks, pieces
 from resnet_surgeon.manifest import Manifest
-from resnet_surgeon.network import recognised
+from resnet_surgeon.opening import recognised
 from resnet_surgeon.plan import Layout
+from resnet_surgeon.sources.location import Location, check_distinct
 from resnet_surgeon.sources.progress import Progress, silent
-from resnet_surgeon.sources.source import Location, Source, check_distinct, open_source
+from resnet_surgeon.sources.source import Source, open_source
 
 if TYPE_CHECKING:
     import numpy as np
@@ -140,8 +141,8 @@ def _side(location: Location, weights: str | None, key: str | None, progress: Pr
     is_name = isinstance(location, str) and location in VARIANTS
     source = open_source(location, weights if is_name else None, key=key, progress=progress)
     try:
-        checkpoint, history = recognised(source)
-        tensors, architecture = checkpoint.tensors, checkpoint.architecture
+        found = recognised(source)
+        tensors, architecture, history = found.tensors, found.architecture, found.history
     except CheckpointError:
         tensors, architecture, history = source.tensors, None, None
     layouts = {name: Layout(tensor.dtype, tensor.shape, byte_size(tensor)) for name, tensor in tensors.items()}

@@ -13,11 +13,13 @@ from resnet_surgeon.architecture.spec import Architecture
 from resnet_surgeon.architecture.variants import variant_name
 from resnet_surgeon.errors import CheckpointError
 from resnet_surgeon.formats.tensors import byte_size
-from resnet_surgeon.network import recognised
+from resnet_surgeon.opening import recognised
 from resnet_surgeon.operations import OPERATIONS
 from resnet_surgeon.plan import Layout
+from resnet_surgeon.sources.location import DEFAULT_NAME, Location
+from resnet_surgeon.sources.origin import Origin
 from resnet_surgeon.sources.progress import Progress, silent
-from resnet_surgeon.sources.source import DEFAULT_NAME, Location, Origin, open_source
+from resnet_surgeon.sources.source import open_source
 
 
 @dataclass(frozen=True)
@@ -54,8 +56,8 @@ def inspect(
     opened = open_source(source, weights, seed, key, progress)
     architecture = history = problem = None
     try:
-        checkpoint, history = recognised(opened)
-        architecture = checkpoint.architecture
+        found = recognised(opened)
+        architecture, history = found.architecture, found.history
     except CheckpointError as error:
         problem = error.reason + (f" ({error.hint})" if error.hint else "")
     layouts = {name: Layout(tensor.dtype, tensor.shape, byte_size(tensor)) for name, tensor in opened.tensors.items()}

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from resnet_surgeon.architecture.initialisation import Law
+from resnet_surgeon.architecture.preprocessing import Preprocessing
 from resnet_surgeon.architecture.recognise import FLOATS
 from resnet_surgeon.architecture.spec import HEAD_NAME, Architecture, OutputKind
 from resnet_surgeon.errors import CheckpointError, UsageError
@@ -19,8 +20,7 @@ from resnet_surgeon.fields import Count, Line, Name, Seed, Size, Text, decoded, 
 from resnet_surgeon.formats.json_text import parsed
 from resnet_surgeon.operations import OPERATIONS
 from resnet_surgeon.operations.checkpoint import Operation
-from resnet_surgeon.sources.catalog import Preprocessing
-from resnet_surgeon.sources.source import Origin
+from resnet_surgeon.sources.origin import Origin
 
 FORMAT_VERSION = 1
 MANIFEST_LIMIT = 1 << 26  # bytes of a manifest, in whatever place it stands

@@ -4,28 +4,27 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resnet_surgeon import manifest as documents
-from resnet_surgeon._version import __version__
-from resnet_surgeon.architecture.parameters import parameters
-from resnet_surgeon.architecture.recognise import check_fit, describe, recognise
-from resnet_surgeon.architecture.spec import Architecture, Head
+from resnet_surgeon import recording
+from resnet_surgeon.architecture.recognise import describe
+from resnet_surgeon.architecture.spec import Architecture
 from resnet_surgeon.errors import CheckpointError, OperationError, SurgeonError, message
 from resnet_surgeon.formats.files import TiedToFile
-from resnet_surgeon.formats.tensors import Computed, Initialised, LazyTensor
+from resnet_surgeon.formats.tensors import LazyTensor
+from resnet_surgeon.opening import Opened, recognised
 from resnet_surgeon.operations import OPERATIONS
 from resnet_surgeon.operations.checkpoint import Checkpoint, Operation
-from resnet_surgeon.output import Document, document, stream, write
-from resnet_surgeon.plan import Step, by_identity, plan
-from resnet_surgeon.sources import catalog
+from resnet_surgeon.plan import Step, plan
+from resnet_surgeon.sources.location import DEFAULT_NAME, Location
 from resnet_surgeon.sources.names import file_name
 from resnet_surgeon.sources.progress import Progress, silent
-from resnet_surgeon.sources.source import DEFAULT_NAME, MANIFEST_KEY, Location, Source, open_source
-from resnet_surgeon.sources.wrappings import dilated
+from resnet_surgeon.sources.source import Source, open_source
+from resnet_surgeon.writing.write import Document, document, stream, write
 
 
 @dataclass(frozen=True)
@@ -37,11 +36,18 @@ class Network(TiedToFile):
     >>> open("resnet50", weights="random").adapt(in_channels=1).heads([3, 5]).save("model.safetensors")
     """
 
-    source: Source
-    opened: Checkpoint
+    opened: Opened
     checkpoint: Checkpoint
-    history: documents.Manifest | None = None
     operations: tuple[Operation, ...] = ()
+
+    @property
+    def source(self) -> Source:
+        return self.opened.source
+
+    @property
+    def history(self) -> documents.Manifest | None:
+        """The source's own manifest."""
+        return self.opened.history
 
     @property
     def architecture(self) -> Architecture:
@@ -83,13 +89,13 @@ class Network(TiedToFile):
         """Where each tensor is from, as the manifest says; reads nothing."""
         if self.history is not None and not self.operations:
             return self.history.tensors
-        return self._records(self.tensors)
+        return recording.records(self.opened, self.tensors)
 
     def manifest(self) -> documents.Manifest:
         """The manifest of this network, with the SHA-256 of its source: reads the source once if it is a file that has
         none yet.
         """
-        manifest = self._manifest()
+        manifest = recording.manifest(self.opened, self.checkpoint, self.operations)
         if manifest.source.container is not None and manifest.source.sha256 is None:
             manifest = replace(manifest, source=self.source.identified())
         return manifest
@@ -131,82 +137,10 @@ class Network(TiedToFile):
 
     def _document(self) -> Document:
         try:
-            return document(self.tensors, self._manifest(), self.source)
+            manifest = recording.manifest(self.opened, self.checkpoint, self.operations)
+            return document(self.tensors, manifest, self.source)
         except CheckpointError as error:
             raise error.about(self.source.subject) from None
-
-    def _manifest(self) -> documents.Manifest:
-        """Continues the source's own manifest where it has one, so that a pipe, a chain and files in between come to
-        the same.
-        """
-        history = self.history
-        if history is not None and not self.operations:
-            return history
-        records = self._records(self.tensors)
-        known = _kept_names(self._records(self.opened.tensors)) | set(history.dropped if history else ())
-        return documents.Manifest(
-            architecture=self.architecture,
-            inputs=documents.Inputs(self.architecture.in_channels, self.checkpoint.preprocessing),
-            outputs=self._outputs(),
-            operations=(*(history.operations if history else ()), *map(documents.operation_record, self.operations)),
-            source=history.source if history else self.source.described,
-            tensors=records,
-            dropped=tuple(sorted(known - _kept_names(records))),
-            versions={"resnet_surgeon": __version__},
-        )
-
-    def _records(self, tensors: Mapping[str, LazyTensor]) -> dict[str, documents.TensorRecord]:
-        names = by_identity(self.opened.tensors)
-
-        def provenance(tensor: LazyTensor) -> documents.Provenance:
-            name = names.get(id(tensor))
-            if name is not None and self.history is not None:
-                return self.history.tensors[name].provenance
-            if isinstance(tensor, Initialised):
-                return documents.Initialised(tensor.law, tensor.seed, tensor.stream)
-            if name is not None:
-                return documents.Kept(self.source.names.get(name, name))
-            assert isinstance(tensor, Computed)
-            return documents.Computed(tensor.formula, tuple(provenance(source) for source in tensor.inputs))
-
-        return {name: documents.TensorRecord(tensor.dtype, provenance(tensor)) for name, tensor in tensors.items()}
-
-    def _outputs(self) -> tuple[documents.Output, ...]:
-        architecture = self.architecture
-        heads: tuple[Head | None, ...] = architecture.heads or (None,)
-        return tuple(
-            documents.Output(
-                name=head.name if head else architecture.output_kind,
-                kind=architecture.output_kind,
-                shape=architecture.output_shape(head, 224, 224),
-                classes=head.classes if head else None,
-                categories=self._categories(head) if head else None,
-            )
-            for head in heads
-        )
-
-    def _categories(self, head: Head) -> tuple[str, ...] | None:
-        """The names of the head's classes, known while its linear layer is the source's own."""
-        weight = self.tensors[f"{self.architecture.prefix(head)}fc.weight"]
-        for old in self.opened.architecture.heads:
-            if weight is self.opened.tensors[f"{self.opened.architecture.prefix(old)}fc.weight"]:
-                if self.history is not None:
-                    return next((output.categories for output in self.history.outputs if output.name == old.name), None)
-                return catalog.categories() if self.source.entry else None
-        return None
-
-
-def _kept_names(records: Mapping[str, documents.TensorRecord]) -> set[str]:
-    """The source's tensors that are kept, or that others are computed from."""
-
-    def names(provenance: documents.Provenance) -> Iterator[str]:
-        if isinstance(provenance, documents.Kept):
-            yield provenance.tensor
-        elif isinstance(provenance, documents.Computed):
-            for source in provenance.inputs:
-                yield from names(source)
-
-    return {name for record in records.values() for name in names(record.provenance)}
 
 
 def open(
@@ -222,32 +156,12 @@ def open(
 
     Raises UsageError, AccessError, WeightsError, or CheckpointError for what is no ResNet of torchvision's kind.
     """
-    opened = open_source(source, weights, seed, key, progress)
+    found = open_source(source, weights, seed, key, progress)
     try:
-        checkpoint, history = recognised(opened)
+        opened = recognised(found)
     except CheckpointError as error:
-        raise error.about(opened.subject) from None
-    return Network(opened, checkpoint, checkpoint, history)
-
-
-def recognised(source: Source) -> tuple[Checkpoint, documents.Manifest | None]:
-    """The source's checkpoint, by its own manifest or else by its names and shapes; tensors in torchvision's order."""
-    if source.index is not None:
-        hint = f"give the index, `{source.index}`, with all shards beside it"
-        raise CheckpointError("it is one of several shards, not a whole network", hint=hint)
-    text = source.metadata.get(MANIFEST_KEY)
-    history = documents.from_json(text) if text is not None else None
-    if history is None:
-        architecture = dilated(recognise(source.tensors), source.dilated_stages)
-        preprocessing = source.entry.preprocessing if source.entry else None
-    else:
-        architecture, preprocessing = history.architecture, history.inputs.preprocessing
-        check_fit(architecture, source.tensors)
-        if history.tensors.keys() != source.tensors.keys():
-            raise CheckpointError("its manifest does not list the tensors that it has")
-    tensors = {parameter.name: source.tensors[parameter.name] for parameter in parameters(architecture)}
-    operations = len(history.operations) if history else 0
-    return Checkpoint(architecture, tensors, preprocessing, operations), history
+        raise error.about(found.subject) from None
+    return Network(opened, opened.checkpoint)
 
 
 def _as_method(operation: type[Operation]) -> Callable[..., Network]:

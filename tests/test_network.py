@@ -163,7 +163,11 @@ def test_names_of_files_tell_what_was_done(checkpoints: Path) -> None:
 @pytest.mark.parametrize("name", ["../x", "/elsewhere/x", "a b\x1b[2J", "-rf", ".hidden", "模型", "x" * 400])
 def test_a_default_name_is_one_safe_component_whatever_the_file_is_called(name: str, checkpoints: Path) -> None:
     network = rs.open(checkpoints / "basic.pth")
-    stranger = replace(network, source=replace(network.source, label=name)).adapt(1).heads([1] * 300)
+    stranger = (
+        replace(network, opened=replace(network.opened, source=replace(network.source, label=name)))
+        .adapt(1)
+        .heads([1] * 300)
+    )
     assert re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,119}\.safetensors", stranger.default_name)
 
 

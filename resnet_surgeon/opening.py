@@ -1,0 +1,63 @@
+"""Opens a source: from named tensors, and what the file says of itself, to a checkpoint and its history.
+
+Reads names, shapes and documents. Knows no operation's meaning, and reads no tensor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from resnet_surgeon import manifest as documents
+from resnet_surgeon.architecture.dilation import dilated
+from resnet_surgeon.architecture.parameters import parameters
+from resnet_surgeon.architecture.recognise import check_fit, recognise
+from resnet_surgeon.architecture.spec import Architecture
+from resnet_surgeon.errors import CheckpointError
+from resnet_surgeon.formats.files import TiedToFile
+from resnet_surgeon.formats.safetensors_index import index_of
+from resnet_surgeon.formats.tensors import LazyTensor
+from resnet_surgeon.operations.checkpoint import Checkpoint
+from resnet_surgeon.sources.source import MANIFEST_KEY, Source
+
+
+@dataclass(frozen=True)
+class Opened(TiedToFile):
+    """A source in which a network was recognised: its checkpoint, and its own manifest if it has one."""
+
+    source: Source
+    checkpoint: Checkpoint
+    history: documents.Manifest | None = None
+
+    @property
+    def architecture(self) -> Architecture:
+        return self.checkpoint.architecture
+
+    @property
+    def tensors(self) -> Mapping[str, LazyTensor]:
+        """The lazy tensors by torchvision's names, in its order."""
+        return self.checkpoint.tensors
+
+
+def recognised(source: Source) -> Opened:
+    """The source's network, by its own manifest or else by its names and shapes.
+
+    Raises CheckpointError for what is no ResNet of torchvision's kind, or does not fit its manifest.
+    """
+    index = index_of(source.origin.file or "")
+    if index is not None:
+        hint = f"give the index, `{index}`, with all shards beside it"
+        raise CheckpointError("it is one of several shards, not a whole network", hint=hint)
+    text = source.metadata.get(MANIFEST_KEY)
+    history = documents.from_json(text) if text is not None else None
+    if history is None:
+        architecture = dilated(recognise(source.tensors), source.found.dilated_stages)
+        preprocessing = source.entry.preprocessing if source.entry else None
+    else:
+        architecture, preprocessing = history.architecture, history.inputs.preprocessing
+        check_fit(architecture, source.tensors)
+        if history.tensors.keys() != source.tensors.keys():
+            raise CheckpointError("its manifest does not list the tensors that it has")
+    tensors = {parameter.name: source.tensors[parameter.name] for parameter in parameters(architecture)}
+    operations = len(history.operations) if history else 0
+    return Opened(source, Checkpoint(architecture, tensors, preprocessing, operations), history)

@@ -1,0 +1,98 @@
+"""From a network to its manifest: continues the history that the source has, so that a pipe, a chain and files in
+between come to the same. Reads nothing and writes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from resnet_surgeon import manifest as documents
+from resnet_surgeon._version import __version__
+from resnet_surgeon.architecture.spec import Architecture, Head
+from resnet_surgeon.formats.tensors import Computed, Initialised, LazyTensor
+from resnet_surgeon.opening import Opened
+from resnet_surgeon.operations.checkpoint import Checkpoint, Operation
+from resnet_surgeon.plan import by_identity
+from resnet_surgeon.sources import catalog
+
+
+def manifest(opened: Opened, now: Checkpoint, operations: tuple[Operation, ...]) -> documents.Manifest:
+    """The manifest of the network that `operations` made of `opened`; without the source's SHA-256 where nobody has
+    worked it out yet.
+    """
+    history = opened.history
+    if history is not None and not operations:
+        return history
+    made = records(opened, now.tensors)
+    known = _kept_names(records(opened, opened.tensors)) | set(history.dropped if history else ())
+    return documents.Manifest(
+        architecture=now.architecture,
+        inputs=documents.Inputs(now.architecture.in_channels, now.preprocessing),
+        outputs=_outputs(opened, now),
+        operations=(*(history.operations if history else ()), *map(documents.operation_record, operations)),
+        source=history.source if history else opened.source.described,
+        tensors=made,
+        dropped=tuple(sorted(known - _kept_names(made))),
+        versions={"resnet_surgeon": __version__},
+    )
+
+
+def records(opened: Opened, tensors: Mapping[str, LazyTensor]) -> dict[str, documents.TensorRecord]:
+    """Where each of the tensors is from: those of `opened` by its own history."""
+    names = by_identity(opened.tensors)
+
+    def provenance(tensor: LazyTensor) -> documents.Provenance:
+        name = names.get(id(tensor))
+        if name is not None and opened.history is not None:
+            return opened.history.tensors[name].provenance
+        if isinstance(tensor, Initialised):
+            return documents.Initialised(tensor.law, tensor.seed, tensor.stream)
+        if name is not None:
+            return documents.Kept(opened.source.found.names.get(name, name))
+        assert isinstance(tensor, Computed)
+        return documents.Computed(tensor.formula, tuple(provenance(source) for source in tensor.inputs))
+
+    return {name: documents.TensorRecord(tensor.dtype, provenance(tensor)) for name, tensor in tensors.items()}
+
+
+def _outputs(opened: Opened, now: Checkpoint) -> tuple[documents.Output, ...]:
+    architecture = now.architecture
+    heads: tuple[Head | None, ...] = architecture.heads or (None,)
+    return tuple(
+        documents.Output(
+            name=head.name if head else architecture.output_kind,
+            kind=architecture.output_kind,
+            shape=architecture.output_shape(head, 224, 224),
+            classes=head.classes if head else None,
+            categories=_categories(opened, now, head) if head else None,
+        )
+        for head in heads
+    )
+
+
+def _categories(opened: Opened, now: Checkpoint, head: Head) -> tuple[str, ...] | None:
+    """The names of the head's classes, known while its linear layer is the source's own."""
+
+    def weight(architecture: Architecture, tensors: Mapping[str, LazyTensor], head: Head) -> LazyTensor:
+        return tensors[f"{architecture.prefix(head)}fc.weight"]
+
+    own = weight(now.architecture, now.tensors, head)
+    for old in opened.architecture.heads:
+        if own is weight(opened.architecture, opened.tensors, old):
+            if opened.history is not None:
+                return next((output.categories for output in opened.history.outputs if output.name == old.name), None)
+            return catalog.categories() if opened.source.entry else None
+    return None
+
+
+def _kept_names(made: Mapping[str, documents.TensorRecord]) -> set[str]:
+    """The source's tensors that are kept, or that others are computed from."""
+
+    def names(provenance: documents.Provenance) -> Iterator[str]:
+        if isinstance(provenance, documents.Kept):
+            yield provenance.tensor
+        elif isinstance(provenance, documents.Computed):
+            for source in provenance.inputs:
+                yield from names(source)
+
+    return {name for record in made.values() for name in names(record.provenance)}
