@@ -87,6 +87,8 @@ def _closed(value: object) -> Node:
     if type(value) is Opaque:
         kind = KINDS.get(value.kind.name) if value.kind.module.startswith("torch.") else None
         return Unread(kind or f"an object of the class {value.kind}")
+    if type(value) is Global and value.module == "torch" and value.name.startswith(("qint", "quint")):
+        return Unread(f"quantised ({value})")
     if type(value) is Global:
         return Unread(f"the class or function {value}")
     if type(value) is Storage:
