@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import signal
 import typing
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal, get_args, get_origin
@@ -19,11 +18,11 @@ from resnet_surgeon.cli.inspect import inspect as inspect_command
 from resnet_surgeon.cli.list import list_weights
 from resnet_surgeon.cli.report import report as report_command
 from resnet_surgeon.cli.run import Options, run, to_standard_output
-from resnet_surgeon.cli.signals import Signalled
 from resnet_surgeon.cli.verify import verify as verify_command
 from resnet_surgeon.errors import UsageError
 from resnet_surgeon.operations import OPERATIONS
 from resnet_surgeon.operations.checkpoint import Operation
+from resnet_surgeon.platform.signals import READER_GONE, Signalled
 from resnet_surgeon.sources.location import DEFAULT_NAME
 
 PROGRAM = "resnet-surgeon"
@@ -49,7 +48,7 @@ def _add_command(operation: type[Operation]) -> None:
         try:
             run(source, operation(**arguments), options)
         except BrokenPipeError:
-            raise Signalled(signal.SIGPIPE) from None
+            raise Signalled(READER_GONE) from None
 
     hints = typing.get_type_hints(operation)
     parameters = [

@@ -13,10 +13,10 @@ from typing import Any
 import resnet_surgeon as rs
 from resnet_surgeon.cli import text
 from resnet_surgeon.errors import AccessError, UsageError, message
-from resnet_surgeon.formats.files import write_all
 from resnet_surgeon.manifest import operation_record
 from resnet_surgeon.network import Network
 from resnet_surgeon.operations.checkpoint import Operation, option
+from resnet_surgeon.platform.transfer import write_all
 from resnet_surgeon.sources.progress import Progress, silent
 from resnet_surgeon.writing.targets import manifest_path
 
