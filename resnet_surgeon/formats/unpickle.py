@@ -245,6 +245,9 @@ class _Machine:
         del self.stack[start:]
         return items
 
+    def pop_all_to_mark(self) -> None:
+        self.pop_to_mark()
+
     def memoize(self, key: int) -> None:
         self.memo[key] = self.stack[-1]
 
@@ -478,7 +481,7 @@ _ACTIONS: dict[bytes, Callable[[_Machine], None]] = {
     b"d": _Machine.old_dict,
     b"l": lambda machine: machine.stack.append(machine.pop_to_mark()),
     b"0": lambda machine: machine.stack.pop(),
-    b"1": _Machine.pop_to_mark,
+    b"1": _Machine.pop_all_to_mark,
     b"2": lambda machine: machine.stack.append(machine.stack[-1]),
     b"\x8f": lambda machine: machine.stack.append([]),  # EMPTY_SET: the list of what it holds
     b"\x90": lambda machine: machine.fill_list(machine.pop_to_mark()),

@@ -71,11 +71,11 @@ def tree(root: object, record: Callable[[Storage], Stored], swapped: bool = Fals
 
 def _items(value: object) -> dict[object, object] | None:
     """What lies in a dict, a list, a tuple or an object that items were put into, by key; None for plain data."""
-    if type(value) is Opaque:
+    if isinstance(value, Opaque):
         value = value.held
-    if type(value) is dict:
+    if isinstance(value, dict):
         return value
-    if type(value) not in (list, tuple) or len(value) > _LONGEST or _CLOSED.isdisjoint(map(type, value)):
+    if not isinstance(value, (list, tuple)) or len(value) > _LONGEST or _CLOSED.isdisjoint(map(type, value)):
         return None
     if all(type(pair) in (list, tuple) and len(pair) == 2 and type(pair[0]) is str for pair in value):
         return dict(value)

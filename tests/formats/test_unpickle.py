@@ -193,7 +193,7 @@ class _List(list[int]):
 
 DICTS = {
     "OrderedDict": OrderedDict(a=1, b=2),
-    "defaultdict": defaultdict(list, a=1, b=2),
+    "defaultdict": defaultdict(int, a=1, b=2),
     "Counter": Counter(a=1, b=2),
 }
 

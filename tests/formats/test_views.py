@@ -29,8 +29,10 @@ def made(
     return tensor(View(storage, offset, shape, strides), "x", lambda _: Stored("F32", (24,), FILE, BEGIN), False)
 
 
-def stored(*view: Any, part: tuple[int, int] | None = None) -> LazyTensor:
-    found = made(*view, part=part)
+def stored(
+    shape: tuple[int, ...], strides: tuple[int, ...], offset: int = 0, part: tuple[int, int] | None = None
+) -> LazyTensor:
+    found = made(shape, strides, offset, part)
     assert not isinstance(found, Unread)
     return found
 
@@ -52,7 +54,7 @@ def expected(shape: tuple[int, ...], strides: tuple[int, ...], offset: int) -> b
     ids=str,
 )
 def test_a_view_has_the_numbers_that_torch_finds_there(view: dict[str, Any], kind: type) -> None:
-    found = made(**view)
+    found = stored(**view)
     assert isinstance(found, kind)
     assert content(found) == expected(view["shape"], view["strides"], view.get("offset", 0))
 
