@@ -59,8 +59,8 @@ class TensorRow:
 def report(
     path: Location, *, against: Location | None = None, progress: Progress = silent, **opening: Unpack[Opening]
 ) -> str:
-    """One HTML page about a file of this tool: the network with what became of each layer, conv1's filters, every tensor, the proofs
-    of `verify`, the manifest, and how to load it. It needs nothing from elsewhere.
+    """One HTML page about a file of this tool: the network with what became of each layer, conv1's filters, every
+    tensor, the proofs of `verify`, the manifest, and how to load it. It needs nothing from elsewhere.
 
     Takes the arguments of `verify` and raises its errors. A file that fails its proofs has a page that says so.
     """
