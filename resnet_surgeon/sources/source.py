@@ -18,12 +18,12 @@ from typing import IO, Annotated, Union
 from resnet_surgeon.architecture.parameters import parameters
 from resnet_surgeon.architecture.recognise import FLOATS
 from resnet_surgeon.architecture.variants import VARIANTS
+from resnet_surgeon.arithmetic.numbers import decode
 from resnet_surgeon.errors import AccessError, CheckpointError, UsageError, printable
 from resnet_surgeon.fields import LINE, Digest, Line, Seed, Text, checked
 from resnet_surgeon.formats import sniff
 from resnet_surgeon.formats.container import Container, ContainerKind
 from resnet_surgeon.formats.files import OpenFile
-from resnet_surgeon.formats.numbers import decode
 from resnet_surgeon.formats.tensors import Initialised, LazyTensor, Stored, byte_size, content
 from resnet_surgeon.sources import catalog
 from resnet_surgeon.sources.progress import Progress, silent

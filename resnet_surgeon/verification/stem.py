@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from resnet_surgeon import manifest as records
 from resnet_surgeon.architecture.spec import Architecture
+from resnet_surgeon.arithmetic.formulas import Mixing
 from resnet_surgeon.manifest import Manifest, Provenance
 from resnet_surgeon.module import DTYPES
 from resnet_surgeon.verification import formulas
 from resnet_surgeon.verification.activations import fitting, images, relative
-from resnet_surgeon.verification.formulas import Formula
 from resnet_surgeon.verification.layers import Naming
 from resnet_surgeon.verification.proof import Check
 
@@ -63,12 +63,12 @@ def check(
         yield Check("stem", "failed", f"{finding}: more than rounding makes", ("conv1.weight",))
 
 
-def _formulas(provenance: Provenance, naming: Naming) -> list[Formula] | None:
+def _formulas(provenance: Provenance, naming: Naming) -> list[Mixing] | None:
     """From the source's conv1 on, the formulas by which it was computed; None if that is not how it was made."""
     if not isinstance(provenance, records.Computed) or naming(provenance, "conv1.weight") is not None:
         return None
-    formula = formulas.parse(provenance.formula)
-    if formula is None or len(provenance.inputs) != 1:
+    formula = provenance.formula
+    if not isinstance(formula, Mixing) or len(provenance.inputs) != 1:
         return None
     if naming(provenance.inputs[0], "conv1.weight") == "conv1.weight":
         return [formula]
@@ -80,7 +80,7 @@ def _finite_filters(convolution: nn.Module) -> Tensor:
     return convolution.get_parameter("weight").isfinite().flatten(1).all(1)
 
 
-def _rounding(theirs: nn.Module, image: Tensor, steps: list[Formula], dtype: torch.dtype) -> Tensor:
+def _rounding(theirs: nn.Module, image: Tensor, steps: list[Mixing], dtype: torch.dtype) -> Tensor:
     """A bound on how far rounding moves each activation [batch, 64, height, width].
 
     Every formula rounds each of its operations (an addition a channel, a product, a quotient) in float32 or wider and
@@ -94,15 +94,15 @@ def _rounding(theirs: nn.Module, image: Tensor, steps: list[Formula], dtype: tor
     theirs = copy.deepcopy(theirs)
     theirs.get_parameter("weight").abs_()
     relative = len(steps) * narrow.eps + roundings * wide.eps + terms * double.eps
-    gain = reduce(operator.mul, (max(1.0, step.gain) for step in steps))
+    gain = reduce(operator.mul, (max(1.0, formulas.gain(step)) for step in steps))
     around = nn.functional.avg_pool2d(image.abs().sum(1, keepdim=True), 7, 2, 3) * 49
     absolute = gain * roundings * narrow.smallest_normal * narrow.eps * around
     bound: Tensor = relative * theirs(_mixed(image.abs(), steps)) + absolute
     return bound + gain * terms * double.smallest_normal * double.eps * around
 
 
-def _mixed(image: Tensor, steps: list[Formula]) -> Tensor:
+def _mixed(image: Tensor, steps: list[Mixing]) -> Tensor:
     """The image for the source's conv1, of the one for a conv1 that was made from it in these steps."""
     for step in reversed(steps):
-        image = step.mix(image)
+        image = formulas.mixed_image(step, image)
     return image
