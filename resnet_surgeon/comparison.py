@@ -28,8 +28,9 @@ from resnet_surgeon.formats.tensors import BITS, LazyTensor, byte_size, chunks, 
 from resnet_surgeon.manifest import Manifest
 from resnet_surgeon.opening import recognised
 from resnet_surgeon.plan import Layout
+from resnet_surgeon.sources.location import Location, check_distinct
 from resnet_surgeon.sources.progress import Progress, silent
-from resnet_surgeon.sources.source import Location, Source, check_distinct, open_source
+from resnet_surgeon.sources.source import Source, open_source
 
 if TYPE_CHECKING:
     import numpy as np

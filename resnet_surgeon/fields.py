@@ -213,7 +213,8 @@ def _dataclass(kind: Any) -> Decoder:
 def _union(hints: tuple[Any, ...]) -> Decoder:
     """The one type that fits: dataclasses differ in their tags, others as JSON's own types do."""
     decoders = [decoder(hint) for hint in hints if hint is not type(None)]
-    by_tag = {tag: decoder(hint) for hint in hints if dataclasses.is_dataclass(hint) for tag in _tags(hint).items()}
+    kinds: list[Any] = [hint for hint in hints if dataclasses.is_dataclass(hint)]
+    by_tag = {tag: decoder(hint) for hint in kinds for tag in _tags(hint).items()}
     names = {name for name, _ in by_tag}
     has_none = type(None) in hints
 

@@ -16,8 +16,10 @@ from resnet_surgeon.formats.tensors import byte_size
 from resnet_surgeon.opening import recognised
 from resnet_surgeon.operations import OPERATIONS
 from resnet_surgeon.plan import Layout
+from resnet_surgeon.sources.location import DEFAULT_NAME, Location
+from resnet_surgeon.sources.origin import Origin
 from resnet_surgeon.sources.progress import Progress, silent
-from resnet_surgeon.sources.source import DEFAULT_NAME, Location, Origin, open_source
+from resnet_surgeon.sources.source import open_source
 
 
 @dataclass(frozen=True)

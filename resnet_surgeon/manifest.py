@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from resnet_surgeon.architecture.initialisation import Law
+from resnet_surgeon.architecture.preprocessing import Preprocessing
 from resnet_surgeon.architecture.recognise import FLOATS
 from resnet_surgeon.architecture.spec import HEAD_NAME, Architecture, OutputKind
 from resnet_surgeon.arithmetic.formulas import Formula
@@ -20,8 +21,7 @@ from resnet_surgeon.fields import Count, Line, Name, Seed, Size, Text, decoded, 
 from resnet_surgeon.formats.json_text import parsed
 from resnet_surgeon.operations import OPERATIONS
 from resnet_surgeon.operations.checkpoint import Operation
-from resnet_surgeon.sources.catalog import Preprocessing
-from resnet_surgeon.sources.source import Origin
+from resnet_surgeon.sources.origin import Origin
 from resnet_surgeon.upgrades import upgraded
 
 FORMAT_VERSION = 2  # 1: formulas were words
@@ -170,10 +170,12 @@ def from_json(text: str) -> Manifest:
 
 
 def _validated(document: Any) -> Manifest:
-    """The manifest that a document describes, its operations too. Raises ValueError or CheckpointError."""
+    """The manifest that a document describes, every option of its operations filled in. Raises ValueError or
+    CheckpointError.
+    """
     manifest: Manifest = decoded(Manifest, document)
-    for record in manifest.operations:
-        operation_from_record(record)
+    operations = tuple(operation_record(operation_from_record(record)) for record in manifest.operations)
+    manifest = replace(manifest, operations=operations)
     for record in manifest.tensors.values():
         _check_formulas(record.provenance)
     return manifest

@@ -18,7 +18,7 @@ from resnet_surgeon.architecture.spec import Architecture, Head, Stage
 from resnet_surgeon.formats.tensors import LazyTensor, Stored, chunks
 from resnet_surgeon.manifest import Manifest
 from resnet_surgeon.network import open as open_network
-from resnet_surgeon.sources.source import Location
+from resnet_surgeon.sources.location import Location
 
 DTYPES = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64,

@@ -19,11 +19,12 @@ from resnet_surgeon.formats.tensors import LazyTensor
 from resnet_surgeon.opening import Opened, recognised
 from resnet_surgeon.operations import OPERATIONS
 from resnet_surgeon.operations.checkpoint import Checkpoint, Operation
-from resnet_surgeon.output import Document, document, stream, write
 from resnet_surgeon.plan import Step, plan
+from resnet_surgeon.sources.location import DEFAULT_NAME, Location
 from resnet_surgeon.sources.names import file_name
 from resnet_surgeon.sources.progress import Progress, silent
-from resnet_surgeon.sources.source import DEFAULT_NAME, Location, Source, open_source
+from resnet_surgeon.sources.source import Source, open_source
+from resnet_surgeon.writing.write import Document, document, stream, write
 
 
 @dataclass(frozen=True)

@@ -9,15 +9,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from resnet_surgeon import manifest as documents
+from resnet_surgeon.architecture.dilation import dilated
 from resnet_surgeon.architecture.parameters import parameters
 from resnet_surgeon.architecture.recognise import check_fit, recognise
 from resnet_surgeon.architecture.spec import Architecture
 from resnet_surgeon.errors import CheckpointError
 from resnet_surgeon.formats.files import TiedToFile
+from resnet_surgeon.formats.safetensors_index import index_of
 from resnet_surgeon.formats.tensors import LazyTensor
 from resnet_surgeon.operations.checkpoint import Checkpoint
 from resnet_surgeon.sources.source import MANIFEST_KEY, Source
-from resnet_surgeon.sources.wrappings import dilated
 
 
 @dataclass(frozen=True)
@@ -43,13 +44,14 @@ def recognised(source: Source) -> Opened:
 
     Raises CheckpointError for what is no ResNet of torchvision's kind, or does not fit its manifest.
     """
-    if source.index is not None:
-        hint = f"give the index, `{source.index}`, with all shards beside it"
+    index = index_of(source.origin.file or "")
+    if index is not None:
+        hint = f"give the index, `{index}`, with all shards beside it"
         raise CheckpointError("it is one of several shards, not a whole network", hint=hint)
     text = source.metadata.get(MANIFEST_KEY)
     history = documents.from_json(text) if text is not None else None
     if history is None:
-        architecture = dilated(recognise(source.tensors), source.dilated_stages)
+        architecture = dilated(recognise(source.tensors), source.found.dilated_stages)
         preprocessing = source.entry.preprocessing if source.entry else None
     else:
         architecture, preprocessing = history.architecture, history.inputs.preprocessing

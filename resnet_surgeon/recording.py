@@ -48,7 +48,7 @@ def records(opened: Opened, tensors: Mapping[str, LazyTensor]) -> dict[str, docu
         if isinstance(tensor, Initialised):
             return documents.Initialised(tensor.law, tensor.seed, tensor.stream)
         if name is not None:
-            return documents.Kept(opened.source.names.get(name, name))
+            return documents.Kept(opened.source.found.names.get(name, name))
         assert isinstance(tensor, Computed)
         return documents.Computed(tensor.formula, tuple(provenance(source) for source in tensor.inputs))
 

@@ -135,8 +135,8 @@ DAMAGE: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "a path for a file": (lambda d: d["source"].update(file="../basic.pth"), "source.file is not the name of a file"),
     "a folder for a file": (lambda d: d["source"].update(file=".."), "source.file is not the name of a file"),
     "a container of another kind": (lambda d: d["source"].update(container="onnx"), "source.container is unknown"),
-    "an address of another kind": (lambda d: d["source"].update(url="file:///etc/passwd"), "source.url is not an addr"),
-    "an address with a line more": (lambda d: d["source"].update(url="https://a/b\nc"), "source.url is not an addr"),
+    "an address of another kind": (lambda d: d["source"].update(url="file:///etc/passwd"), "source.url is not a URL"),
+    "an address with a line more": (lambda d: d["source"].update(url="https://a/b\nc"), "source.url is not a URL"),
     "code for an architecture": (lambda d: d["source"].update(architecture="a; b"), "source.architecture is not a na"),
     "code for an output": (lambda d: d["outputs"][0].update(name="import os"), r"outputs\[0\].name is not the name"),
     "a category of two lines": (
@@ -155,14 +155,14 @@ DAMAGE: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     ),
     "words for a formula": (
         lambda d: d["tensors"]["conv1.weight"]["provenance"].update(formula="<b>mean</b>"),
-        r"conv1.weight.*formula is of an unknown kind",
+        "conv1.weight.*formula is not an object",
     ),
     "words for a formula in version 1": (
         lambda d: (
             d.update(format_version=1),
             d["tensors"]["conv1.weight"]["provenance"].update(formula="mean over the 3 input channels"),
         ),
-        r"conv1.weight.*formula is of an unknown kind",
+        "conv1.weight.*formula is not an object",
     ),
     "a formula of nothing": (
         lambda d: d["tensors"]["conv1.weight"]["provenance"]["formula"].update(old=0),

@@ -55,9 +55,8 @@ def evaluate(
             weight, gamma, variance = operands
             yield from _scaled(weight, dtype, iter(_whole(gamma) / np.sqrt(_whole(variance) + formula.eps)), formula)
         else:
-            gamma, beta, mean, variance = map(_whole, operands)
-            bias = beta - mean * (gamma / np.sqrt(variance + formula.eps))
-            yield _encoded(bias, dtype, [gamma, beta, mean, variance], formula)
+            vectors = [_whole(operand) for operand in operands]
+            yield _encoded(_folded_bias(*vectors, eps=formula.eps), dtype, vectors, formula)
 
 
 def decode(data: bytes, dtype: str) -> Floats:
@@ -83,6 +82,10 @@ def _combined(numbers: Sequence[Floats], factors: Sequence[float]) -> Floats:
     for more, factor in zip(numbers[1:], factors[1:], strict=True):
         total = total + more * factor
     return total
+
+
+def _folded_bias(gamma: Floats, beta: Floats, mean: Floats, variance: Floats, *, eps: float) -> Floats:
+    return beta - mean * (gamma / np.sqrt(variance + eps))
 
 
 def _in_step(operands: Sequence[Operand]) -> Iterator[list[Floats]]:

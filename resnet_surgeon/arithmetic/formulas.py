@@ -220,9 +220,8 @@ class FoldedBias:
         return (shape,) * 4
 
 
-Mixing = (
-    Mean | Scaled | Repeat | Mix
-)  # of the input channels of a weight [out, old, ...], which becomes [out, new, ...]
+# From a weight [out, old, ...] to one [out, new, ...].
+Mixing = Mean | Scaled | Repeat | Mix
 Formula = Mixing | Combination | Product | Cast | NormalisedWeight | FoldedWeight | FoldedBias
 
 

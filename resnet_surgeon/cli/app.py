@@ -24,7 +24,7 @@ from resnet_surgeon.cli.verify import verify as verify_command
 from resnet_surgeon.errors import UsageError
 from resnet_surgeon.operations import OPERATIONS
 from resnet_surgeon.operations.checkpoint import Operation
-from resnet_surgeon.sources.source import DEFAULT_NAME
+from resnet_surgeon.sources.location import DEFAULT_NAME
 
 PROGRAM = "resnet-surgeon"
 

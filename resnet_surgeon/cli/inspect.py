@@ -15,7 +15,8 @@ from resnet_surgeon.cli.style import styled
 from resnet_surgeon.cli.text import WIDEST, wrapping_lines
 from resnet_surgeon.cli.units import size
 from resnet_surgeon.errors import message
-from resnet_surgeon.sources.source import DEFAULT_NAME, Origin
+from resnet_surgeon.sources.location import DEFAULT_NAME
+from resnet_surgeon.sources.origin import Origin
 
 if TYPE_CHECKING:
     from resnet_surgeon.inspection import Inspection

@@ -10,8 +10,8 @@ import typer
 import resnet_surgeon as rs
 from resnet_surgeon.cli.run import Options, to_standard_output
 from resnet_surgeon.cli.verify import Against, Key, Output
-from resnet_surgeon.output import write_page
-from resnet_surgeon.targets import checked_page
+from resnet_surgeon.writing.targets import checked_page
+from resnet_surgeon.writing.write import write_page
 
 
 def report(

@@ -18,7 +18,7 @@ from resnet_surgeon.manifest import operation_record
 from resnet_surgeon.network import Network
 from resnet_surgeon.operations.checkpoint import Operation, option
 from resnet_surgeon.sources.progress import Progress, silent
-from resnet_surgeon.targets import manifest_path
+from resnet_surgeon.writing.targets import manifest_path
 
 STANDARD_OUTPUT = "-"
 

@@ -72,3 +72,13 @@ def _shards(weight_map: Mapping[str, str]) -> tuple[str, ...]:
     if len(names) > _MOST_SHARDS:
         raise CheckpointError(f"it has {len(names)} shards")
     return tuple(sorted(names))
+
+
+def index_of(name: str) -> str | None:
+    """The name of the index beside a shard; None for the name of a file that stands alone.
+
+    >>> index_of("model-00001-of-00004.safetensors")
+    'model.safetensors.index.json'
+    """
+    match = re.fullmatch(r"(.*)-\d{5}-of-(\d{5})(\.[a-z]+)", name)
+    return f"{match[1]}{match[3]}.index.json" if match and int(match[2]) > 1 else None

@@ -6,13 +6,13 @@ from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 from resnet_surgeon.architecture.initialisation import conv2d_default
+from resnet_surgeon.architecture.preprocessing import Preprocessing
 from resnet_surgeon.architecture.spec import Architecture, Channels
 from resnet_surgeon.arithmetic.formulas import Mean, Repeat, Scaled
 from resnet_surgeon.errors import OperationError
 from resnet_surgeon.fields import Seed
 from resnet_surgeon.formats.tensors import Computed, Initialised, LazyTensor
 from resnet_surgeon.operations.checkpoint import Checkpoint, option, settle
-from resnet_surgeon.sources.catalog import Preprocessing
 
 Init = Literal["mean", "scaled", "repeat", "random"]
 

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, TypeVar
 
+from resnet_surgeon.architecture.preprocessing import Preprocessing
 from resnet_surgeon.architecture.spec import Architecture
 from resnet_surgeon.fields import checked, hints_of
 from resnet_surgeon.formats.tensors import LazyTensor
-from resnet_surgeon.sources.catalog import Preprocessing
 
 
 @dataclass(frozen=True)

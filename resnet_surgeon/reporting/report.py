@@ -26,8 +26,8 @@ from resnet_surgeon.module import to_torch
 from resnet_surgeon.network import Network
 from resnet_surgeon.plan import Action, Step
 from resnet_surgeon.reporting import drawing, filters
+from resnet_surgeon.sources.location import Location
 from resnet_surgeon.sources.progress import Progress, silent
-from resnet_surgeon.sources.source import Location
 from resnet_surgeon.verification.case import Case, open_case
 from resnet_surgeon.verification.proof import Proof
 from resnet_surgeon.verification.verify import prove

@@ -8,28 +8,10 @@ import functools
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+from resnet_surgeon.architecture.preprocessing import Preprocessing
 from resnet_surgeon.errors import UsageError, printable
-from resnet_surgeon.fields import Size
-
-# As `torchvision.transforms.InterpolationMode` calls them.
-Interpolation = Literal["nearest", "nearest-exact", "bilinear", "bicubic", "box", "hamming", "lanczos"]
-
-
-@dataclass(frozen=True)
-class Preprocessing:
-    """How images are prepared: resized so that the short side is `resize_size`, cropped to `crop_size`, scaled to [0,
-    1], then normalised.
-
-    `mean` and `std` have one number a channel. As in `torchvision.transforms._presets.ImageClassification`.
-    """
-
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    resize_size: Size
-    crop_size: Size
-    interpolation: Interpolation
 
 
 @dataclass(frozen=True)
@@ -93,5 +75,5 @@ def entry_for_file(file_name: str) -> Entry | None:
 
 
 def entry_for_url(url: str) -> Entry | None:
-    """The published file at this very address, or None."""
+    """The published file at this very URL, or None."""
     return next((entry for entry in entries() if entry.url == url), None)

@@ -22,9 +22,9 @@ from urllib.parse import urljoin, urlsplit
 from resnet_surgeon.errors import WeightsError
 from resnet_surgeon.formats.files import CHUNK, OpenFile
 from resnet_surgeon.sources import catalog
-from resnet_surgeon.sources.address import Address, without_secrets
 from resnet_surgeon.sources.cache import cache_folder
 from resnet_surgeon.sources.progress import Progress
+from resnet_surgeon.sources.url import Url, without_secrets
 
 _PATIENCE = 30.0  # seconds for an answer, and between two looks at what has come
 _SLOWEST = 1024  # bytes a second
@@ -32,29 +32,29 @@ _LIMIT = 1 << 34  # bytes
 FAILURES = (OSError, ValueError, http.client.HTTPException)  # what a download raises
 
 
-def open_url(address: Address, progress: Progress) -> OpenFile:
-    """The file at an address: published weights and what has another digest are kept in torch's cache, the latter in
+def open_url(url: Url, progress: Progress) -> OpenFile:
+    """The file at a URL: published weights and what has another digest are kept in torch's cache, the latter in
     a folder apart; what has none goes into a temporary file. A cached file's digest is left to the caller to check.
     Raises WeightsError.
     """
     try:
-        if address.digest:
-            entry = catalog.entry_for_url(address.request)
-            path = cache_folder() / (entry.file_name if entry else f"resnet-surgeon/{address.cache_name}")
+        if url.digest:
+            entry = catalog.entry_for_url(url.request)
+            path = cache_folder() / (entry.file_name if entry else f"resnet-surgeon/{url.cache_name}")
             if not path.exists():
-                to_cache(address, path, address.digest, progress)
+                to_cache(url, path, url.digest, progress)
             return OpenFile.at(path, alone=True)
         with tempfile.TemporaryFile() as file:
-            _stream(address, file, None, progress)
-            return OpenFile(os.dup(file.fileno()), address.name)
+            _stream(url, file, None, progress)
+            return OpenFile(os.dup(file.fileno()), url.name)
     except FAILURES as error:
         hint = None
         if isinstance(error, _WrongDigestError):
             hint = "if the digits in its name are not a digest, download the file and give its path"
-        raise WeightsError(f"cannot download: {reason(error)}", subject=address.shown, hint=hint) from None
+        raise WeightsError(f"cannot download: {reason(error)}", subject=url.shown, hint=hint) from None
 
 
-def to_cache(address: Address, path: Path, digest: str, progress: Progress) -> None:
+def to_cache(url: Url, path: Path, digest: str, progress: Progress) -> None:
     """Downloads to a temporary file beside `path`, which it becomes when it is whole and its SHA-256 begins as said.
 
     Raises one of FAILURES.
@@ -63,7 +63,7 @@ def to_cache(address: Address, path: Path, digest: str, progress: Progress) -> N
     descriptor, temporary = tempfile.mkstemp(prefix=f"{path.name}.", suffix=".partial", dir=path.parent)
     try:
         with open(descriptor, "wb") as file:
-            _stream(address, file, digest, progress)
+            _stream(url, file, digest, progress)
             os.fsync(file.fileno())
         _give_usual_mode(temporary)
         os.replace(temporary, path)
@@ -80,11 +80,11 @@ class _WrongDigestError(_RefusedError):
     """What came is not what was promised."""
 
 
-def _stream(address: Address, file: IO[bytes], digest: str | None, progress: Progress) -> None:
-    with contextlib.closing(_arriving(address)) as arriving:
+def _stream(url: Url, file: IO[bytes], digest: str | None, progress: Progress) -> None:
+    with contextlib.closing(_arriving(url)) as arriving:
         first = next(arriving)
         total = first if isinstance(first, int) else None
-        with progress(f"downloading {address.name}", total) as advance:
+        with progress(f"downloading {url.name}", total) as advance:
             found = hashlib.sha256()
             pace = Pace(time.monotonic)
             for chunk in arriving:
@@ -120,7 +120,7 @@ class Pace:
         self._since, self._had = self._clock(), count
 
 
-def _arriving(address: Address) -> Generator[bytes | int | None, None, None]:
+def _arriving(url: Url) -> Generator[bytes | int | None, None, None]:
     """The length, if the server tells it, and then the bytes as they come.
 
     They are read in a thread of their own: a server can stretch a connection, a header or a line for ever, however
@@ -138,7 +138,7 @@ def _arriving(address: Address) -> Generator[bytes | int | None, None, None]:
     def read() -> None:
         with contextlib.suppress(_RefusedError):
             try:
-                with _answer(address) as response:
+                with _answer(url) as response:
                     length = response.headers.get("Content-Length", "")
                     put(int(length) if re.fullmatch(r"[0-9]{1,18}", length) else None)
                     while chunk := response.read1(CHUNK):
@@ -164,10 +164,10 @@ def _arriving(address: Address) -> Generator[bytes | int | None, None, None]:
         abandoned.set()
 
 
-def _answer(address: Address) -> http.client.HTTPResponse:
-    request = urllib.request.Request(address.request, headers={"User-Agent": "resnet-surgeon"})
-    if address.authorization:
-        request.add_unredirected_header("Authorization", address.authorization)
+def _answer(url: Url) -> http.client.HTTPResponse:
+    request = urllib.request.Request(url.request, headers={"User-Agent": "resnet-surgeon"})
+    if url.authorization:
+        request.add_unredirected_header("Authorization", url.authorization)
     try:
         response: http.client.HTTPResponse = urllib.request.build_opener(_Redirects).open(request, timeout=_PATIENCE)
     except urllib.error.HTTPError as error:
@@ -187,7 +187,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         if new.scheme not in ("http", "https") or (old.scheme, new.scheme) == ("https", "http"):
             problem = f"from {old.scheme} to {new.scheme or 'nowhere'}"
         elif new.username is not None:
-            problem = "to an address with a user name"
+            problem = "to a URL with a user name"
         if problem:
             fp.close()
             raise _RefusedError(f"the server redirects {problem}")
@@ -206,7 +206,7 @@ def _give_usual_mode(path: str) -> None:
 
 
 def reason(error: Exception) -> str:
-    """Why a download failed, without the layers of the library, and without the address, which may hold secrets."""
+    """Why a download failed, without the layers of the library, and without the URL, which may hold secrets."""
     if isinstance(error, _RefusedError):
         return str(error)
     inner = getattr(error, "reason", None)

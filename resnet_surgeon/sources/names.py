@@ -1,4 +1,4 @@
-"""Names for files that are made from what a file, an address or a manifest says.
+"""Names for files that are made from what a file, a URL or a manifest says.
 
 Whatever strangers write, it never decides in which folder something is stored. Touches no disk.
 """

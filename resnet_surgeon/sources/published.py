@@ -12,7 +12,7 @@ from resnet_surgeon.sources.progress import Progress
 
 
 def download_url(entry: Entry) -> str:
-    """The file's address: torchvision's, or the same file name under `RESNET_SURGEON_MIRROR` where that is set."""
+    """The file's URL: torchvision's, or the same file name under `RESNET_SURGEON_MIRROR` where that is set."""
     mirror = os.environ.get("RESNET_SURGEON_MIRROR")
     return f"{mirror.rstrip('/')}/{entry.file_name}" if mirror else entry.url
 
@@ -26,14 +26,14 @@ def fetch(entry: Entry, progress: Progress) -> Path:
     if not path.exists():
         # A cached file is opened without all that it takes to fetch one.
         from resnet_surgeon.sources import download
-        from resnet_surgeon.sources.address import parse
+        from resnet_surgeon.sources.url import parse
 
-        address = parse(download_url(entry))
+        url = parse(download_url(entry))
         try:
-            download.to_cache(address, path, entry.digest, progress)
+            download.to_cache(url, path, entry.digest, progress)
         except download.FAILURES as error:
             raise WeightsError(
-                f"cannot download {address.shown}: {download.reason(error)}",
+                f"cannot download {url.shown}: {download.reason(error)}",
                 subject=f"{entry.architecture} {entry.weights}",
                 hint=f"put the file at {path}, or start from random weights with `--weights random`",
             ) from None

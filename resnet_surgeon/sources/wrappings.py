@@ -8,11 +8,10 @@ from __future__ import annotations
 import re
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from typing import Annotated
 
 from resnet_surgeon.architecture.initialisation import Constant
-from resnet_surgeon.architecture.spec import Architecture
 from resnet_surgeon.errors import CheckpointError, listed, printable
 from resnet_surgeon.fields import Name, Text
 from resnet_surgeon.formats.tensors import Initialised, LazyTensor
@@ -34,23 +33,26 @@ class Wrapping:
 
 
 @dataclass(frozen=True)
-class Unwrapped:
-    """The tensors of a ResNet by torchvision's names, the names that they had, and how they were packed."""
+class Found:
+    """The tensors of a ResNet by torchvision's names, how they were packed, and what the packing says of the network.
+
+    `names` are those in the file, by torchvision's, where they differ.
+    """
 
     tensors: Mapping[str, LazyTensor]
-    names: Mapping[str, str]
+    names: Mapping[str, str] = field(default_factory=dict)
     wrapping: Wrapping | None = None
     dilated_stages: tuple[str, ...] = ()
 
     @classmethod
-    def bare(cls, root: object) -> Unwrapped:
+    def bare(cls, root: object) -> Found:
         """A plain state_dict, as it is. Raises CheckpointError if `root` is none."""
         if not isinstance(root, Mapping) or not all(isinstance(tensor, LazyTensor) for tensor in root.values()):
             raise CheckpointError("it holds other things than tensors")
-        return cls(root, {})
+        return cls(root)
 
 
-def unwrap(root: object, key: str | None = None) -> Unwrapped:
+def unwrap(root: object, key: str | None = None) -> Found:
     """The ResNet in `root`; `key` chooses one of several, by the key or prefix that it stands under.
 
     Where there is none, the tensors as they are, for the caller to say what is odd about them. Raises CheckpointError
@@ -73,8 +75,8 @@ def unwrap(root: object, key: str | None = None) -> Unwrapped:
         raise CheckpointError(f"it holds no ResNet under the key {printable(key)}", hint=hint)
     if not finds:
         path, tensors = min(mappings, key=lambda mapping: len(".".join(mapping[0])))
-        return Unwrapped(tensors, {}, Wrapping("nested", ".".join(path)) if path else None)
-    return _unwrapped(finds[0], root)
+        return Found(tensors, {}, Wrapping("nested", ".".join(path)) if path else None)
+    return _found(finds[0], root)
 
 
 @dataclass(frozen=True)
@@ -241,7 +243,7 @@ def _places(finds: list[_Find]) -> str:
     return listed([printable(place) if place else "the top level" for place in places])
 
 
-def _unwrapped(find: _Find, root: object) -> Unwrapped:
+def _found(find: _Find, root: object) -> Found:
     habit = next((habit for habit in _HABITS if isinstance(root, Mapping) and habit.fits(find, root)), None)
     tensors: dict[str, LazyTensor] = {}
     names: dict[str, str] = {}
@@ -258,7 +260,7 @@ def _unwrapped(find: _Find, root: object) -> Unwrapped:
     is_plain = not (find.key or find.prefix or left_out or filled) and find.naming.name == "torchvision"
     kind = habit.name if habit else ("nested" if find.key else "prefixed" if find.prefix else "plain")
     wrapping = Wrapping(kind, find.key or None, find.prefix, tuple(left_out), tuple(filled))
-    return Unwrapped(
+    return Found(
         {**tensors, **filled},
         names,
         None if is_plain else wrapping,
@@ -283,15 +285,3 @@ def _missing_counters(tensors: Mapping[str, LazyTensor]) -> Iterator[tuple[str, 
         counter = name.replace("running_mean", "num_batches_tracked")
         if counter not in tensors:
             yield counter, Initialised("I64", (), Constant(0.0), 0, counter)
-
-
-def dilated(architecture: Architecture, stages: tuple[str, ...]) -> Architecture:
-    """The network with these stages' stride replaced by dilation: `replace_stride_with_dilation` of torchvision."""
-    dilation, made = 1, []
-    for stage in architecture.stages:
-        first = dilation
-        if stage.name in stages:
-            dilation *= stage.stride
-            stage = replace(stage, stride=1)
-        made.append(replace(stage, first_dilation=first, dilation=dilation))
-    return replace(architecture, stages=tuple(made))

@@ -18,10 +18,12 @@ from resnet_surgeon.network import Network
 from resnet_surgeon.network import open as open_network
 from resnet_surgeon.opening import Opened
 from resnet_surgeon.sources import catalog
+from resnet_surgeon.sources.location import Location, check_distinct
+from resnet_surgeon.sources.origin import Origin
 from resnet_surgeon.sources.progress import Progress
-from resnet_surgeon.sources.source import MANIFEST_KEY, Location, Origin, Source, check_distinct, open_source
-from resnet_surgeon.targets import manifest_path
+from resnet_surgeon.sources.source import MANIFEST_KEY, Source, open_source
 from resnet_surgeon.verification.proof import some
+from resnet_surgeon.writing.targets import manifest_path
 
 MOST_CHANNELS = 1 << 20  # on the way from source to file: a manifest may state any number
 

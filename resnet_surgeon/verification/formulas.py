@@ -71,11 +71,12 @@ def _elementwise(formula: Formula, inputs: Sequence[Tensor]) -> Tensor:
         return number
     if isinstance(formula, NormalisedWeight):
         magnitude, direction = inputs
-        norm = torch.linalg.vector_norm(direction.flatten(1), dim=1)
+        norm: Tensor = torch.linalg.vector_norm(direction.flatten(1), dim=1)
         return direction * (magnitude / norm.reshape(magnitude.shape))
     if isinstance(formula, FoldedWeight):
         weight, gamma, variance = inputs
-        return weight * (gamma / (variance + formula.eps).sqrt()).reshape(-1, *[1] * (weight.dim() - 1))
+        factor: Tensor = (gamma / (variance + formula.eps).sqrt()).reshape(-1, *[1] * (weight.dim() - 1))
+        return weight * factor
     assert isinstance(formula, FoldedBias)
     gamma, beta, mean, variance = inputs
     return beta - mean * (gamma / (variance + formula.eps).sqrt())

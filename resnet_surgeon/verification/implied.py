@@ -9,10 +9,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
+from resnet_surgeon.architecture.preprocessing import Preprocessing
 from resnet_surgeon.architecture.spec import STAGE_NAMES, Architecture, Stage
 from resnet_surgeon.manifest import Kept, Manifest
 from resnet_surgeon.sources import catalog
-from resnet_surgeon.sources.catalog import Preprocessing
 from resnet_surgeon.verification.case import MOST_CHANNELS, published
 
 # Packings that say that stages are dilated in place of their stride; names and shapes of tensors cannot.

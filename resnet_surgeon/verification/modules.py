@@ -8,11 +8,11 @@ import torch
 from torch import nn
 from torchvision.models import resnet as torchvision
 
+from resnet_surgeon.architecture.dilation import dilated
 from resnet_surgeon.architecture.spec import STAGE_NAMES, Architecture, standard_stages
 from resnet_surgeon.architecture.variants import variant_name
 from resnet_surgeon.formats.tensors import LazyTensor
 from resnet_surgeon.module import ResNet, to_torch
-from resnet_surgeon.sources.wrappings import dilated
 
 
 def common_dtype(*networks: Mapping[str, LazyTensor]) -> torch.dtype:

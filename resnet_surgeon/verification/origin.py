@@ -6,7 +6,7 @@ from dataclasses import fields
 
 from resnet_surgeon.architecture.variants import VARIANTS
 from resnet_surgeon.manifest import Manifest
-from resnet_surgeon.sources.source import Origin
+from resnet_surgeon.sources.origin import Origin
 from resnet_surgeon.verification.case import Case, published
 from resnet_surgeon.verification.proof import Check, some
 

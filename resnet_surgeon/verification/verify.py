@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from resnet_surgeon.sources.location import Location
 from resnet_surgeon.sources.progress import Progress, silent
-from resnet_surgeon.sources.source import Location
 from resnet_surgeon.verification import document, function, tensors
 from resnet_surgeon.verification.case import Case, open_case
 from resnet_surgeon.verification.proof import Check, Proof

@@ -14,13 +14,13 @@ from torch.nn import functional
 from torchvision.models import ResNet
 
 import resnet_surgeon as rs
+from resnet_surgeon.architecture.preprocessing import Preprocessing
 from resnet_surgeon.architecture.variants import VARIANTS
 from resnet_surgeon.errors import OperationError, UsageError
 from resnet_surgeon.formats.files import OpenFile
 from resnet_surgeon.formats.tensors import Stored, chunks, content
 from resnet_surgeon.operations.adapt import Adapt
 from resnet_surgeon.operations.checkpoint import Checkpoint
-from resnet_surgeon.sources.catalog import Preprocessing
 from tests.conftest import Run, images
 
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
@@ -191,7 +191,8 @@ def test_an_overflow_leaves_no_file_and_ends_a_stream_with_an_error(basic: ResNe
         assert (done.returncode, done.stderr.decode().splitlines()) == (
             1,
             [
-                "error: mixing the input channels: the new filters would hold numbers that are too large for F16, and would be infinite",
+                "error: mixing the input channels: the new filters would hold numbers that are too large for F16, and "
+                "would be infinite",
                 "hint: use `--init mean`",
             ],
         )

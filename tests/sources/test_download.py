@@ -174,7 +174,7 @@ def test_what_identifies_the_user_is_kept_on_its_own_host(data: bytes) -> None:
     [
         ("ftp://127.0.0.1/x", "redirects from http to ftp"),
         ("file:///etc/passwd", "is not allowed"),
-        ("http://alice:hunter2@127.0.0.1:9/x", "an address with a user name"),
+        ("http://alice:hunter2@127.0.0.1:9/x", "a URL with a user name"),
     ],
 )
 def test_redirects_lead_to_the_web_alone(location: str, reason: str, data: bytes) -> None:

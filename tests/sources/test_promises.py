@@ -14,7 +14,7 @@ import resnet_surgeon as rs
 from resnet_surgeon.cli.app import app
 from resnet_surgeon.errors import CheckpointError
 from resnet_surgeon.formats.container import Container
-from resnet_surgeon.sources import address, catalog
+from resnet_surgeon.sources import catalog, url
 from resnet_surgeon.sources.cache import cache_folder
 from tests.conftest import Publish, small_network
 
@@ -67,7 +67,7 @@ def source(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
         place = tmp_path / ENTRY.file_name
         source = str(place)
     else:
-        place, source = cache_folder() / "resnet-surgeon" / address.parse(PROMISED).cache_name, PROMISED
+        place, source = cache_folder() / "resnet-surgeon" / url.parse(PROMISED).cache_name, PROMISED
     place.parent.mkdir(parents=True, exist_ok=True)
     place.write_bytes(planted.read_bytes())
     return source

@@ -20,7 +20,8 @@ from resnet_surgeon.errors import AccessError, CheckpointError, SurgeonError, Us
 from resnet_surgeon.formats.container import ContainerKind
 from resnet_surgeon.formats.tensors import Initialised, byte_size, content
 from resnet_surgeon.sources import catalog
-from resnet_surgeon.sources.source import Origin, open_source
+from resnet_surgeon.sources.origin import Origin
+from resnet_surgeon.sources.source import open_source
 from tests.conftest import Publish, small_network
 
 

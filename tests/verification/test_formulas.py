@@ -106,7 +106,7 @@ def test_a_formula_is_written_as_it_is_proven(name: str, dtype: str) -> None:
 def test_a_normalised_weight_is_torchs() -> None:
     layer = nn.utils.parametrizations.weight_norm(nn.Conv2d(5, 8, 3))
     parametrized = layer.parametrizations.weight
-    inputs = [parametrized.original0.detach() * 3, parametrized.original1.detach()]  # type: ignore[union-attr,operator]
+    inputs = [parametrized.original0.detach() * 3, parametrized.original1.detach()]
     expected = torch._weight_norm(inputs[1], inputs[0], 0)
     for made in (
         written(NormalisedWeight(), inputs, "F32", (8, 5, 3, 3)),

@@ -20,10 +20,10 @@ from resnet_surgeon.formats import safetensors
 from resnet_surgeon.formats.files import OpenFile, write_all, write_at
 from resnet_surgeon.formats.tensors import LazyTensor, Stored, byte_size, chunks, files, prepare
 from resnet_surgeon.manifest import Manifest
-from resnet_surgeon.placement import Temporaries, publish, publish_pair, reserve, signals_wait, sync_folder, turn
 from resnet_surgeon.sources.progress import Advance, Progress
 from resnet_surgeon.sources.source import MANIFEST_KEY, Source
-from resnet_surgeon.targets import cannot_write, checked_page, checked_pair
+from resnet_surgeon.writing.publish import Temporaries, publish, publish_pair, reserve, signals_wait, sync_folder, turn
+from resnet_surgeon.writing.targets import cannot_write, checked_page, checked_pair
 
 _LOOK = 0.1  # seconds of waiting at a stretch: a signal that comes just before it begins does not interrupt it
 _SLICE = 1 << 24  # how much is copied between two looks at signals and progress

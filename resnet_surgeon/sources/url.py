@@ -1,4 +1,4 @@
-"""Addresses on the web, taken apart: what is asked for, what may be shown and recorded, what is promised of the file.
+"""URLs taken apart: what is asked for, what may be shown and recorded, what is promised of the file.
 
 User info, query and fragment can be secrets: they are sent to the one host that they are meant for, and nowhere else.
 Fetches nothing.
@@ -19,12 +19,12 @@ _DIGEST_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.[A-Za-z0-9.]+$")  # as torchvi
 
 
 @dataclass(frozen=True)
-class Address:
+class Url:
     """A file on the web.
 
     `request` is what the server is asked for, `shown` what people and manifests get to see of it. `authorization` is
     the header that the user info asks for. `name` is what the file is called, one safe path component. `digest` begins
-    its SHA-256, where the address promises one: after `#sha256=`, or in the name.
+    its SHA-256, where the URL promises one: after `#sha256=`, or in the name.
     """
 
     request: str
@@ -35,31 +35,31 @@ class Address:
 
     @property
     def cache_name(self) -> str:
-        """The file's name in a cache: another one for every address and every digest."""
+        """The file's name in a cache: another one for every URL and every digest."""
         key = hashlib.sha256(f"{self.shown}#{self.digest}".encode()).hexdigest()[:16]
         return f"{key}-{self.name}"
 
 
-def parse(address: str) -> Address:
-    """An `https://` or `http://` address. Raises UsageError, which never repeats a secret of it.
+def parse(url: str) -> Url:
+    """An `https://` or `http://` URL. Raises UsageError, which never repeats a secret of it.
 
     >>> parse("https://user:password@example.org/a/model.pth?signature=1#sha256=0123456789ab").shown
     'https://example.org/a/model.pth'
     """
     try:
-        parts = urlsplit(address)
+        parts = urlsplit(url)
         host, port = parts.hostname, parts.port
     except ValueError:
         parts, host, port = urlsplit(""), None, None
-    is_plain = address.isascii() and address.isprintable() and " " not in address
+    is_plain = url.isascii() and url.isprintable() and " " not in url
     if not host or not is_plain:
         hint = "write https://host/path, with every other character as %XX"
-        raise UsageError("the address is not valid", subject=scheme_of(address), hint=hint)
+        raise UsageError("the URL is not valid", subject=scheme_of(url), hint=hint)
     place = f"[{host}]" if ":" in host else host
     place += f":{port}" if port is not None else ""
     last = re.split(r"[/\\]", unquote(parts.path.rsplit("/", 1)[-1]))[-1]
     shown = urlunsplit((parts.scheme, place, parts.path, "", ""))
-    return Address(
+    return Url(
         request=urlunsplit((parts.scheme, place, parts.path or "/", parts.query, "")),
         shown=shown,
         authorization=_authorization(parts),
@@ -69,13 +69,13 @@ def parse(address: str) -> Address:
 
 
 def scheme_of(location: str) -> str | None:
-    """`https://`, `hf://`, `s3://` or whatever an address begins with, in lower case; None if it is not an address."""
+    """`https://`, `hf://`, `s3://` or whatever a URL begins with, in lower case; None for any other location."""
     match = re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", location)
     return match[0].lower() if match else None
 
 
 def without_secrets(text: str) -> str:
-    """The text with user info, query and fragment taken out of every address in it."""
+    """The text with user info, query and fragment taken out of every URL in it."""
 
     def bare(match: re.Match[str]) -> str:
         scheme, rest = match.groups()

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 import resnet_surgeon as rs
 from resnet_surgeon.errors import AccessError, SurgeonError, UsageError
-from resnet_surgeon.targets import checked_page
+from resnet_surgeon.writing.targets import checked_page
 from tests.conftest import Run
 
 

@@ -8,23 +8,23 @@ import pytest
 
 import resnet_surgeon as rs
 from resnet_surgeon.errors import UsageError
-from resnet_surgeon.sources.address import parse, without_secrets
+from resnet_surgeon.sources.url import parse, without_secrets
 
 SECRETS = ("hunter2", "alice", "signature", "sha256")
 FULL = "https://alice:hunter2@Example.org:8443/a%20b/model.pth?X-signature=1#sha256=0123456789ab"
 
 
 def test_secrets_are_neither_shown_nor_in_a_name() -> None:
-    address = parse(FULL)
-    assert address.shown == "https://example.org:8443/a%20b/model.pth"
-    assert address.name == "model.pth"
-    assert not any(secret in address.cache_name for secret in SECRETS)
+    url = parse(FULL)
+    assert url.shown == "https://example.org:8443/a%20b/model.pth"
+    assert url.name == "model.pth"
+    assert not any(secret in url.cache_name for secret in SECRETS)
 
 
 def test_the_server_is_asked_with_query_and_authorization() -> None:
-    address = parse(FULL)
-    assert address.request == "https://example.org:8443/a%20b/model.pth?X-signature=1"
-    assert address.authorization == f"Basic {base64.b64encode(b'alice:hunter2').decode()}"
+    url = parse(FULL)
+    assert url.request == "https://example.org:8443/a%20b/model.pth?X-signature=1"
+    assert url.authorization == f"Basic {base64.b64encode(b'alice:hunter2').decode()}"
     assert parse("https://example.org/model.pth").authorization is None
 
 

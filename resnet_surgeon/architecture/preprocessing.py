@@ -1,0 +1,26 @@
+"""How images are prepared for a network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from resnet_surgeon.fields import Size
+
+# As `torchvision.transforms.InterpolationMode` calls them.
+Interpolation = Literal["nearest", "nearest-exact", "bilinear", "bicubic", "box", "hamming", "lanczos"]
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How images are prepared: resized so that the short side is `resize_size`, cropped to `crop_size`, scaled to [0,
+    1], then normalised.
+
+    `mean` and `std` have one number a channel. As in `torchvision.transforms._presets.ImageClassification`.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    resize_size: Size
+    crop_size: Size
+    interpolation: Interpolation
