@@ -7,8 +7,6 @@ by operation.
 
 from __future__ import annotations
 
-import ctypes
-import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
@@ -18,6 +16,7 @@ from resnet_surgeon.architecture.spec import Architecture, Head, Stage
 from resnet_surgeon.formats.tensors import LazyTensor, Stored, chunks
 from resnet_surgeon.manifest import Manifest
 from resnet_surgeon.network import open as open_network
+from resnet_surgeon.platform.memory import ask_for_huge_pages
 from resnet_surgeon.sources.location import Location
 
 DTYPES = {
@@ -198,7 +197,7 @@ def _downsample(in_channels: int, stage: Stage, stride: int) -> nn.Sequential:
 def to_torch(tensor: LazyTensor) -> Tensor:
     """A new torch tensor of its own storage with the lazy tensor's content."""
     result = torch.empty(tensor.shape, dtype=DTYPES[tensor.dtype])
-    _ask_for_huge_pages(result)
+    ask_for_huge_pages(result.data_ptr(), result.nbytes)
     buffer = memoryview(result.view(-1).view(torch.uint8).numpy().data)
     if isinstance(tensor, Stored):
         tensor.file.read_into(tensor.offset, buffer)
@@ -208,17 +207,3 @@ def to_torch(tensor: LazyTensor) -> Tensor:
         buffer[position : position + len(chunk)] = chunk
         position += len(chunk)
     return result
-
-
-_PAGE = 4096
-_HUGE_PAGE = 1 << 21
-_MADV_HUGEPAGE = 14
-_C_LIBRARY = ctypes.CDLL(None)
-
-
-def _ask_for_huge_pages(tensor: Tensor) -> None:
-    """Large new memory is met page by page when it is first written, which takes longer than reading a file into it."""
-    if sys.platform == "linux" and tensor.nbytes >= _HUGE_PAGE:
-        start = -(-tensor.data_ptr() // _PAGE) * _PAGE
-        size = (tensor.data_ptr() + tensor.nbytes) // _PAGE * _PAGE - start
-        _C_LIBRARY.madvise(ctypes.c_void_p(start), ctypes.c_size_t(size), _MADV_HUGEPAGE)

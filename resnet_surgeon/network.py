@@ -24,7 +24,8 @@ from resnet_surgeon.sources.location import DEFAULT_NAME, Location
 from resnet_surgeon.sources.names import file_name
 from resnet_surgeon.sources.progress import Progress, silent
 from resnet_surgeon.sources.source import Source, open_source
-from resnet_surgeon.writing.write import Document, document, stream, write
+from resnet_surgeon.writing.document import Document, document
+from resnet_surgeon.writing.write import stream, write
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ ROOMS = [
     "_version",
     "errors",
     "fields",
+    "platform",
     "architecture",
     "arithmetic",
     "formats",

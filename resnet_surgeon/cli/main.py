@@ -19,9 +19,10 @@ gc.disable()
 sys.setswitchinterval(0.0002)
 
 from resnet_surgeon.cli.answers import command  # noqa: E402
-from resnet_surgeon.cli.signals import Signalled, check_signals, die_by, raise_on_signals  # noqa: E402
 from resnet_surgeon.errors import SurgeonError, UsageError, message  # noqa: E402
 from resnet_surgeon.formats.memory import check_room  # noqa: E402
+from resnet_surgeon.platform.opening import standard_streams  # noqa: E402
+from resnet_surgeon.platform.signals import Signalled, check_signals, die_by, raise_on_signals  # noqa: E402
 
 PROGRAM = "resnet-surgeon"
 _BUG = 3
@@ -33,6 +34,7 @@ def main() -> NoReturn:
     the signal that came.
     """
     _fill_closed_descriptors()
+    standard_streams()
     raise_on_signals()
     try:
         code = _run()
@@ -84,10 +86,6 @@ def _is_short_of_memory() -> bool:
 
 
 def _tell(reason: str, hints: Sequence[str], code: int) -> int:
-    if "--debug" in sys.argv:
-        import traceback
-
-        print(*map(message, traceback.format_exc().splitlines()), sep="\n", file=sys.stderr)
     print("error:", message(reason), file=sys.stderr)
     for hint in hints:
         print("hint:", message(hint), file=sys.stderr)

@@ -1,6 +1,6 @@
 """A file open for reading by offset, with its identity: the only way in which a checkpoint's bytes are read.
 
-Uses `pread`, never `mmap`: a mapped file that is cut by somebody else ends the process. Knows nothing of containers.
+Knows nothing of containers.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO, NoReturn, TypeVar
 
 from resnet_surgeon.errors import AccessError, CheckpointError
+from resnet_surgeon.platform import opening, transfer
 
 CHUNK = 1 << 20
 T = TypeVar("T")
@@ -59,8 +60,9 @@ class OpenFile(TiedToFile):
         """
         name = os.fspath(path)
         try:
-            # O_NONBLOCK: opening a FIFO that nobody writes to must not hang.
-            descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            descriptor = opening.to_read(name)
+        except IsADirectoryError:
+            raise _not_regular("a folder", name) from None
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
             raise AccessError(reason[:1].lower() + reason[1:], subject=name) from None
@@ -68,11 +70,7 @@ class OpenFile(TiedToFile):
         if not stat.S_ISREG(mode):
             os.close(descriptor)
             kind = "a folder" if stat.S_ISDIR(mode) else "not a regular file"
-            raise AccessError(
-                f"it is {kind}",
-                subject=name,
-                hint="give a checkpoint file, or `-` to read a safetensors stream from standard input",
-            )
+            raise _not_regular(kind, name)
         return cls(descriptor, name, None if alone else Path(name).parent)
 
     @classmethod
@@ -89,7 +87,7 @@ class OpenFile(TiedToFile):
                 if isinstance(stream, bytes):
                     spool.write(stream)
                 elif isinstance(stream, int):
-                    _drain(stream, spool.fileno())
+                    transfer.drain(stream, spool.fileno())
                 elif isinstance(stream, Iterator):
                     spool.writelines(stream)
                 else:
@@ -111,7 +109,7 @@ class OpenFile(TiedToFile):
         view = memoryview(buffer)
         while view:
             try:
-                count = os.preadv(self.descriptor, [view], offset)
+                count = transfer.read_at(self.descriptor, view, offset)
             except OSError as error:
                 raise AccessError(f"reading failed: {error.strerror}", subject=self.name) from None
             if count == 0:
@@ -144,32 +142,6 @@ class OpenFile(TiedToFile):
         self._stat = now
 
 
-def _drain(source: int, target: int) -> None:
-    """Moves everything from one descriptor to another: inside the kernel where it can (Linux, from a pipe), else by
-    reading.
-    """
-    if hasattr(os, "splice"):
-        try:
-            while os.splice(source, target, 1 << 20):
-                pass
-            return
-        except OSError:
-            pass  # not a pipe: read it
-    while chunk := os.read(source, CHUNK):
-        write_all(target, chunk)
-
-
-def write_all(descriptor: int, data: bytes | memoryview) -> None:
-    """Writes all of `data`, however little each call takes."""
-    view = memoryview(data)
-    while view:
-        view = view[os.write(descriptor, view) :]
-
-
-def write_at(descriptor: int, data: bytes | memoryview, position: int) -> int:
-    """Writes all of `data` at `position`; returns where it ends."""
-    view = memoryview(data)
-    while view:
-        count = os.pwrite(descriptor, view, position)
-        view, position = view[count:], position + count
-    return position
+def _not_regular(kind: str, name: str) -> AccessError:
+    hint = "give a checkpoint file, or `-` to read a safetensors stream from standard input"
+    return AccessError(f"it is {kind}", subject=name, hint=hint)

@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import jinja2
 from markupsafe import Markup
@@ -24,6 +25,7 @@ from resnet_surgeon.formats.tensors import LazyTensor, byte_size
 from resnet_surgeon.manifest import Manifest, Provenance
 from resnet_surgeon.module import to_torch
 from resnet_surgeon.network import Network
+from resnet_surgeon.opening import Opening
 from resnet_surgeon.plan import Action, Step
 from resnet_surgeon.reporting import drawing, filters
 from resnet_surgeon.sources.location import Location
@@ -31,6 +33,9 @@ from resnet_surgeon.sources.progress import Progress, silent
 from resnet_surgeon.verification.case import Case, open_case
 from resnet_surgeon.verification.proof import Proof
 from resnet_surgeon.verification.verify import prove
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 _HERE = Path(__file__).parent
 _LONGEST_MANIFEST = 1 << 22  # characters that are shown
@@ -50,14 +55,14 @@ class TensorRow:
 
 
 def report(
-    path: Location, *, against: Location | None = None, key: str | None = None, progress: Progress = silent
+    path: Location, *, against: Location | None = None, progress: Progress = silent, **opening: Unpack[Opening]
 ) -> str:
     """One HTML page about a file of this tool: the network before and after, conv1's filters, every tensor, the proofs
     of `verify`, the manifest, and how to load it. It needs nothing from elsewhere.
 
     Takes the arguments of `verify` and raises its errors. A file that fails its proofs has a page that says so.
     """
-    case = open_case(path, against, key, progress)
+    case = open_case(path, against, opening, progress)
     proof = prove(case)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_HERE),

@@ -272,7 +272,7 @@ def test_a_file_that_changes_while_it_is_verified_is_an_error(
 def test_of_what_stands_beside_it_no_more_is_read_than_a_manifest_has(sources: Path, tmp_path: Path) -> None:
     path = rs.open(sources / "source.pth").remove(last=9).save(tmp_path / "model.safetensors")
     os.truncate(path.with_suffix(".json"), 6_000_000_000)  # a hole: it takes no room
-    trial = case.open_case(path, None, None, silent)
+    trial = case.open_case(path, None, {}, silent)
     assert trial.sidecar is not None
     assert len(trial.sidecar) == MANIFEST_LIMIT + 1
     (failed,) = rs.verify(path).failed

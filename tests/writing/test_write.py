@@ -30,8 +30,10 @@ from torchvision.models import ResNet
 import resnet_surgeon as rs
 from resnet_surgeon.errors import AccessError, CheckpointError, UsageError
 from resnet_surgeon.formats import safetensors
-from resnet_surgeon.formats.files import OpenFile, write_all
-from resnet_surgeon.writing import publish, write
+from resnet_surgeon.formats.files import OpenFile
+from resnet_surgeon.platform import disk, names
+from resnet_surgeon.platform.transfer import write_all
+from resnet_surgeon.writing import publish
 from tests import OLD_MANIFEST, PATIENCE
 from tests.conftest import small_network
 
@@ -129,8 +131,8 @@ def test_a_file_that_appears_meanwhile_is_not_replaced(
     checkpoints: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     target = tmp_path / "out.safetensors"
-    reserve = publish.reserve
-    monkeypatch.setattr(write, "reserve", lambda *arguments: (target.write_text("theirs"), reserve(*arguments)))
+    reserve = disk.reserve
+    monkeypatch.setattr(disk, "reserve", lambda *arguments: (target.write_text("theirs"), reserve(*arguments)))
     with pytest.raises(AccessError, match="file exists"):
         saved(target, checkpoints)
     assert [path.name for path in tmp_path.iterdir()] == ["out.safetensors"]
@@ -342,7 +344,7 @@ def test_a_temporary_file_that_another_writer_took_for_abandoned_is_made_again(
     checkpoints: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It may be gone already when its writer locks it, or be locked and about to go."""
-    lock, calls = publish._lock, itertools.count()
+    lock, calls = names.hold, itertools.count()
 
     def too_late(descriptor: int) -> bool:
         call = next(calls)
@@ -352,7 +354,7 @@ def test_a_temporary_file_that_another_writer_took_for_abandoned_is_made_again(
             raise BlockingIOError
         return lock(descriptor)
 
-    monkeypatch.setattr(publish, "_lock", too_late)
+    monkeypatch.setattr(names, "hold", too_late)
     assert load_file(saved(tmp_path / "out.safetensors", checkpoints))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.json", "out.safetensors"]
 

@@ -1,0 +1,129 @@
+"""The contents of tensors as runs of bytes, of which the kernel copies those that are in a file already.
+
+Knows tensors and descriptors; neither names nor manifests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+
+from resnet_surgeon.errors import CheckpointError
+from resnet_surgeon.formats.files import OpenFile
+from resnet_surgeon.formats.tensors import LazyTensor, Stored, byte_size, chunks
+from resnet_surgeon.platform import disk, transfer
+from resnet_surgeon.platform.signals import check_signals
+from resnet_surgeon.sources.progress import Advance
+from resnet_surgeon.writing.background import Background
+
+_SLICE = 1 << 24  # bytes that are copied between two looks at signals and progress
+
+
+@dataclass(frozen=True)
+class Copy:
+    """Neighbouring stored tensors: one run of bytes, to stand at `position` of the new file."""
+
+    position: int
+    file: OpenFile
+    offset: int
+    size: int
+
+    def write(self, descriptor: int, advance: Advance) -> None:
+        """Into a file."""
+
+        def copy(done: int, count: int) -> int:
+            return transfer.copy(self.file.descriptor, self.offset + done, descriptor, self.position + done, count)
+
+        self._in_slices(copy, advance)
+
+    def send(self, descriptor: int, advance: Advance) -> None:
+        """Into a pipe."""
+
+        def send(done: int, count: int) -> int:
+            return transfer.send(self.file.descriptor, self.offset + done, descriptor, count)
+
+        self._in_slices(send, advance)
+
+    def send_but_for_the_end(self, descriptor: int, advance: Advance) -> bytes:
+        """Sends the run but for its last byte, and returns that."""
+        replace(self, size=self.size - 1).send(descriptor, advance)
+        return self.file.read(self.offset + self.size - 1, 1)
+
+    def _in_slices(self, copy: Callable[[int, int], int], advance: Advance) -> None:
+        """Calls `copy` with what is done and how much to do next, until all is; it says how much it did."""
+        done = 0
+        while done < self.size:
+            check_signals()
+            count = copy(done, min(self.size - done, _SLICE))
+            if count == 0:
+                raise CheckpointError("the file became shorter while it was read", subject=self.file.name)
+            done += count
+            advance(count)
+
+
+@dataclass(frozen=True)
+class Make:
+    """A tensor whose bytes are made here, to stand at `position` of the new file."""
+
+    position: int
+    tensor: LazyTensor
+
+    def write(self, descriptor: int, advance: Advance) -> None:
+        """Into a file."""
+        position = self.position
+        for chunk in chunks(self.tensor):
+            check_signals()
+            position = transfer.write_at(descriptor, chunk, position)
+            advance(len(chunk))
+
+    def send(self, descriptor: int, advance: Advance) -> None:
+        """Into a pipe."""
+        for chunk in chunks(self.tensor):
+            check_signals()
+            transfer.write_all(descriptor, chunk)
+            advance(len(chunk))
+
+    def send_but_for_the_end(self, descriptor: int, advance: Advance) -> bytes:
+        """Sends the tensor but for its last piece, and returns that."""
+        end = b""
+        for chunk in chunks(self.tensor):
+            check_signals()
+            transfer.write_all(descriptor, end)
+            advance(len(end))
+            end = bytes(chunk)
+        return end
+
+
+def runs(tensors: Iterable[LazyTensor], start: int) -> Iterator[Copy | Make]:
+    """The contents of `tensors` one after the other from position `start`, in as few runs as they come in."""
+    position = start
+    copy: Copy | None = None
+    for tensor in tensors:
+        size = byte_size(tensor)
+        if isinstance(tensor, Stored) and copy and (copy.file, copy.offset + copy.size) == (tensor.file, tensor.offset):
+            copy = replace(copy, size=copy.size + size)
+        else:
+            if copy:
+                yield copy
+            copy = Copy(position, tensor.file, tensor.offset, size) if isinstance(tensor, Stored) else None
+            if copy is None:
+                yield Make(position, tensor)
+        position += size
+    if copy:
+        yield copy
+
+
+def write_runs(descriptor: int, runs: Iterable[Copy | Make], advance: Advance) -> None:
+    """Writes all runs: first what the kernel copies, which it then syncs in a second thread while this one makes what
+    has to be made.
+    """
+    made: list[Make] = []
+    for run in runs:
+        if isinstance(run, Copy):
+            run.write(descriptor, advance)
+        else:
+            made.append(run)
+    syncing = Background(lambda: disk.sync(descriptor))
+    for run in made:
+        run.write(descriptor, advance)
+    syncing.result()
