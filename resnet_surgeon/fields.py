@@ -214,7 +214,7 @@ def _union(hints: tuple[Any, ...]) -> Decoder:
     """The one type that fits: dataclasses differ in their tags, others as JSON's own types do."""
     decoders = [decoder(hint) for hint in hints if hint is not type(None)]
     kinds: list[Any] = [hint for hint in hints if dataclasses.is_dataclass(hint)]
-    by_tag = {tag: decoder(hint) for hint in kinds for tag in _tags(hint).items()}
+    by_tag = {tag: decoder(kind) for kind in kinds for tag in _tags(kind).items()}
     names = {name for name, _ in by_tag}
     has_none = type(None) in hints
 

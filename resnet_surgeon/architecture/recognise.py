@@ -12,7 +12,7 @@ from typing import Protocol
 
 from resnet_surgeon.architecture.differences import output
 from resnet_surgeon.architecture.parameters import Parameter, parameters
-from resnet_surgeon.architecture.spec import STEM_CHANNELS, Architecture, Block, Head, standard_stages
+from resnet_surgeon.architecture.spec import STEM_CHANNELS, STEM_WEIGHT, Architecture, Block, Head, standard_stages
 from resnet_surgeon.errors import ArchitectureError, printable
 
 FLOATS = ("F16", "BF16", "F32", "F64")
@@ -113,7 +113,7 @@ def _refuse_other_kinds(shapes: Mapping[str, tuple[int, ...]]) -> None:
             refuse(kind)
     if "bn1.weight" in shapes and not any(name.endswith("running_mean") for name in shapes):
         refuse("a ResNet without batch norms (they have no running means: group norms, or frozen in another way)")
-    stem = shapes.get("conv1.weight", ())
+    stem = shapes.get(STEM_WEIGHT, ())
     if len(stem) == 4 and stem[2:] == (3, 3):
         refuse(f"a CIFAR ResNet ({stem[0]} channels from a 3x3 stem)")
     norm, convolution = shapes.get("layer2.0.bn1.weight", ()), shapes.get("layer2.0.conv1.weight", ())
@@ -122,7 +122,7 @@ def _refuse_other_kinds(shapes: Mapping[str, tuple[int, ...]]) -> None:
 
 
 def _read_off(shapes: Mapping[str, tuple[int, ...]]) -> Architecture:
-    stem = shapes.get("conv1.weight")
+    stem = shapes.get(STEM_WEIGHT)
     if stem is None:
         raise ArchitectureError(
             "this is not a ResNet's state_dict: no tensor `conv1.weight`" + _names_instead(shapes),
@@ -184,9 +184,9 @@ def _names_instead(shapes: Mapping[str, tuple[int, ...]]) -> str:
 
 def _missing_stem_hint(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
     prefixed = next(
-        (name for name in shapes if name.endswith(".conv1.weight") and not re.search(r"layer\d", name)), None
+        (name for name in shapes if name.endswith(f".{STEM_WEIGHT}") and not re.search(r"layer\d", name)), None
     )
     if prefixed is None:
         return None
-    prefix = prefixed.removesuffix("conv1.weight")
+    prefix = prefixed.removesuffix(STEM_WEIGHT)
     return f"its names begin with {printable(prefix)}: save the state_dict without that prefix"

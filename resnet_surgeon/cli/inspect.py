@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import resnet_surgeon as rs
+from resnet_surgeon.architecture.outputs import IMAGE, outputs
 from resnet_surgeon.cli.options import Json, Opening, Source, progress
 from resnet_surgeon.cli.output import to_standard_output
 from resnet_surgeon.cli.style import styled
@@ -60,11 +61,10 @@ def _rows(found: Inspection) -> Iterator[tuple[str, str]]:
     if found.architecture:
         yield "network", f"{found.description}"
         yield "torchvision", found.torchvision or "none of its ten has these stages"
-        heads = found.architecture.heads
-        for head in heads or (None,):
-            shape = list(found.architecture.output_shape(head, 224, 224))
-            name = f"{head.name}: " if head and len(heads) > 1 else ""
-            yield "output", f"{name}{found.architecture.output_kind.replace('_', ' ')} {shape} for an image of 224x224"
+        for output in outputs(found.architecture):
+            name = f"{output.name}: " * bool(found.architecture.branches)
+            kind = output.kind.replace("_", " ")
+            yield "output", f"{name}{kind} {list(output.shape)} for an image of {IMAGE}x{IMAGE}"
         yield "parameters", f"{found.parameters:,}"
     else:
         yield "network", f"none: {found.problem}"
