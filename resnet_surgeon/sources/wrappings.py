@@ -15,6 +15,7 @@ from resnet_surgeon.architecture.initialisation import Constant
 from resnet_surgeon.errors import CheckpointError, listed, printable
 from resnet_surgeon.fields import Name, Text
 from resnet_surgeon.formats.tensors import Initialised, LazyTensor
+from resnet_surgeon.formats.views import Unread
 
 _DEEPEST = 4  # keys on the way to a state_dict
 _LONGEST_KEY = 1000  # of these keys, in characters
@@ -59,13 +60,14 @@ def unwrap(root: object, key: str | None = None) -> Found:
     for what holds no named tensors, for several ResNets without `key`, and for two tensors that would get one name.
     """
     mappings = [*_mappings(root)]
-    if not mappings:
+    if not any(_tensors(mapping) for _, mapping in mappings):
         what = "a single tensor" if isinstance(root, LazyTensor) else f"a {type(root).__name__} without named tensors"
+        what = root.what if isinstance(root, Unread) else what
         raise CheckpointError(
             f"it holds {what}, expected a state_dict", hint="save with torch.save(model.state_dict(), path)"
         )
     found = {
-        (find.path, find.prefix, find.naming.name): find for path, tensors in mappings for find in _finds(path, tensors)
+        (find.path, find.prefix, find.naming.name): find for path, nodes in mappings for find in _finds(path, nodes)
     }
     finds = _preferred([find for find in found.values() if key is None or key in (find.key, find.prefix.rstrip("."))])
     if len(finds) > 1:
@@ -74,7 +76,8 @@ def unwrap(root: object, key: str | None = None) -> Found:
         hint: str | None = f"those that it holds are under {_places([*found.values()])}" if found else None
         raise CheckpointError(f"it holds no ResNet under the key {printable(key)}", hint=hint)
     if not finds:
-        path, tensors = min(mappings, key=lambda mapping: len(".".join(mapping[0])))
+        with_tensors = [(path, tensors) for path, nodes in mappings if (tensors := _tensors(nodes))]
+        path, tensors = min(with_tensors, key=lambda mapping: len(".".join(mapping[0])))
         return Found(tensors, {}, Wrapping("nested", ".".join(path)) if path else None)
     return _found(finds[0], root)
 
@@ -96,6 +99,7 @@ class _Find:
     prefix: str
     naming: _Naming
     tensors: Mapping[str, LazyTensor]
+    unread: Mapping[str, Unread]
 
     @property
     def key(self) -> str:
@@ -195,8 +199,17 @@ _HABITS = (
 _TWINS = (("encoder_q.", "encoder_k."), ("base_encoder.", "momentum_encoder."))
 
 
-def _mappings(root: object) -> Iterator[tuple[tuple[str, ...], Mapping[str, LazyTensor]]]:
-    """Every mapping with named tensors, after the keys on the way to it; each once, however often it is referred to."""
+_Nodes = Mapping[str, LazyTensor | Unread]
+
+
+def _tensors(nodes: _Nodes) -> dict[str, LazyTensor]:
+    return {name: node for name, node in nodes.items() if isinstance(node, LazyTensor)}
+
+
+def _mappings(root: object) -> Iterator[tuple[tuple[str, ...], _Nodes]]:
+    """Every mapping with named tensors, or what stands for them, after the keys on the way to it; each once, however
+    often it is referred to.
+    """
     seen: set[int] = set()
     waiting: deque[tuple[tuple[str, ...], object]] = deque([((), root)])
     while waiting:
@@ -205,10 +218,10 @@ def _mappings(root: object) -> Iterator[tuple[tuple[str, ...], Mapping[str, Lazy
             continue
         seen.add(id(node))
         named = [(name, item) for name, item in node.items() if type(name) is str]
-        tensors = {name: item for name, item in named if isinstance(item, LazyTensor)}
-        if tensors:
-            _check_names(*path, *tensors)
-            yield path, tensors
+        nodes = {name: item for name, item in named if isinstance(item, LazyTensor | Unread)}
+        if nodes:
+            _check_names(*path, *nodes)
+            yield path, nodes
         waiting += [
             ((*path, name), item) for name, item in named if isinstance(item, Mapping) and len(name) <= _LONGEST_KEY
         ]
@@ -221,12 +234,26 @@ def _check_names(*names: str) -> None:
             raise CheckpointError(f"it holds the name {printable(name)}, which is not Unicode text")
 
 
-def _finds(path: tuple[str, ...], tensors: Mapping[str, LazyTensor]) -> Iterator[_Find]:
+def _finds(path: tuple[str, ...], nodes: _Nodes) -> Iterator[_Find]:
+    tensors = _tensors(nodes)
+    unread = {name: node for name, node in nodes.items() if isinstance(node, Unread)}
     for naming in _NAMINGS:
-        for name in tensors:
+        for name in nodes:
             prefix = name.removesuffix(naming.mark)
             if prefix != name and (not prefix or prefix.endswith(".")):
-                yield _Find(path, prefix, naming, tensors)
+                yield _Find(path, prefix, naming, tensors, unread)
+
+
+def _check_read(find: _Find) -> None:
+    """Raises CheckpointError for a part of the network that is no tensor, such as a quantised layer."""
+    for name, node in find.unread.items():
+        inner = name.removeprefix(find.prefix)
+        is_inside = name.startswith(find.prefix) and (inner.split(".")[0] in _LAYERS or find.naming.rename(inner))
+        if is_inside and "." in inner:
+            raise CheckpointError(f"the network's {printable(name)} is {node.what}", hint=node.hint)
+
+
+_LAYERS = {"conv1", "bn1", "layer1", "layer2", "layer3", "layer4", "fc"}
 
 
 def _preferred(finds: list[_Find]) -> list[_Find]:
@@ -245,6 +272,7 @@ def _places(finds: list[_Find]) -> str:
 
 def _found(find: _Find, root: object) -> Found:
     habit = next((habit for habit in _HABITS if isinstance(root, Mapping) and habit.fits(find, root)), None)
+    _check_read(find)
     tensors: dict[str, LazyTensor] = {}
     names: dict[str, str] = {}
     left_out: list[str] = []
