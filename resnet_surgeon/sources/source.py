@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 from resnet_surgeon.architecture.parameters import parameters
 from resnet_surgeon.architecture.recognise import FLOATS
 from resnet_surgeon.architecture.variants import VARIANTS
+from resnet_surgeon.arithmetic.numbers import decode
 from resnet_surgeon.errors import CheckpointError, UsageError, printable
 from resnet_surgeon.fields import Seed, checked
 from resnet_surgeon.formats import sniff
 from resnet_surgeon.formats.container import Container
-from resnet_surgeon.formats.numbers import decode
 from resnet_surgeon.formats.tensors import Initialised, LazyTensor, Stored, byte_size, content
 from resnet_surgeon.sources import catalog, files
 from resnet_surgeon.sources.files import NamedFile
