@@ -170,14 +170,16 @@ def open(
     weights: str | None = None,
     seed: int = 0,
     key: str | None = None,
+    assume: str | Mapping[str, object] | None = None,
     progress: Progress = silent,
 ) -> Network:
     """Opens a model name (`weights`: DEFAULT, IMAGENET1K_V1, IMAGENET1K_V2 or random), a checkpoint's path, `-` for
-    standard input, bytes, or a binary stream. `key` chooses one of several networks in a file.
+    standard input, bytes, or a binary stream. `key` chooses one of several networks in a file. `assume` states what
+    tensors do not show, where it is not torchvision's: `"caffe,eps=0"`, or values by name, `{"strides": (1, 2, 2, 1)}`.
 
     Raises UsageError, AccessError, WeightsError, or CheckpointError for what is no ResNet of torchvision's kind.
     """
-    found = open_source(source, weights, seed, key, progress)
+    found = open_source(source, weights, seed, key, assume, progress)
     try:
         opened = recognised(found)
     except CheckpointError as error:

@@ -6,7 +6,7 @@ Knows torchvision's values, and kinds of network by the names that people have f
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Annotated, Any, Literal
 
@@ -59,13 +59,15 @@ class Assumed:
 
     @property
     def is_plain(self) -> bool:
-        """Whether it is what a plain file of torchvision's leaves open, and nobody spoke of it."""
-        return self.said_by == "default"
+        """Whether it is what a plain file of torchvision's leaves open."""
+        plain = spelled(getattr(TORCHVISION, self.name))
+        return self.said_by != "user" and (self.value == plain or (self.name == "strides" and self.value in plain))
 
     def __str__(self) -> str:
-        return f"{self.name}={self.value} ({self.place or self.said_by})"
+        return f"{self.name}={self.value}"
 
 
+UNKNOWN = Facts()
 TORCHVISION = Facts("conv2", (1, 2, 2, 2), 2, "torchvision", (), 1e-5)
 
 # Kinds of network, by the names that people have for them.
@@ -118,10 +120,12 @@ HELP = (
 
 def stated(what: str | Mapping[str, Any]) -> Facts:
     """The facts that a user states: text such as `caffe,eps=0`, or values by name. Raises UsageError."""
-    pairs = (item.partition("=") for item in what.split(",")) if isinstance(what, str) else (
-        (str(name), "=", value if isinstance(value, str) else spelled(value)) for name, value in what.items()
+    pairs = (
+        (item.partition("=") for item in what.split(","))
+        if isinstance(what, str)
+        else ((str(name), "=", value if isinstance(value, str) else spelled(value)) for name, value in what.items())
     )
-    facts = Facts()
+    facts = UNKNOWN
     for name, equals, value in pairs:
         name, value = name.strip(), value.strip()
         if not equals and name not in KINDS:
@@ -234,6 +238,14 @@ def assumed(architecture: Architecture, claims: tuple[Claim, ...]) -> tuple[Assu
         )
 
     return tuple(one(name, value) for name, value in facts_of(architecture).items().items())
+
+
+def in_words(facts: Iterable[Assumed]) -> Iterator[str]:
+    """Those that one and the same said, together: `strides=1-2-2-1, eps=0 (user)`."""
+    groups: dict[str, list[str]] = {}
+    for fact in facts:
+        groups.setdefault(fact.place or fact.said_by, []).append(str(fact))
+    return (f"{', '.join(said)} ({by})" for by, said in groups.items())
 
 
 def _with_strides(stages: tuple[Stage, ...], strides: Any) -> tuple[Stage, ...]:

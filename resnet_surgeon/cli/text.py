@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
+from resnet_surgeon.architecture.facts import in_words
 from resnet_surgeon.architecture.parameters import layer_of
 from resnet_surgeon.architecture.recognise import describe
 from resnet_surgeon.cli.units import size
@@ -40,6 +41,7 @@ def summary(network: Network, target: str) -> str:
     lines = [f"{network.label}: {describe(network.opened.architecture)}, {_total(network.opened.tensors)}"]
     lines += (f"  {line}" for line in wrapping_lines(network.source.origin.wrapping))
     lines += (f"  {line}" for line in not_loaded_lines(network.source.origin.not_loaded))
+    lines += (f"  assumed: {line}" for line in in_words(fact for fact in network.opened.facts if not fact.is_plain))
     lines += (f"  warning: {warning}" for warning in network.source.described.warnings)
     drawn = picture(overview(steps, network.opened.architecture, network.architecture))
     details = [f"  {line}" for line in table(rows)]

@@ -55,7 +55,7 @@ def _transformers(source: Source, architecture: Architecture) -> Iterator[Claim]
         return
     act = config.get("hidden_act", "relu")
     if act != "relu":
-        raise ArchitectureError(f"its config.json says hidden_act={printable(str(act))}, a ResNet of torchvision has relu")
+        raise ArchitectureError(f"its config.json says hidden_act {printable(str(act))}, torchvision has relu")
     early = "conv1" if config.get("downsample_in_bottleneck") is True else "conv2"
     first = 2 if config.get("downsample_in_first_stage") is True else 1
     strides = (first, *[2] * (len(architecture.stages) - 1))
@@ -104,7 +104,7 @@ def _of_backbone(options: Mapping[str, str], architecture: Architecture) -> Fact
     if dilated and options.get("contract_dilation") == "True":
         pairs = [*zip((1, *dilations), dilations, strict=False)]
         if any(before not in (after, after // 2) or (before == after > 1) for before, after in pairs):
-            raise ArchitectureError(f"its config says dilations={dilations} with contract_dilation, which torchvision cannot")
+            raise ArchitectureError(f"its config contracts dilations {dilations}, which no network of ours can have")
         strides = tuple(stride * (after // before) for stride, (before, after) in zip(strides, pairs, strict=True))
         dilated = tuple(name for name, (before, after) in zip(STAGE_NAMES, pairs, strict=False) if after > before)
     eps = re.search(r"\beps\s*=\s*([0-9.]+(e-[0-9]+)?)\s*[,)]", options.get("norm_cfg", ""))
@@ -127,12 +127,13 @@ def _numbers(text: str | None, default: tuple[int, ...]) -> tuple[int, ...]:
 def _backbone(text: str) -> dict[str, str]:
     """The arguments of `backbone=dict(...)`, each as the text of its value."""
     found = re.search(r"\bbackbone\s*=\s*dict\(", text)
-    arguments = _arguments(text, found.end()) if found else ()
+    arguments = _arguments(text, found.end()) if found else []
     return {name.strip(): value.strip() for argument in arguments for name, _, value in [argument.partition("=")]}
 
 
-def _arguments(text: str, start: int) -> Iterator[str]:
-    """What stands between the commas from `start` on, up to the bracket that closes there."""
+def _arguments(text: str, start: int) -> list[str]:
+    """What stands between the commas from `start` on, up to the bracket that closes there; nothing if none does."""
+    arguments: list[str] = []
     depth, begin, quote = 0, start, ""
     for index in range(start, len(text)):
         letter = text[index]
@@ -142,9 +143,9 @@ def _arguments(text: str, start: int) -> Iterator[str]:
             depth += 1
         elif letter in ")]}" and depth:
             depth -= 1
-        elif letter in ")]}":
-            yield text[begin:index]
-            return
-        elif letter == "," and not depth:
-            yield text[begin:index]
+        elif letter in ",)]}" and not depth:
+            arguments.append(text[begin:index])
             begin = index + 1
+            if letter != ",":
+                return arguments
+    return []

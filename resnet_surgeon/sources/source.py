@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
+from resnet_surgeon.architecture.facts import UNKNOWN, Facts, stated
 from resnet_surgeon.architecture.parameters import parameters
 from resnet_surgeon.architecture.recognise import FLOATS
 from resnet_surgeon.architecture.variants import VARIANTS
@@ -35,7 +36,7 @@ class Source:
 
     Where the file's SHA-256 was promised, by a published name or a URL, it has been read through and `origin` has the
     digest. `label` is how people call it, and what default file names begin with; streams and bytes are anonymous.
-    Random weights have no `container`; published weights have an `entry`.
+    Random weights have no `container`; published weights have an `entry`. `stated` is what the user says of it.
     """
 
     label: str
@@ -44,6 +45,7 @@ class Source:
     container: Container | None = None
     entry: catalog.Entry | None = None
     is_anonymous: bool = False
+    stated: Facts = UNKNOWN
 
     @property
     def tensors(self) -> Mapping[str, LazyTensor]:
@@ -79,25 +81,29 @@ def open_source(
     weights: str | None = None,
     seed: int = 0,
     key: str | None = None,
+    assume: str | Mapping[str, object] | None = None,
     progress: Progress = silent,
 ) -> Source:
     """Opens a model name (with `weights`: DEFAULT, a published name, or random), a path, a URL, `-`, bytes, or a
     stream.
 
-    `key` chooses one of several networks in a file. A digest that a published name or a URL promises is checked here,
-    before anything can be made of the file. Raises UsageError, AccessError, CheckpointError or WeightsError.
+    `key` chooses one of several networks in a file; `assume` states facts that tensors do not show. A digest that a
+    published name or a URL promises is checked here, before anything can be made of the file. Raises UsageError,
+    AccessError, CheckpointError or WeightsError.
     """
     weights = checked(str | None, weights, "weights")
     seed = checked(Seed, seed, "seed")
     key = checked(str | None, key, "key")
+    facts = stated(assume or {})
     if isinstance(location, str) and location in VARIANTS:
         if weights == "random":
-            return _random(location, seed)
-        return _in_file(files.published(catalog.entry(location, weights or "DEFAULT"), progress), key)
+            return replace(_random(location, seed), stated=facts)
+        named = files.published(catalog.entry(location, weights or "DEFAULT"), progress)
+        return replace(_in_file(named, key), stated=facts)
     if weights is not None:
         hint = f"model names are {', '.join(VARIANTS)}"
         raise UsageError("weights are chosen for a model name, not for a file", subject="weights", hint=hint)
-    return _in_file(files.located(location, progress), key)
+    return replace(_in_file(files.located(location, progress), key), stated=facts)
 
 
 def _random(name: str, seed: int) -> Source:

@@ -16,7 +16,7 @@ from resnet_surgeon.formats.tensors import LazyTensor
 from resnet_surgeon.manifest import MANIFEST_LIMIT, Manifest, Provenance
 from resnet_surgeon.network import Network
 from resnet_surgeon.network import open as open_network
-from resnet_surgeon.opening import Opened, Opening
+from resnet_surgeon.opening import Opening
 from resnet_surgeon.sources import catalog
 from resnet_surgeon.sources.location import Location, check_distinct
 from resnet_surgeon.sources.origin import Origin
@@ -177,6 +177,8 @@ def _original(
         known = {entry.weights for entry in catalog.entries() if entry.architecture == against} | {"random"}
         weights = recorded.weights if recorded.weights in known else None
         opening = {"weights": weights, "seed": recorded.seed or 0, **opening}
+    if manifest and "assume" not in opening:
+        opening = {**opening, "assume": {fact.name: fact.value for fact in manifest.facts if fact.said_by == "user"}}
     opened = open_network(against, progress=progress, **opening)
     return _named(opened, recorded) if recorded else opened
 
@@ -190,7 +192,8 @@ def _named(original: Network, recorded: Origin) -> Network:
     if original.history is not None or original.source.container is None or original.source.entry == entry:
         return original
     checkpoint = replace(original.checkpoint, preprocessing=entry.preprocessing if entry else None)
-    return Network(Opened(replace(original.source, entry=entry), checkpoint), checkpoint)
+    opened = replace(original.opened, source=replace(original.source, entry=entry), checkpoint=checkpoint)
+    return Network(opened, checkpoint)
 
 
 def _replayed(original: Network, manifest: Manifest) -> Network | str:
