@@ -19,7 +19,7 @@ from resnet_surgeon.architecture.variants import VARIANTS
 from resnet_surgeon.errors import OperationError, UsageError
 from resnet_surgeon.formats.files import OpenFile
 from resnet_surgeon.formats.tensors import Stored, chunks, content
-from resnet_surgeon.operations.adapt import Adapt
+from resnet_surgeon.operations.adapt import Adapt, Init
 from resnet_surgeon.operations.checkpoint import Checkpoint
 from tests.conftest import Run, images
 
@@ -94,7 +94,7 @@ def test_scaled_on_one_channel_is_the_original_on_gray(checkpoints: Path, basic:
 
 
 @pytest.mark.parametrize("init", ["mean", "scaled", "repeat"])
-def test_an_adapted_network_can_be_adapted_again(init: str, checkpoints: Path) -> None:
+def test_an_adapted_network_can_be_adapted_again(init: Init, checkpoints: Path) -> None:
     network = rs.open(checkpoints / "basic.pth").adapt(4, init=init).adapt(2, init=init)
     assert network.tensors["conv1.weight"].shape == (64, 2, 7, 7)
     assert network.architecture.in_channels == 2
@@ -153,7 +153,7 @@ def test_numbers_that_would_become_infinite_are_refused(dtype: str, init: str, p
     """The sum of two numbers may be beyond the largest of their dtype, wherever in the weight they are."""
     weight = torch.zeros(64, 3, 7, 7, dtype=DTYPES[dtype])
     weight[place, :2, place, place] = LARGEST[dtype]
-    with pytest.raises(OperationError, match=f"`conv1.weight` would hold .* too large for {dtype}") as caught:
+    with pytest.raises(OperationError, match=f"the new filters would hold .* too large for {dtype}") as caught:
         adapted(weight, dtype, Adapt(1, init))  # type: ignore[arg-type]
     assert caught.value.hint == "use `--init mean`"
 
@@ -191,7 +191,8 @@ def test_an_overflow_leaves_no_file_and_ends_a_stream_with_an_error(basic: ResNe
         assert (done.returncode, done.stderr.decode().splitlines()) == (
             1,
             [
-                "error: adapt: `conv1.weight` would hold numbers that are too large for F16, and would be infinite",
+                "error: mixing the input channels: the new filters would hold numbers that are too large for F16, and "
+                "would be infinite",
                 "hint: use `--init mean`",
             ],
         )
