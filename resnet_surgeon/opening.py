@@ -112,7 +112,7 @@ def _with_facts(source: Source, architecture: Architecture) -> tuple[Source, Arc
     except ArchitectureError as error:
         said = ",".join(f"{name}={spelled(value)}" for name, value in source.stated.items().items())
         raise ArchitectureError(f"`{said}` contradicts its tensors: {error.reason}") from None
-    warnings = (*source.origin.warnings, *doubts.warnings(source, known))
+    warnings = tuple(dict.fromkeys((*source.origin.warnings, *doubts.warnings(source, known))))
     return replace(source, origin=replace(source.origin, warnings=warnings)), described, assumed(described, claims)
 
 

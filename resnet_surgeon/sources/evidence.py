@@ -28,7 +28,7 @@ def claims(source: Source, architecture: Architecture) -> tuple[Claim, ...]:
 
 def _published(source: Source, architecture: Architecture) -> Iterator[Claim]:
     if source.entry is not None or source.container is None:
-        yield Claim(TORCHVISION, "file", "torchvision's own weights")
+        yield Claim(TORCHVISION, "file", "torchvision")
 
 
 def _packing(source: Source, architecture: Architecture) -> Iterator[Claim]:
