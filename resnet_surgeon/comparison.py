@@ -26,7 +26,7 @@ from resnet_surgeon.errors import CheckpointError
 from resnet_surgeon.formats.files import OpenFile
 from resnet_surgeon.formats.tensors import BITS, LazyTensor, byte_size, chunks, pieces
 from resnet_surgeon.manifest import Manifest
-from resnet_surgeon.opening import recognised
+from resnet_surgeon.opening import Opening, recognised
 from resnet_surgeon.plan import Layout
 from resnet_surgeon.sources.location import Location, check_distinct
 from resnet_surgeon.sources.progress import Progress, silent
@@ -34,6 +34,7 @@ from resnet_surgeon.sources.source import Source, open_source
 
 if TYPE_CHECKING:
     import numpy as np
+    from typing_extensions import Unpack
 
 Kind = Literal["added", "removed", "renamed", "copied", "reshaped", "changed"]
 Basis = Literal["content", "provenance", "layout"]
@@ -103,20 +104,19 @@ def diff(
     one: Location,
     other: Location,
     *,
-    weights: str | None = None,
-    key: str | None = None,
     progress: Progress = silent,
+    **opening: Unpack[Opening],
 ) -> Difference:
     """What sets `other` apart from `one`: each is all that `open` takes, or the path of a manifest.
 
-    `weights` are those of a model's name, `key` chooses one of several networks, in whichever side that concerns.
-    Raises the errors of `open`, and CheckpointError for a file that is damaged or changes meanwhile.
+    `opening` is that of `open`, for whichever side it concerns: `weights` a model's name, `key` a file that holds
+    several networks. Raises the errors of `open`, and CheckpointError for a file that is damaged or changes meanwhile.
 
     >>> diff("resnet50.pth", "resnet50-in1.safetensors").architecture
     ('input channels: 3 -> 1',)
     """
     check_distinct(one, other)
-    first, second = (_side(side, weights, key, progress) for side in (one, other))
+    first, second = (_side(side, opening, progress) for side in (one, other))
     basis = _basis(first, second)
     tensors = tuple(_tensors(first, second, basis))
     for side in (first, second):
@@ -133,13 +133,14 @@ def diff(
     )
 
 
-def _side(location: Location, weights: str | None, key: str | None, progress: Progress) -> _Side:
+def _side(location: Location, opening: Opening, progress: Progress) -> _Side:
     manifest = _manifest_at(location)
     if manifest is not None:
         layouts = _recorded_layouts(manifest, str(location))
         return _Side(str(location), layouts, manifest.architecture, manifest)
-    is_name = isinstance(location, str) and location in VARIANTS
-    source = open_source(location, weights if is_name else None, key=key, progress=progress)
+    if not (isinstance(location, str) and location in VARIANTS):
+        opening = {**opening, "weights": None}
+    source = open_source(location, progress=progress, **opening)
     try:
         found = recognised(source)
         tensors, architecture, history = found.tensors, found.architecture, found.history

@@ -117,7 +117,8 @@ Decoder = Callable[[Any], Any]
 
 
 def decoded(hint: Any, value: Any) -> Any:
-    """`value`, as JSON gives it, as the dataclass or other type `hint`: exactly, with no field more or less.
+    """`value`, as JSON gives it, as the dataclass or other type `hint`: exactly, with no field that it has not. A field
+    that is missing takes its default, so that what was written before there was such a field stays readable.
 
     By hand, since the libraries that do this take longer to import than a ResNet-50 takes to copy. Raises ValueError.
     """
@@ -195,13 +196,13 @@ def _dataclass(kind: Any) -> Decoder:
     def decode(value: Any) -> Any:
         _require_type(value, dict, "an object")
         fields, made = decoders(), {}
-        if value.keys() != fields.keys():
-            name = min(value.keys() ^ fields.keys())
-            problem = f"has an unknown field {printable(name)}" if name in value else f"lacks the field {name}"
-            raise MisfitError("", problem=problem)
-        for name, decode_field in fields.items():
+        if unknown := value.keys() - fields.keys():
+            raise MisfitError("", problem=f"has an unknown field {printable(min(unknown))}")
+        if missing := _required(kind) - value.keys():
+            raise MisfitError("", problem=f"lacks the field {min(missing)}")
+        for name in value:
             try:
-                made[name] = decode_field(value[name])
+                made[name] = fields[name](value[name])
             except MisfitError as misfit:
                 raise misfit.within(f".{name}") from None
         return kind(**made)
@@ -210,17 +211,21 @@ def _dataclass(kind: Any) -> Decoder:
 
 
 def _union(hints: tuple[Any, ...]) -> Decoder:
-    """The one type that fits: they differ in the names of their fields, or as JSON's own types do."""
+    """The one type that fits: dataclasses differ in their tags, others as JSON's own types do."""
     decoders = [decoder(hint) for hint in hints if hint is not type(None)]
     kinds: list[Any] = [hint for hint in hints if dataclasses.is_dataclass(hint)]
-    by_fields = {frozenset(_names(kind)): decoder(kind) for kind in kinds}
+    by_tag = {tag: decoder(kind) for kind in kinds for tag in _tags(kind).items()}
+    names = {name for name, _ in by_tag}
     has_none = type(None) in hints
 
     def decode(value: Any) -> Any:
         if value is None and has_none:
             return None
-        if type(value) is dict and (decode_fields := by_fields.get(frozenset(value))):
-            return decode_fields(value)
+        if type(value) is dict and names:
+            for name in names & value.keys():
+                if type(value[name]) is str and (name, value[name]) in by_tag:
+                    return by_tag[name, value[name]](value)
+            raise MisfitError(f"one of {', '.join(sorted(tag for _, tag in by_tag))}", problem="is of an unknown kind")
         problems: list[ValueError] = []
         for decode_one in decoders:
             try:
@@ -308,6 +313,26 @@ def hints_of(kind: Any) -> dict[str, Any]:
     """The types of a dataclass's fields, with their rules."""
     hints = get_type_hints(kind, include_extras=True)
     return {name: hints[name] for name in _names(kind)}
+
+
+@functools.cache
+def _tags(kind: Any) -> dict[str, str]:
+    """The fields that can hold one word alone: by it a dataclass is known among others."""
+    return {
+        name: get_args(hint)[0]
+        for name, hint in hints_of(kind).items()
+        if get_origin(hint) is Literal and len(get_args(hint)) == 1
+    }
+
+
+@functools.cache
+def _required(kind: Any) -> frozenset[str]:
+    """The fields that every document has: those without a default, and the tags."""
+    absent = dataclasses.MISSING
+    without = {
+        field.name for field in dataclasses.fields(kind) if field.default is absent and field.default_factory is absent
+    }
+    return frozenset(without | _tags(kind).keys())
 
 
 @functools.cache

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from resnet_surgeon.architecture.parameters import trained
 from resnet_surgeon.architecture.recognise import describe
@@ -13,13 +13,16 @@ from resnet_surgeon.architecture.spec import Architecture
 from resnet_surgeon.architecture.variants import variant_name
 from resnet_surgeon.errors import CheckpointError
 from resnet_surgeon.formats.tensors import byte_size
-from resnet_surgeon.opening import recognised
+from resnet_surgeon.opening import Opening, recognised
 from resnet_surgeon.operations import OPERATIONS
 from resnet_surgeon.plan import Layout
 from resnet_surgeon.sources.location import DEFAULT_NAME, Location
 from resnet_surgeon.sources.origin import Origin
 from resnet_surgeon.sources.progress import Progress, silent
 from resnet_surgeon.sources.source import open_source
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 @dataclass(frozen=True)
@@ -47,13 +50,14 @@ class Inspection:
 def inspect(
     source: Location = DEFAULT_NAME,
     *,
-    weights: str | None = None,
-    seed: int = 0,
-    key: str | None = None,
     progress: Progress = silent,
+    **opening: Unpack[Opening],
 ) -> Inspection:
-    """What `source` is, even if it holds no ResNet. Raises the errors of `open` for what is no checkpoint at all."""
-    opened = open_source(source, weights, seed, key, progress)
+    """What `source` is, even if it holds no ResNet; `opening` is that of `open`.
+
+    Raises the errors of `open` for what is no checkpoint at all.
+    """
+    opened = open_source(source, progress=progress, **opening)
     architecture = history = problem = None
     try:
         found = recognised(opened)

@@ -7,12 +7,14 @@ by operation.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from torch import Tensor, nn
 
-from resnet_surgeon.architecture.spec import Architecture, Head, Stage
+from resnet_surgeon.architecture import layers
+from resnet_surgeon.architecture.spec import Architecture, Head
 from resnet_surgeon.formats.tensors import LazyTensor, Stored, chunks
 from resnet_surgeon.manifest import Manifest
 from resnet_surgeon.network import open as open_network
@@ -57,14 +59,10 @@ def load(
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions and a shortcut: `torchvision.models.resnet.BasicBlock`."""
 
-    def __init__(self, in_channels: int, stage: Stage, stride: int, dilation: int, downsample: bool) -> None:
+    def __init__(self, block: layers.Block) -> None:
         super().__init__()
-        self.conv1 = _conv3x3(in_channels, stage.width, stride, dilation)
-        self.bn1 = nn.BatchNorm2d(stage.width)
-        self.relu = nn.ReLU(inplace=True)
-        self.conv2 = _conv3x3(stage.width, stage.out_channels, dilation=dilation)
-        self.bn2 = nn.BatchNorm2d(stage.out_channels)
-        self.downsample = _downsample(in_channels, stage, stride) if downsample else None
+        self.conv1, self.bn1, self.relu, self.conv2, self.bn2 = map(_layer, block.layers)
+        self.downsample = _shortcut(block)
 
     def forward(self, x: Tensor) -> Tensor:
         identity = x if self.downsample is None else self.downsample(x)
@@ -77,18 +75,10 @@ class BasicBlock(nn.Module):
 class Bottleneck(nn.Module):
     """A 3x3 convolution between two 1x1 ones and a shortcut: `torchvision.models.resnet.Bottleneck`."""
 
-    def __init__(
-        self, in_channels: int, stage: Stage, strides: tuple[int, int], dilation: int, downsample: bool, groups: int
-    ) -> None:
+    def __init__(self, block: layers.Block) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(in_channels, stage.width, kernel_size=1, stride=strides[0], bias=False)
-        self.bn1 = nn.BatchNorm2d(stage.width)
-        self.conv2 = _conv3x3(stage.width, stage.width, strides[1], dilation, groups)
-        self.bn2 = nn.BatchNorm2d(stage.width)
-        self.conv3 = nn.Conv2d(stage.width, stage.out_channels, kernel_size=1, bias=False)
-        self.bn3 = nn.BatchNorm2d(stage.out_channels)
-        self.relu = nn.ReLU(inplace=True)
-        self.downsample = _downsample(in_channels, stage, strides[0] * strides[1]) if downsample else None
+        self.conv1, self.bn1, self.conv2, self.bn2, self.conv3, self.bn3, self.relu = map(_layer, block.layers)
+        self.downsample = _shortcut(block)
 
     def forward(self, x: Tensor) -> Tensor:
         identity = x if self.downsample is None else self.downsample(x)
@@ -104,23 +94,56 @@ class HeadModule(nn.Module):
 
     def __init__(self, architecture: Architecture, head: Head) -> None:
         super().__init__()
-        for stage in head.stages:
-            self.add_module(stage.name, _stage(architecture, stage))
-        if not architecture.avgpool:
-            self.avgpool = nn.AdaptiveAvgPool2d((1, 1))
-        self.fc = nn.Linear(architecture.features(head), head.classes)
+        _add(self, layers.branch(architecture, head))
         self._order = tuple(self._modules)
 
     def forward(self, x: Tensor) -> Tensor:
         return _run(self, self._order, x)
 
 
+class Heads(nn.Module):
+    """The heads by name, in their order, as in `nn.ModuleDict`: which keeps forty names for itself, and this none."""
+
+    def __init__(self, heads: Mapping[str, nn.Module]) -> None:
+        super().__init__()
+        self._modules.update(heads)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        return [head(x) for head in self.values()]
+
+    def __getitem__(self, name: str) -> nn.Module:
+        module = self._modules[name]
+        assert module is not None
+        return module
+
+    def __setitem__(self, name: str, module: nn.Module) -> None:
+        self._modules[name] = module
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._modules)
+
+    def __len__(self) -> int:
+        return len(self._modules)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._modules
+
+    def keys(self) -> Iterable[str]:
+        return self._modules.keys()
+
+    def values(self) -> Iterable[nn.Module]:
+        return [self[name] for name in self]
+
+    def items(self) -> Iterable[tuple[str, nn.Module]]:
+        return [(name, self[name]) for name in self]
+
+
 class ResNet(nn.Module):
     """The network that an Architecture describes, its children named and ordered as in torchvision.
 
-    The forward pass takes [batch, in_channels, height, width] and gives the logits [batch, classes] of a single head, a
-    list of such tensors for several heads in their order, the pooled embedding [batch, channels], or a feature map
-    [batch, channels, height, width].
+    The forward pass takes [batch, in_channels, height, width] and gives the logits [batch, classes] of the head `fc`, a
+    list of such tensors for the heads in `heads` in their order, the pooled embedding [batch, channels], or a feature
+    map [batch, channels, height, width].
     """
 
     manifest: Manifest | None = None
@@ -128,22 +151,13 @@ class ResNet(nn.Module):
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
         self.architecture = architecture
-        for name in architecture.stem:
-            self.add_module(name, _stem_layer(architecture, name))
-        for stage in architecture.stages:
-            self.add_module(stage.name, _stage(architecture, stage))
-        if architecture.avgpool:
-            self.avgpool = nn.AdaptiveAvgPool2d((1, 1))
-        if len(architecture.heads) == 1:
-            self.fc = nn.Linear(architecture.trunk_channels, architecture.heads[0].classes)
-        elif architecture.heads:
-            self.heads = nn.ModuleDict({head.name: HeadModule(architecture, head) for head in architecture.heads})
+        _add(self, layers.trunk(architecture))
+        if architecture.branches:
+            self.heads = Heads({head.name: HeadModule(architecture, head) for head in architecture.branches})
 
     def forward(self, x: Tensor) -> Tensor | list[Tensor]:
-        if len(self.architecture.heads) <= 1:
-            return _run(self, self.architecture.children, x)
-        features = _run(self, self.architecture.children[:-1], x)
-        return [head(features) for head in self.heads.values()]
+        x = _run(self, self.architecture.trunk_children, x)
+        return self.heads(x) if self.architecture.branches else x
 
 
 def _run(module: nn.Module, children: tuple[str, ...], x: Tensor) -> Tensor:
@@ -155,43 +169,48 @@ def _run(module: nn.Module, children: tuple[str, ...], x: Tensor) -> Tensor:
     return x
 
 
-def _stem_layer(architecture: Architecture, name: str) -> nn.Module:
-    if name == "conv1":
-        return nn.Conv2d(architecture.in_channels, 64, kernel_size=7, stride=2, padding=3, bias=False)
-    if name == "bn1":
-        return nn.BatchNorm2d(64)
-    if name == "relu":
-        return nn.ReLU(inplace=True)
-    return nn.Identity() if architecture.maxpool_is_identity else nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
-
-
-def _stage(architecture: Architecture, stage: Stage) -> nn.Sequential:
-    blocks: list[nn.Module] = []
-    for index in range(stage.blocks):
-        first = index == 0
-        in_channels = stage.in_channels if first else stage.out_channels
-        stride = stage.stride if first else 1
-        dilation = stage.first_dilation if first else stage.dilation
-        downsample = first and stage.downsample
-        if architecture.block == "basic":
-            blocks.append(BasicBlock(in_channels, stage, stride, dilation, downsample))
+def _add(module: nn.Module, parts: Iterable[layers.Part]) -> None:
+    """Adds each part by the last of its names, the blocks of a stage to a Sequential of the stage's name."""
+    for part in parts:
+        *_, parent, name = ["", *part.name.split(".")]
+        if isinstance(part, layers.Block):
+            if parent not in module._modules:
+                module.add_module(parent, nn.Sequential())
+            module.get_submodule(parent).add_module(name, _BLOCKS[part.kind](part))
         else:
-            strides = (stride, 1) if architecture.bottleneck_stride == "conv1" else (1, stride)
-            blocks.append(Bottleneck(in_channels, stage, strides, dilation, downsample, architecture.groups))
-    return nn.Sequential(*blocks)
+            module.add_module(name, _layer(part))
 
 
-def _conv3x3(in_channels: int, out_channels: int, stride: int = 1, dilation: int = 1, groups: int = 1) -> nn.Conv2d:
-    return nn.Conv2d(
-        in_channels, out_channels, 3, stride, padding=dilation, dilation=dilation, groups=groups, bias=False
-    )
+_BLOCKS = {"basic": BasicBlock, "bottleneck": Bottleneck}
 
 
-def _downsample(in_channels: int, stage: Stage, stride: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(in_channels, stage.out_channels, kernel_size=1, stride=stride, bias=False),
-        nn.BatchNorm2d(stage.out_channels),
-    )
+def _shortcut(block: layers.Block) -> nn.Module | None:
+    return nn.Sequential(*map(_layer, block.shortcut)) if block.shortcut else None
+
+
+def _layer(layer: layers.Layer) -> nn.Module:
+    if isinstance(layer, layers.Convolution):
+        return nn.Conv2d(
+            layer.in_channels,
+            layer.out_channels,
+            layer.kernel,
+            layer.stride,
+            layer.padding,
+            layer.dilation,
+            layer.groups,
+            layer.bias,
+        )
+    if isinstance(layer, layers.Norm):
+        return nn.BatchNorm2d(layer.channels, layer.eps)
+    if isinstance(layer, layers.Activation):
+        return nn.ReLU(inplace=True)
+    if isinstance(layer, layers.MaxPool):
+        return nn.MaxPool2d(layer.kernel, layer.stride, layer.padding, ceil_mode=layer.ceil_mode)
+    if isinstance(layer, layers.GlobalPool):
+        return nn.AdaptiveAvgPool2d((1, 1))
+    if isinstance(layer, layers.Linear):
+        return nn.Linear(layer.in_features, layer.out_features)
+    return nn.Identity()
 
 
 def to_torch(tensor: LazyTensor) -> Tensor:

@@ -5,8 +5,9 @@ Reads names, shapes and documents. Knows no operation's meaning, and reads no te
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypedDict
 
 from resnet_surgeon import manifest as documents
 from resnet_surgeon.architecture.dilation import dilated
@@ -19,6 +20,18 @@ from resnet_surgeon.formats.safetensors_index import index_of
 from resnet_surgeon.formats.tensors import LazyTensor
 from resnet_surgeon.operations.checkpoint import Checkpoint
 from resnet_surgeon.sources.source import MANIFEST_KEY, Source
+
+
+class Opening(TypedDict, total=False):
+    """How a source is opened: the keywords of `resnet_surgeon.open`, to which every function that opens one passes them
+    on.
+    """
+
+    weights: str | None
+    seed: int
+    key: str | None
+    fc: str | None
+    ignore: Sequence[str]
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 
 from resnet_surgeon import manifest as documents
 from resnet_surgeon._version import __version__
+from resnet_surgeon.architecture.outputs import outputs
 from resnet_surgeon.architecture.spec import Architecture, Head
 from resnet_surgeon.formats.tensors import Computed, Initialised, LazyTensor
 from resnet_surgeon.opening import Opened
@@ -56,17 +57,15 @@ def records(opened: Opened, tensors: Mapping[str, LazyTensor]) -> dict[str, docu
 
 
 def _outputs(opened: Opened, now: Checkpoint) -> tuple[documents.Output, ...]:
-    architecture = now.architecture
-    heads: tuple[Head | None, ...] = architecture.heads or (None,)
     return tuple(
         documents.Output(
-            name=head.name if head else architecture.output_kind,
-            kind=architecture.output_kind,
-            shape=architecture.output_shape(head, 224, 224),
-            classes=head.classes if head else None,
-            categories=_categories(opened, now, head) if head else None,
+            output.name,
+            output.kind,
+            output.shape,
+            output.classes,
+            _categories(opened, now, output.head) if output.head else None,
         )
-        for head in heads
+        for output in outputs(now.architecture)
     )
 
 

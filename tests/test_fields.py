@@ -37,6 +37,12 @@ def test_what_is_made_plain_is_decoded_again() -> None:
     assert decoded(Branch, plain(TREE)) == TREE
 
 
+def test_a_field_that_is_missing_takes_its_default() -> None:
+    assert decoded(Branch, {"name": "a", "how": "branch", "parts": [{"number": 1, "how": "leaf"}]}) == Branch(
+        "a", (Leaf(1),)
+    )
+
+
 def changed(**fields: Any) -> dict[str, Any]:
     return {**plain(TREE), **fields}
 
@@ -45,7 +51,10 @@ WRONG: dict[str, tuple[Any, str]] = {
     "another kind": ([], "it is not an object"),
     "a field too many": (changed(more=1), "it has an unknown field `more`"),
     "a field that is no line": (changed(**{"\n" * 200: 1}), r"it has an unknown field `(\\n){80}\.\.\.`$"),
-    "a field too few": ({"name": "a"}, "it lacks the field how"),
+    "a field too few": ({"how": "branch"}, "it lacks the field name"),
+    "a tag too few": ({"name": "a"}, "it lacks the field how"),
+    "a tag of nothing": (changed(parts=[{"how": "root"}]), r"parts\[0\] is of an unknown kind"),
+    "no tag among others": (changed(parts=[{"number": 1}]), r"parts\[0\] is of an unknown kind"),
     "text of another alphabet": (changed(name="A"), "name is not a short name"),
     "text with a line behind it": (changed(name="a\n"), "name is not a short name"),
     "text that is too long": (changed(name="abcdef"), "name is not text of at most 5 characters"),

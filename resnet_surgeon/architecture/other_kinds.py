@@ -7,7 +7,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 
-from resnet_surgeon.architecture.spec import STEM_CHANNELS
+from resnet_surgeon.architecture.spec import STEM_CHANNELS, STEM_WEIGHT
 from resnet_surgeon.errors import ArchitectureError
 
 _USUAL = re.compile(
@@ -59,7 +59,7 @@ def _by_name(names: Iterable[str]) -> str | None:
 
 
 def _by_shape(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
-    stem = shapes.get("conv1.weight") or next((shape for name, shape in shapes.items() if len(shape) == 5), ())
+    stem = shapes.get(STEM_WEIGHT) or next((shape for name, shape in shapes.items() if len(shape) == 5), ())
     if len(stem) == 5:
         return "a 3D ResNet (its convolutions go along three axes)"
     if len(stem) == 3 and len(shapes.get("layer1.0.conv1.weight", ())) == 3:

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from resnet_surgeon.architecture.initialisation import Constant, Law, kaiming_normal_fan_out, linear_default
-from resnet_surgeon.architecture.spec import STEM_CHANNELS, Architecture, Stage
+from resnet_surgeon.architecture.layers import Block, Convolution, Layer, Linear, Norm, parts
+from resnet_surgeon.architecture.spec import Architecture
 
 
 @dataclass(frozen=True)
@@ -30,20 +31,12 @@ def parameters(architecture: Architecture) -> Iterator[Parameter]:
     >>> next(parameters(resnet50)).shape
     (64, 3, 7, 7)
     """
-    if "conv1" in architecture.stem:
-        yield _convolution("conv1", (STEM_CHANNELS, architecture.in_channels, 7, 7))
-    if "bn1" in architecture.stem:
-        yield from _batch_norm("bn1", STEM_CHANNELS)
-    for stage in architecture.stages:
-        yield from _stage(architecture, stage, stage.name)
-    for head in architecture.heads:
-        prefix = architecture.prefix(head)
-        for stage in head.stages:
-            yield from _stage(architecture, stage, prefix + stage.name)
-        features = architecture.features(head)
-        law = linear_default(features)
-        yield Parameter(f"{prefix}fc.weight", (head.classes, features), law)
-        yield Parameter(f"{prefix}fc.bias", (head.classes,), law)
+    for part in parts(architecture):
+        if isinstance(part, Block):
+            for layer in part.layers + part.shortcut:
+                yield from _of_layer(layer, f"{part.name}.{layer.name}")
+        else:
+            yield from _of_layer(part, part.name)
 
 
 def trained(architecture: Architecture) -> int:
@@ -66,33 +59,17 @@ def layer_of(name: str) -> str:
     return ".".join(parts[:3] if parts[0] == "heads" else parts[:1])
 
 
-def _stage(architecture: Architecture, stage: Stage, prefix: str) -> Iterator[Parameter]:
-    for index in range(stage.blocks):
-        name = f"{prefix}.{index}"
-        in_channels = stage.in_channels if index == 0 else stage.out_channels
-        if architecture.block == "basic":
-            convolutions = [(stage.width, in_channels, 3, 3), (stage.out_channels, stage.width, 3, 3)]
-        else:
-            convolutions = [
-                (stage.width, in_channels, 1, 1),
-                (stage.width, stage.width // architecture.groups, 3, 3),
-                (stage.out_channels, stage.width, 1, 1),
-            ]
-        for number, shape in enumerate(convolutions, start=1):
-            yield _convolution(f"{name}.conv{number}", shape)
-            yield from _batch_norm(f"{name}.bn{number}", shape[0])
-        if index == 0 and stage.downsample:
-            yield _convolution(f"{name}.downsample.0", (stage.out_channels, in_channels, 1, 1))
-            yield from _batch_norm(f"{name}.downsample.1", stage.out_channels)
-
-
-def _convolution(name: str, shape: tuple[int, ...]) -> Parameter:
-    return Parameter(f"{name}.weight", shape, kaiming_normal_fan_out(shape))
-
-
-def _batch_norm(name: str, channels: int) -> Iterator[Parameter]:
-    yield Parameter(f"{name}.weight", (channels,), Constant(1.0))
-    yield Parameter(f"{name}.bias", (channels,), Constant(0.0))
-    yield Parameter(f"{name}.running_mean", (channels,), Constant(0.0))
-    yield Parameter(f"{name}.running_var", (channels,), Constant(1.0))
-    yield Parameter(f"{name}.num_batches_tracked", (), Constant(0.0), dtype="I64")
+def _of_layer(layer: Layer, name: str) -> Iterator[Parameter]:
+    if isinstance(layer, Convolution):
+        shape = (layer.out_channels, layer.in_channels // layer.groups, layer.kernel, layer.kernel)
+        yield Parameter(f"{name}.weight", shape, kaiming_normal_fan_out(shape))
+    elif isinstance(layer, Norm):
+        yield Parameter(f"{name}.weight", (layer.channels,), Constant(1.0))
+        yield Parameter(f"{name}.bias", (layer.channels,), Constant(0.0))
+        yield Parameter(f"{name}.running_mean", (layer.channels,), Constant(0.0))
+        yield Parameter(f"{name}.running_var", (layer.channels,), Constant(1.0))
+        yield Parameter(f"{name}.num_batches_tracked", (), Constant(0.0), dtype="I64")
+    elif isinstance(layer, Linear):
+        law = linear_default(layer.in_features)
+        yield Parameter(f"{name}.weight", (layer.out_features, layer.in_features), law)
+        yield Parameter(f"{name}.bias", (layer.out_features,), law)

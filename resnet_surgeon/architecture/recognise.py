@@ -13,7 +13,7 @@ from typing import Protocol
 from resnet_surgeon.architecture.differences import output
 from resnet_surgeon.architecture.other_kinds import refuse_other_kinds
 from resnet_surgeon.architecture.parameters import Parameter, parameters
-from resnet_surgeon.architecture.spec import STEM_CHANNELS, Architecture, Block, Head, standard_stages
+from resnet_surgeon.architecture.spec import STEM_CHANNELS, STEM_WEIGHT, Architecture, Block, Head, standard_stages
 from resnet_surgeon.errors import ArchitectureError, printable
 
 FLOATS = ("F16", "BF16", "F32", "F64")
@@ -95,7 +95,7 @@ def _misfits(expected: Mapping[str, Parameter], tensors: Mapping[str, Described]
 
 
 def _read_off(shapes: Mapping[str, tuple[int, ...]]) -> Architecture:
-    stem = shapes.get("conv1.weight")
+    stem = shapes.get(STEM_WEIGHT)
     if stem is None:
         raise ArchitectureError(
             "this is not a ResNet's state_dict: no tensor `conv1.weight`" + _names_instead(shapes),
@@ -157,9 +157,9 @@ def _names_instead(shapes: Mapping[str, tuple[int, ...]]) -> str:
 
 def _missing_stem_hint(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
     prefixed = next(
-        (name for name in shapes if name.endswith(".conv1.weight") and not re.search(r"layer\d", name)), None
+        (name for name in shapes if name.endswith(f".{STEM_WEIGHT}") and not re.search(r"layer\d", name)), None
     )
     if prefixed is None:
         return None
-    prefix = prefixed.removesuffix("conv1.weight")
+    prefix = prefixed.removesuffix(STEM_WEIGHT)
     return f"its names begin with {printable(prefix)}: save the state_dict without that prefix"

@@ -18,23 +18,12 @@ OutputKind = Literal["logits", "embedding", "feature_map"]
 STAGE_NAMES = ("layer1", "layer2", "layer3", "layer4")
 STEM = ("conv1", "bn1", "relu", "maxpool")
 STEM_CHANNELS = 64
+STEM_WEIGHT = "conv1.weight"
 # So that no manifest can ask for a network that never ends.
 LARGEST = 1 << 16  # of the input channels, and of any number in a stage
 MOST_CLASSES = 1 << 24  # of one head
 MOST_HEADS = 1 << 12
-HEAD_NAME = re.compile(r"(?!__)[A-Za-z_][A-Za-z0-9_]{0,63}")
-# A head is an attribute of a torch.nn.ModuleDict, which has these already.
-RESERVED_HEAD_NAMES = frozenset(
-    """
-    T_destination add_module apply bfloat16 buffers call_super_init children clear compile cpu cuda double dump_patches
-    eval extra_repr float forward get_buffer get_extra_state get_parameter get_submodule half ipu items keys
-    load_state_dict modules mtia named_buffers named_children named_modules named_parameters parameters pop
-    register_backward_hook register_buffer register_forward_hook register_forward_pre_hook register_full_backward_hook
-    register_full_backward_pre_hook register_load_state_dict_post_hook register_load_state_dict_pre_hook
-    register_module register_parameter register_state_dict_post_hook register_state_dict_pre_hook requires_grad_
-    set_extra_state set_submodule share_memory state_dict to to_empty train training type update values xpu zero_grad
-    """.split()  # noqa: SIM905
-)
+HEAD_NAME = re.compile(r"[A-Za-z0-9_]{1,64}")
 _Number = Annotated[int, Range(1, LARGEST)]
 Channels = _Number  # that an image has
 Classes = Annotated[int, Range(1, MOST_CLASSES)]
@@ -79,29 +68,33 @@ class Stage:
 
 @dataclass(frozen=True)
 class Head:
-    """A classifier: its own copy of some last stages (often none), then pooling, flatten and a linear layer."""
+    """A classifier: its own copy of some last stages (often none), then pooling, flatten and a linear layer.
+
+    `keeps_name` says that it stays the child of `heads` that it was, even where it is the only head.
+    """
 
     name: str
     classes: Classes
     stages: tuple[Stage, ...] = ()
+    keeps_name: bool = False
 
     def __post_init__(self) -> None:
         _require(0 < self.classes <= MOST_CLASSES, f"a head has at least one class and at most {MOST_CLASSES}")
-        _require(
-            bool(HEAD_NAME.fullmatch(self.name)) and self.name not in RESERVED_HEAD_NAMES,
-            "a head's name is one of letters, digits and `_` that no torch module has as an attribute",
-        )
+        _require(bool(HEAD_NAME.fullmatch(self.name)), "a head's name has letters, digits and `_`, 64 of them at most")
 
 
 @dataclass(frozen=True)
 class Architecture:
     """A ResNet of torchvision's kind, with its ends as they are: all that is needed to build the module.
 
-    A single head is the child `fc`; several are children of `heads`. Without a head the output is the pooled embedding
-    (`avgpool`), else the last child's feature map. A head pools what it is given unless the trunk's `avgpool` did.
+    A single head is the child `fc`; several are children of `heads` by their names, and so is one that `keeps_name`
+    though the others have gone. Without a head the output is the pooled embedding (`avgpool`), else the last child's
+    feature map. A head pools what it is given unless the trunk's `avgpool` did.
 
+    What names and shapes of tensors do not show has torchvision's value unless somebody says otherwise.
     `bottleneck_stride` names the convolution of a bottleneck that carries the stride: `conv2` in torchvision ("v1.5"),
-    `conv1` in He et al. 2015.
+    `conv1` in He et al. 2015. `stem_stride` is conv1's, `eps` that of every batch norm. `maxpool` is torchvision's
+    (padding 1) or Caffe's (no padding, sizes rounded up), where it is not the identity.
     """
 
     block: Block
@@ -113,6 +106,9 @@ class Architecture:
     maxpool_is_identity: bool = False
     avgpool: bool = True
     bottleneck_stride: Literal["conv1", "conv2"] = "conv2"
+    stem_stride: _Number = 2
+    maxpool: Literal["torchvision", "caffe"] = "torchvision"
+    eps: Annotated[float, Range(0, 1, "a number from 0 to 1")] = 1e-5
 
     def __post_init__(self) -> None:
         _require(0 < self.in_channels <= LARGEST, f"in_channels is at least 1 and at most {LARGEST}")
@@ -121,9 +117,11 @@ class Architecture:
             bool(self.stem) and self.stem == STEM[: len(self.stem)], f"the stem is a beginning of {', '.join(STEM)}"
         )
         _require(self.stem == STEM or not self.stages, "stages need the whole stem")
+        _require(0 < self.stem_stride <= LARGEST, f"the stem's stride is between 1 and {LARGEST}")
+        _require(0 <= self.eps <= 1, "eps is between 0 and 1")
         _require(
-            len(self.heads) != 1 or (self.avgpool and not self.heads[0].stages),
-            "a single head follows avgpool and owns no stages",
+            self.classifier is None or (self.avgpool and not self.classifier.stages),
+            "the head `fc` follows avgpool and owns no stages",
         )
         _require(len({head.name for head in self.heads}) == len(self.heads), "every head has a name of its own")
         for stages in [self.stages + head.stages for head in self.heads] or [self.stages]:
@@ -138,14 +136,25 @@ class Architecture:
             )
 
     @property
+    def classifier(self) -> Head | None:
+        """The head that is the child `fc`, if there is one."""
+        return self.heads[0] if len(self.heads) == 1 and not self.heads[0].keeps_name else None
+
+    @property
+    def branches(self) -> tuple[Head, ...]:
+        """The heads that are children of `heads`."""
+        return () if self.classifier else self.heads
+
+    @property
+    def trunk_children(self) -> tuple[str, ...]:
+        """The names of the module's children but for `heads`, in order of the data's flow."""
+        names = (*self.stem, *(stage.name for stage in self.stages))
+        return (*names, *["avgpool"] * self.avgpool, *["fc"] * bool(self.classifier))
+
+    @property
     def children(self) -> tuple[str, ...]:
         """The names of the module's children, in order of the data's flow."""
-        names = [*self.stem, *(stage.name for stage in self.stages)]
-        if self.avgpool:
-            names.append("avgpool")
-        if self.heads:
-            names.append("fc" if len(self.heads) == 1 else "heads")
-        return tuple(names)
+        return (*self.trunk_children, *["heads"] * bool(self.branches))
 
     @property
     def output_kind(self) -> OutputKind:
@@ -164,35 +173,12 @@ class Architecture:
         return self.stages[-1].out_channels if self.stages else STEM_CHANNELS
 
     def prefix(self, head: Head) -> str:
-        """What stands before the names of the head's tensors: nothing for a single head."""
-        return "" if len(self.heads) == 1 else f"heads.{head.name}."
+        """What stands before the names of the head's tensors: nothing for `fc`."""
+        return "" if self.classifier else f"heads.{head.name}."
 
     def features(self, head: Head) -> int:
         """The input features of the head's linear layer."""
         return head.stages[-1].out_channels if head.stages else self.trunk_channels
-
-    def trunk_size(self, height: int, width: int) -> tuple[int, int]:
-        """The height and width of the trunk's feature map for an image of `height` x `width`.
-
-        >>> resnet50.trunk_size(224, 224)
-        (7, 7)
-        """
-        reductions = [
-            name for name in self.stem if name == "conv1" or (name == "maxpool" and not self.maxpool_is_identity)
-        ]
-        strides = [2] * len(reductions) + [stage.stride for stage in self.stages]
-        # Every layer here halves as (n - 1) // stride + 1: 7x7 padded by 3, 3x3 padded by 1, 1x1 unpadded.
-        for stride in strides:
-            height, width = (height - 1) // stride + 1, (width - 1) // stride + 1
-        return height, width
-
-    def output_shape(self, head: Head | None, height: int, width: int) -> tuple[int, ...]:
-        """The shape of one output without the batch: [classes], [channels], or [channels, height, width]."""
-        if head is not None:
-            return (head.classes,)
-        if self.avgpool:
-            return (self.trunk_channels,)
-        return (self.trunk_channels, *self.trunk_size(height, width))
 
 
 def _require(condition: bool, rule: str) -> None:

@@ -13,9 +13,9 @@ import typer
 
 import resnet_surgeon as rs
 from resnet_surgeon.architecture.parameters import layer_of
-from resnet_surgeon.cli.run import Options, to_standard_output
+from resnet_surgeon.cli.options import Json, Opening, Silent, progress
+from resnet_surgeon.cli.output import to_standard_output
 from resnet_surgeon.cli.style import styled
-from resnet_surgeon.cli.text import table
 from resnet_surgeon.errors import message
 
 if TYPE_CHECKING:
@@ -28,18 +28,16 @@ _SIDE = "A model name, a checkpoint's path or address, a manifest's path, or - f
 def diff(
     one: Annotated[str, typer.Argument(help=_SIDE, metavar="A")],
     other: Annotated[str, typer.Argument(help="The same.", metavar="B")],
-    weights: Annotated[str | None, typer.Option(help="Published weights of a model name, or random.")] = None,
-    key: Annotated[str | None, typer.Option(help="Which network to take, if a file holds several.")] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
-    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Print nothing: the exit code tells.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    opening: Opening,
+    json: Json = False,
+    quiet: Silent = False,
 ) -> None:
     """Say what sets two networks apart: tensors added, removed, renamed and changed, and the architecture in words.
 
     The exit code is 0 if they are the same and 1 if not, as diff's. Tensors are compared by content, in whatever
     containers; those of a manifest by what it says of them.
     """
-    found = rs.diff(one, other, weights=weights, key=key, progress=Options(quiet=quiet).progress)
+    found = rs.diff(one, other, progress=progress(quiet), **opening.keywords)
     if json:
         document = {"is_same": found.is_same, **dataclasses.asdict(found)}
         to_standard_output(json_format.dumps(_finite(document), indent=1))
@@ -51,6 +49,8 @@ def diff(
 
 
 def _lines(found: Difference) -> Iterator[str]:
+    from resnet_surgeon.cli.text import table
+
     for title, differences in (("architecture", found.architecture), ("manifest", found.document)):
         if differences:
             yield title

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import resnet_surgeon as rs
-from resnet_surgeon.cli.run import Options, to_standard_output
+from resnet_surgeon.architecture.outputs import IMAGE, outputs
+from resnet_surgeon.cli.options import Json, Opening, Source, progress
+from resnet_surgeon.cli.output import to_standard_output
 from resnet_surgeon.cli.style import styled
-from resnet_surgeon.cli.text import WIDEST, wrapping_lines
 from resnet_surgeon.cli.units import size
 from resnet_surgeon.errors import message
 from resnet_surgeon.sources.location import DEFAULT_NAME
@@ -23,25 +24,18 @@ if TYPE_CHECKING:
 
 
 def inspect(
-    source: Annotated[
-        str,
-        typer.Argument(
-            help="A model name, a checkpoint's path or address, or - for standard input.", metavar="[SOURCE]"
-        ),
-    ] = DEFAULT_NAME,
-    weights: Annotated[str | None, typer.Option(help="Published weights of a model name, or random.")] = None,
-    key: Annotated[str | None, typer.Option(help="Which network to take, if a file holds several.")] = None,
+    opening: Opening,
+    source: Source = DEFAULT_NAME,
     tensors: Annotated[
         bool, typer.Option("--tensors", help="List every tensor with its dtype, shape and size.")
     ] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    json: Json = False,
 ) -> None:
     """Say what a file is: container, packing, network, dtypes, digest, history, and which operations apply.
 
     A file that is no checkpoint is explained: a Git LFS pointer, a web page, TorchScript, ONNX, a broken download.
     """
-    found = rs.inspect(source, weights=weights, key=key, progress=Options().progress)
+    found = rs.inspect(source, progress=progress(), **opening.keywords)
     if json:
         to_standard_output(json_format.dumps(dataclasses.asdict(found), indent=1, sort_keys=True))
         return
@@ -55,6 +49,8 @@ def inspect(
 
 
 def _rows(found: Inspection) -> Iterator[tuple[str, str]]:
+    from resnet_surgeon.cli.text import wrapping_lines
+
     yield "source", _origin(found.source)
     if found.source.sha256:
         yield "sha256", found.source.sha256
@@ -65,11 +61,10 @@ def _rows(found: Inspection) -> Iterator[tuple[str, str]]:
     if found.architecture:
         yield "network", f"{found.description}"
         yield "torchvision", found.torchvision or "none of its ten has these stages"
-        heads = found.architecture.heads
-        for head in heads or (None,):
-            shape = list(found.architecture.output_shape(head, 224, 224))
-            name = f"{head.name}: " if head and len(heads) > 1 else ""
-            yield "output", f"{name}{found.architecture.output_kind.replace('_', ' ')} {shape} for an image of 224x224"
+        for output in outputs(found.architecture):
+            name = f"{output.name}: " * bool(found.architecture.branches)
+            kind = output.kind.replace("_", " ")
+            yield "output", f"{name}{kind} {list(output.shape)} for an image of {IMAGE}x{IMAGE}"
         yield "parameters", f"{found.parameters:,}"
     else:
         yield "network", f"none: {found.problem}"
@@ -93,6 +88,8 @@ def _origin(origin: Origin) -> str:
 
 
 def _tensor_lines(found: Inspection) -> Iterator[str]:
+    from resnet_surgeon.cli.text import WIDEST
+
     width = min(WIDEST, max(map(len, found.tensors), default=0))
     for name, layout in found.tensors.items():
         name = message(name).ljust(width)

@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json as json_format
-from typing import Annotated
 
-import typer
-
-from resnet_surgeon.cli.run import to_standard_output
+from resnet_surgeon.cli.options import Json
+from resnet_surgeon.cli.output import to_standard_output
 
 
-def list_weights(
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
-) -> None:
+def list_weights(json: Json = False) -> None:
     """List torchvision's published ResNet weights: accuracy on ImageNet-1K, size, and which are on this machine."""
     from resnet_surgeon.sources import catalog
     from resnet_surgeon.sources.cache import cache_folder

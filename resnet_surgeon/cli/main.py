@@ -86,10 +86,6 @@ def _is_short_of_memory() -> bool:
 
 
 def _tell(reason: str, hints: Sequence[str], code: int) -> int:
-    if "--debug" in sys.argv:
-        import traceback
-
-        print(*map(message, traceback.format_exc().splitlines()), sep="\n", file=sys.stderr)
     print("error:", message(reason), file=sys.stderr)
     for hint in hints:
         print("hint:", message(hint), file=sys.stderr)

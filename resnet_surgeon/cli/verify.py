@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 
 import resnet_surgeon as rs
-from resnet_surgeon.cli.run import Options, to_standard_output
+from resnet_surgeon.cli.options import Json, Opening, Silent, progress
+from resnet_surgeon.cli.output import to_standard_output
 from resnet_surgeon.cli.style import styled
 from resnet_surgeon.errors import message
 
@@ -21,23 +22,17 @@ Output = Annotated[str, typer.Argument(help="A file that this tool wrote, or - f
 Against = Annotated[
     str | None, typer.Option(help="The source it was made from: a model name, a checkpoint's path or address, or -.")
 ]
-Key = Annotated[str | None, typer.Option(help="Which network of the source, if it holds several.")]
 
 
 def verify(
-    output: Output,
-    against: Against = None,
-    key: Key = None,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
-    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Print nothing: the exit code tells.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    output: Output, opening: Opening, against: Against = None, json: Json = False, quiet: Silent = False
 ) -> None:
     """Prove that a file is what its manifest says: the document, every tensor, and what the network computes.
 
     Each check is a line; the exit code is 1 if any fails. What takes the source is unproven without `--against`. Needs
     torch.
     """
-    proof = rs.verify(output, against=against, key=key, progress=Options(quiet=quiet).progress)
+    proof = rs.verify(output, against=against, progress=progress(quiet), **opening.keywords)
     if json:
         to_standard_output(json_format.dumps({"holds": proof.holds, **dataclasses.asdict(proof)}, indent=1))
     elif not quiet:

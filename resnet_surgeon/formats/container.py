@@ -36,6 +36,7 @@ class Container:
     metadata: Mapping[str, str] = field(default_factory=dict)
     checksums: tuple[Checksum, ...] = ()
     warnings: tuple[str, ...] = ()  # what is odd, and was passed over
+    not_loaded: tuple[str, ...] = ()  # classes and functions that the file names, whose objects stayed closed
     others: tuple[OpenFile, ...] = ()  # of a sharded checkpoint: the shards; `file` is the index
 
     @property

@@ -8,8 +8,9 @@ from __future__ import annotations
 from resnet_surgeon.errors import CheckpointError, printable
 from resnet_surgeon.formats.container import Container
 from resnet_surgeon.formats.files import OpenFile
-from resnet_surgeon.formats.tensors import BITS, Stored
-from resnet_surgeon.formats.unpickle import Pickles, Storage, instructions, storage_reference
+from resnet_surgeon.formats.pickled import Storage
+from resnet_surgeon.formats.tensors import Stored
+from resnet_surgeon.formats.unpickle import Ledger, Pickles, storage_reference
 from resnet_surgeon.formats.views import tree
 
 _MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
@@ -21,7 +22,8 @@ def read(file: OpenFile) -> Container:
 
     Raises CheckpointError for other pickles, and for files that are cut, go on, or do not fit themselves.
     """
-    pickles = Pickles(file, 0, file.size, instructions())
+    ledger = Ledger()
+    pickles = Pickles(file, 0, file.size, ledger)
     if pickles.next() != _MAGIC_NUMBER:
         raise CheckpointError("it is a pickle, but not one that torch.save wrote")
     protocol = pickles.next()
@@ -31,8 +33,10 @@ def read(file: OpenFile) -> Container:
     check_system(pickles.next())
     storages: dict[str, Storage] = {}
 
-    def resolve(identity: object) -> Storage:
+    def resolve(identity: object) -> object:
         storage = storage_reference(identity)
+        if type(storage) is not Storage:
+            return storage
         known = storages.setdefault(storage.key, storage)
         if (known.dtype, known.count) != (storage.dtype, storage.count):
             raise CheckpointError(f"it reads the storage {printable(storage.key)} in two ways")
@@ -47,7 +51,7 @@ def read(file: OpenFile) -> Container:
     def record(storage: Storage) -> Stored:
         return Stored(storage.dtype, (storage.count,), file, places[storage.key])
 
-    return Container("torch_legacy", file, tree(root, record))
+    return Container("torch_legacy", file, tree(root, record), not_loaded=ledger.not_loaded)
 
 
 def check_system(system: object) -> None:
@@ -72,7 +76,7 @@ def _places(pickles: Pickles, storages: dict[str, Storage]) -> dict[str, int]:
         if count != storage.count:
             raise CheckpointError(f"its storage {printable(key)} has {count} numbers, expected {storage.count}")
         places[key] = pickles.position
-        pickles.skip(count * BITS[storage.dtype] // 8)
+        pickles.skip(count * storage.itemsize)
     if pickles.position < pickles.end:
         raise CheckpointError(f"{pickles.end - pickles.position} bytes follow its last storage")
     return places

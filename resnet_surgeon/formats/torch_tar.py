@@ -12,11 +12,13 @@ from collections.abc import Iterator
 from typing import NoReturn
 
 from resnet_surgeon.errors import CheckpointError, printable
+from resnet_surgeon.formats.constructors import storage_dtype
 from resnet_surgeon.formats.container import Container
 from resnet_surgeon.formats.files import OpenFile
-from resnet_surgeon.formats.tensors import BITS, MOST_DIMENSIONS, Stored
+from resnet_surgeon.formats.pickled import Storage, View, is_key
+from resnet_surgeon.formats.tensors import MOST_DIMENSIONS, Stored
 from resnet_surgeon.formats.torch_legacy import check_system
-from resnet_surgeon.formats.unpickle import Pickles, Storage, View, instructions, is_key, storage_dtype
+from resnet_surgeon.formats.unpickle import Ledger, Pickles
 from resnet_surgeon.formats.views import tree
 
 _PARTS = ("sys_info", "pickle", "storages", "tensors")
@@ -29,7 +31,8 @@ def read(file: OpenFile) -> Container:
 
     Raises CheckpointError for archives with other members, and for damage of any kind.
     """
-    parts = _parts(file)
+    ledger = Ledger()
+    parts = _parts(file, ledger)
     check_system(parts["sys_info"].next())
     try:
         storages, places = _storages(parts["storages"])
@@ -51,21 +54,20 @@ def read(file: OpenFile) -> Container:
     def record(storage: Storage) -> Stored:
         return Stored(storage.dtype, (storage.count,), file, places[storage.key])
 
-    return Container("torch_tar", file, tree(root, record))
+    return Container("torch_tar", file, tree(root, record), not_loaded=ledger.not_loaded)
 
 
 def _number(text: object) -> int | None:
     return int(text) if isinstance(text, str) and len(text) < 30 and text.lstrip("-").isdecimal() else None
 
 
-def _parts(file: OpenFile) -> dict[str, Pickles]:
+def _parts(file: OpenFile, ledger: Ledger) -> dict[str, Pickles]:
     """Each member as a stretch of the file."""
 
     def refuse(reason: str) -> NoReturn:
         raise CheckpointError(f"its tar archive {reason}")
 
     parts: dict[str, Pickles] = {}
-    allowed = instructions()
     try:
         with open(file.descriptor, "rb", closefd=False) as stream:
             stream.seek(0)
@@ -81,7 +83,7 @@ def _parts(file: OpenFile) -> dict[str, Pickles]:
                     refuse(f"holds {name} twice")
                 if not 0 <= member.size <= file.size - member.offset_data:
                     refuse(f"is truncated in {name}")
-                parts[name] = Pickles(file, member.offset_data, member.offset_data + member.size, allowed)
+                parts[name] = Pickles(file, member.offset_data, member.offset_data + member.size, ledger)
     except (tarfile.TarError, EOFError, ValueError, OverflowError, RecursionError):
         refuse("is damaged")
     for name in _PARTS:
@@ -119,7 +121,7 @@ def _storages(pickles: Pickles) -> tuple[dict[int, Storage], dict[str, int]]:
         count = int.from_bytes(pickles.take(8), "little", signed=True)
         storages[key] = storage = Storage(storage_dtype(kind), str(key), count)
         places[storage.key] = pickles.position
-        pickles.skip(count * BITS[storage.dtype] // 8)
+        pickles.skip(count * storage.itemsize)
     views = pickles.next()
     if type(views) is not list:
         raise TypeError

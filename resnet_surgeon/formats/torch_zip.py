@@ -15,8 +15,9 @@ from resnet_surgeon.formats import zip_directory
 from resnet_surgeon.formats.container import Checksum, Container
 from resnet_surgeon.formats.deflate import MOST_RATIO, SMALL, inflated
 from resnet_surgeon.formats.files import OpenFile
-from resnet_surgeon.formats.tensors import BITS, Stored
-from resnet_surgeon.formats.unpickle import Storage, unpickle
+from resnet_surgeon.formats.pickled import Storage
+from resnet_surgeon.formats.tensors import Stored
+from resnet_surgeon.formats.unpickle import Ledger, unpickle
 from resnet_surgeon.formats.views import tree
 from resnet_surgeon.formats.zip_directory import Member
 
@@ -41,8 +42,10 @@ def read(file: OpenFile) -> Container:
         raise CheckpointError(
             f"its byte order is {printable(order.decode('ascii', 'replace'))}, expected little or big"
         )
-    root_object = unpickle(small("data.pkl", _PICKLE_LIMIT))
-    storages = [member for name, member in members.items() if name.startswith(f"{root}/data/")]
+    ledger = Ledger()
+    root_object = unpickle(small("data.pkl", _PICKLE_LIMIT), ledger=ledger)
+    folder = _folder(members, root)
+    storages = [member for name, member in members.items() if name.startswith(f"{folder}/")]
     compressed = [member for member in storages if member.method == zip_directory.DEFLATED]
     spool, spooled = _inflated(file, compressed, places)
     records: dict[str, Stored] = {}
@@ -52,7 +55,7 @@ def read(file: OpenFile) -> Container:
         """The bytes of a storage, looked up and checked once."""
         known = records.get(storage.key)
         if known is None:
-            member = members.get(f"{root}/data/{storage.key}")
+            member = members.get(f"{folder}/{storage.key}")
             if member is None:
                 raise CheckpointError(f"it is incomplete: the storage {printable(storage.key)} is missing")
             if member.name in spooled:
@@ -65,7 +68,8 @@ def read(file: OpenFile) -> Container:
             raise CheckpointError(f"it reads the storage {printable(storage.key)} in two ways")
         return known
 
-    return Container("torch_zip", file, tree(root_object, record, swapped=order == b"big"), checksums=tuple(checksums))
+    tensors = tree(root_object, record, swapped=order == b"big")
+    return Container("torch_zip", file, tensors, checksums=tuple(checksums), not_loaded=ledger.not_loaded)
 
 
 def _root(members: Mapping[str, Member]) -> str:
@@ -87,6 +91,12 @@ def _root(members: Mapping[str, Member]) -> str:
     if f"{root}/data.pkl" not in members:
         raise CheckpointError("it is a zip archive without `data.pkl`: not a torch checkpoint, or an incomplete one")
     return root
+
+
+def _folder(members: Mapping[str, Member], root: str) -> str:
+    """Where the storages are: `data`, or `tensors` in the format that torch 1.4 tried out."""
+    names = {name.split("/")[1] for name in members if name.count("/") > 1}
+    return f"{root}/tensors" if "tensors" in names and "data" not in names else f"{root}/data"
 
 
 def _content(file: OpenFile, member: Member, offset: int) -> bytes:
@@ -119,7 +129,7 @@ def _inflated(file: OpenFile, compressed: list[Member], places: Mapping[str, int
 
 
 def _whole(storage: Storage, member: Member, file: OpenFile, offset: int) -> Stored:
-    size = storage.count * BITS[storage.dtype] // 8
+    size = storage.count * storage.itemsize
     if storage.count < 0 or size != member.size:
         raise CheckpointError(
             f"its storage {printable(storage.key)} has {member.size} bytes, "

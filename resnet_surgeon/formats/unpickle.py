@@ -1,101 +1,41 @@
-"""The inert unpickler: reads the pickle of a torch checkpoint into plain data and descriptions of tensors.
+"""The inert unpickler: a machine for every pickle that Python 2 and 3 write (protocols 0 to 5).
 
-It imports nothing, calls nothing that a file names, and knows a closed list of names, each of which stands for a small
-constructor of descriptions below. Everything else is refused by name. Knows nothing of where the tensors' bytes are.
+It imports nothing and calls nothing that a file names: `constructors` says what the names come to of which tensors are
+made, `harmful` which are refused; any other is an object that stays closed, and is listed. Knows nothing of where the
+tensors' bytes are.
 """
 
 from __future__ import annotations
 
+import codecs
+import re
 import struct
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any, NoReturn
 
-from resnet_surgeon.errors import CheckpointError, printable
+from resnet_surgeon.errors import CheckpointError
+from resnet_surgeon.formats.constructors import construct, is_known, storage_dtype
 from resnet_surgeon.formats.files import OpenFile
-from resnet_surgeon.formats.tensors import MOST_DIMENSIONS
-
-
-@dataclass(frozen=True)
-class Storage:
-    """A run of elements in a checkpoint, under the key that the container files it by.
-
-    It is `count` elements long, or the `part` (first element, number of elements) of so many.
-    """
-
-    dtype: str
-    key: str
-    count: int
-    part: tuple[int, int] | None = None
-
-
-@dataclass(frozen=True)
-class View:
-    """A tensor: sizes and strides, in elements, over a storage. Its numbers are as the file says, unchecked."""
-
-    storage: Storage
-    offset: int
-    shape: tuple[int, ...]
-    strides: tuple[int, ...]
-
-
-@dataclass
-class Parameter:
-    """A `torch.nn.Parameter` of 2016, made empty and filled later."""
-
-    data: object = None
-
-
-class Opaque:
-    """Plain data that no network needs, such as the arguments of a training script. Nothing of it is kept."""
-
-
-@dataclass(frozen=True)
-class Global:
-    """A name that the pickle refers to; what it stands for is decided here, never looked up."""
-
-    module: str
-    name: str
-
-    def __str__(self) -> str:
-        return printable(f"{self.module}.{self.name}")
-
-
-class _Mark:
-    """The pickle machine's mark object."""
-
-
-_MARK = _Mark()
-
-_STORAGES = {
-    "DoubleStorage": "F64", "FloatStorage": "F32", "HalfStorage": "F16", "BFloat16Storage": "BF16",
-    "LongStorage": "I64", "IntStorage": "I32", "ShortStorage": "I16", "CharStorage": "I8", "ByteStorage": "U8",
-    "BoolStorage": "BOOL", "ComplexFloatStorage": "C64",
-}  # fmt: skip
-
-# `torch.FloatTensor` and the like: the type that a tensor of 2016 had, which its storage tells as well.
-_TENSORS = {name.replace("Storage", "Tensor"): dtype for name, dtype in _STORAGES.items()}
-
-# Tensors that are not plain arrays, by the function of torch that rebuilds them.
-_KINDS = {
-    "_rebuild_qtensor": "a quantised tensor",
-    "_rebuild_sparse_tensor": "a sparse tensor",
-    "_rebuild_meta_tensor_no_storage": "a meta tensor, which has no data",
-    "_rebuild_wrapper_subclass": "a tensor of a subclass",
-    "_rebuild_from_type_v2": "a tensor of a subclass or with Python attributes",
-}
-
+from resnet_surgeon.formats.harmful import is_harmful
+from resnet_surgeon.formats.pickled import Global, Opaque, Parameter, Storage, View, put
 
 Resolve = Callable[[object], object]  # from a persistent id to what it stands for
 
 
-def storage_reference(identity: object) -> Storage:
-    """('storage', storage type, key, location, count) and, until 1.5, what part of it: as `torch.save` writes it.
+def storage_reference(identity: object) -> object:
+    """What a persistent id of torch stands for: a storage, or (in files of before 1.6) a module's class.
 
-    The location (a device) does not matter here.
+    ('storage', storage type, key, location, count) and, until 1.5, what part of it; the location (a device) does not
+    matter here. ('module', class, file, source code). What another library refers to stays closed.
     """
-    if type(identity) is not tuple or len(identity) not in (5, 6) or identity[0] != "storage":
-        raise CheckpointError("its pickle refers to an object outside of itself that is no storage")
+    if type(identity) is not tuple or not identity or identity[0] not in ("storage", "module"):
+        return Opaque(_OUTSIDE)
+    if identity[0] == "module":
+        if len(identity) != 4 or type(identity[1]) is not Global:
+            raise TypeError
+        return identity[1]
+    if len(identity) not in (5, 6):
+        raise TypeError
     _, kind, key, _, count, *rest = identity
     part = rest[0][1:] if rest and rest[0] is not None else None
     if type(key) is not str or type(count) is not int or not (part is None or _are_integers(part, 2)):
@@ -103,34 +43,36 @@ def storage_reference(identity: object) -> Storage:
     return Storage(storage_dtype(kind), key, count, part)
 
 
-def storage_dtype(kind: object) -> str:
-    """The dtype that a global such as `torch.FloatStorage` stands for. Raises TypeError for another."""
-    if not isinstance(kind, Global) or kind.name not in _STORAGES:
-        raise TypeError
-    return _STORAGES[kind.name]
+_OUTSIDE = Global("pickle", "a persistent object")
 
 
 def _are_integers(value: object, count: int) -> bool:
     return type(value) is tuple and len(value) == count and all(type(number) is int for number in value)
 
 
-def instructions() -> Iterator[int]:
-    """A number for each instruction that the pickles of a file may have."""
-    return iter(range(_MOST_INSTRUCTIONS))
-
-
-def is_key(number: int) -> bool:
-    """Whether it has at most 64 bits. Longer ones may all have one hash, and a dict of them would take for ever."""
-    return -(1 << 63) <= number < 1 << 64
-
-
-def unpickle(data: bytes, resolve: Resolve = storage_reference) -> object:
-    """The object that the pickle describes: dicts, lists, tuples, text, bytes, numbers, None, `Storage` and `View`.
-
-    Raises CheckpointError for a name that is not on the list, an opcode that checkpoints have no use for, and damage
-    of any kind.
+class Ledger:
+    """What the pickles of a file together may do, have done, and have named: `instructions` has a number for each that
+    may still be executed.
     """
-    machine = _Machine(data, resolve, lambda size: data, instructions())
+
+    def __init__(self) -> None:
+        self.instructions = iter(range(_MOST_INSTRUCTIONS))
+        self.names: dict[tuple[str, str], Global] = {}
+        self.work = 0  # elements that were copied by calls of the names that are known
+
+    @property
+    def not_loaded(self) -> tuple[str, ...]:
+        """The names of classes and functions that were passed over, in alphabetical order."""
+        return tuple(sorted(found.qualified for key, found in self.names.items() if not is_known(*key)))
+
+
+def unpickle(data: bytes, resolve: Resolve = storage_reference, ledger: Ledger | None = None) -> object:
+    """The object that the pickle describes: dicts, lists, tuples, text, bytes, numbers, None, `Storage`, `View`,
+    `Parameter`, `Global` and `Opaque`. A set is the list of what it holds.
+
+    Raises CheckpointError for a name that only an attack needs, and for damage of any kind.
+    """
+    machine = _Machine(data, resolve, lambda size: data, ledger or Ledger())
     result = machine.run()
     if machine.position != len(data):
         machine.refuse("goes on after its end")
@@ -138,16 +80,13 @@ def unpickle(data: bytes, resolve: Resolve = storage_reference) -> object:
 
 
 class Pickles:
-    """Pickles one after the other in a part of a file, with other bytes in between; `position` is the next byte.
+    """Pickles one after the other in a part of a file, with other bytes in between; `position` is the next byte."""
 
-    Together they use up `instructions`.
-    """
-
-    def __init__(self, file: OpenFile, start: int, end: int, instructions: Iterator[int]) -> None:
+    def __init__(self, file: OpenFile, start: int, end: int, ledger: Ledger) -> None:
         self.file = file
         self.position = start
         self.end = end
-        self.instructions = instructions
+        self.ledger = ledger
 
     def next(self, resolve: Resolve = storage_reference) -> object:
         """The object that the next pickle describes. Raises CheckpointError, as `unpickle` does."""
@@ -157,7 +96,7 @@ class Pickles:
         def extended(size: int) -> bytes:
             return self.file.read(start, min(available, max(2 * size, _FIRST_PIECE)))
 
-        machine = _Machine(b"", resolve, extended, self.instructions)
+        machine = _Machine(b"", resolve, extended, self.ledger)
         result = machine.run()
         self.position += machine.position
         return result
@@ -179,27 +118,32 @@ class Pickles:
 _LIMIT = 100_000_000  # bytes of one pickle
 _MOST_INSTRUCTIONS = 1_500_000  # of a file: ResNet-152 with a twin and Adam has 106,000; a log, one for each number
 _TALLEST = 100_000  # values on the stack: Python's pickler hands lists and dicts on by the thousand
+_MOST_WORK = 10_000_000  # elements: a state_dict of Python 2 is a list of pairs first
 _FIRST_PIECE = 1 << 10
-_LONGEST_LINE = 1000
+_LONGEST_LINE = 1000  # of a number or a name
+_LONGEST_NUMBER = 1000  # bytes
+_MOST_NAMES = 1000  # of a file; 200 have been seen in one
 _AHEAD = 9  # bytes of the longest instruction whose length is fixed
 
-_KEYS = {str, int, bytes, bool, float, type(None)}  # the types that a key may have
+
+class _Mark:
+    """The pickle machine's mark object."""
+
+
+_MARK = _Mark()
 
 
 class _Machine:
-    """A pickle interpreter for the opcodes of protocols 2 to 5 that describe data.
+    """An interpreter for the opcodes of protocols 0 to 5.
 
-    `extended(size)` gives the same data with at least `size` bytes, or with all that there are; `instructions` has a
-    number for each that may be executed.
+    `extended(size)` gives the same data with at least `size` bytes, or with all that there are.
     """
 
-    def __init__(
-        self, data: bytes, resolve: Resolve, extended: Callable[[int], bytes], instructions: Iterator[int]
-    ) -> None:
+    def __init__(self, data: bytes, resolve: Resolve, extended: Callable[[int], bytes], ledger: Ledger) -> None:
         self.data = data
         self.resolve = resolve
         self.extended = extended
-        self.instructions = instructions
+        self.ledger = ledger
         self.position = 0
         self.end = 0  # where an instruction may begin, so that it is here whole
         self.stack: list[Any] = []
@@ -218,7 +162,7 @@ class _Machine:
 
     def execute(self) -> None:
         """Every instruction until the last, STOP."""
-        for number in self.instructions:
+        for number in self.ledger.instructions:
             if not number % 4096 and len(self.stack) > _TALLEST:
                 self.refuse(f"piles up more than {_TALLEST:,} values, which no checkpoint needs")
             if self.position >= self.end:
@@ -260,15 +204,28 @@ class _Machine:
         self.position += size
         return number  # type: ignore[no-any-return]
 
-    def line(self) -> str:
-        if len(self.data) < self.position + _LONGEST_LINE:
-            self.data = self.extended(self.position + _LONGEST_LINE)
-        end = self.data.find(b"\n", self.position, self.position + _LONGEST_LINE)
-        if end < 0:
-            self.refuse("is cut short")
-        text = self.data[self.position : end].decode()
+    def line(self, longest: int = _LONGEST_LINE) -> bytes:
+        size = min(longest, _LONGEST_LINE)
+        while True:
+            wanted = self.position + size
+            if len(self.data) < wanted:
+                self.data = self.extended(wanted)
+            end = self.data.find(b"\n", self.position, wanted)
+            if end >= 0:
+                break
+            if len(self.data) < wanted or size >= longest:
+                self.refuse("is cut short")
+            size *= 2
+        piece = self.data[self.position : end]
         self.position = end + 1
-        return text
+        return piece
+
+    def number(self) -> int:
+        """A whole number of 32 bits, written as text."""
+        number = int(self.line())
+        if not 0 <= number < 1 << 32:
+            self.refuse("is damaged")
+        return number
 
     def push(self, value: Any) -> None:
         self.stack.append(value)
@@ -288,118 +245,104 @@ class _Machine:
         del self.stack[start:]
         return items
 
+    def pop_all_to_mark(self) -> None:
+        self.pop_to_mark()
+
     def memoize(self, key: int) -> None:
         self.memo[key] = self.stack[-1]
 
+    def old_dict(self) -> None:
+        items = self.pop_to_mark()
+        self.push({})
+        self.fill_dict(items)
+
     def fill_dict(self, items: list[Any]) -> None:
         target = self.stack[-1]
+        if type(target) is Opaque:
+            if target.held is None:
+                target.held = {}
+            target = target.held
         if type(target) is not dict or len(items) % 2:
             self.refuse("is damaged")
-        keys = items[::2]
-        kinds = {*map(type, keys)}
-        if not kinds <= _KEYS:
-            self.refuse("has a key that is no text or number")
-        if int in kinds and not all(is_key(key) for key in keys if type(key) is int):
-            self.refuse("has a number of more than 64 bits for a key")
-        target.update(zip(keys, items[1::2], strict=True))
+        put(target, items[::2], items[1::2])
 
     def fill_list(self, items: list[Any]) -> None:
-        if type(self.stack[-1]) is not list:
+        target = self.stack[-1]
+        if type(target) is Opaque:
+            if target.held is None:
+                target.held = []
+            target = target.held
+        if type(target) is not list:
             self.refuse("is damaged")
-        self.stack[-1].extend(items)
+        target.extend(items)
 
     def build(self) -> None:
-        """Instance state: the modules' versions in an OrderedDict (`_metadata`), a parameter's tensor, or opaque."""
+        """Instance state: kept for what stays closed; of a tensor or a dict, attributes that do not matter here."""
         state, target = self.pop(), self.stack[-1]
-        if type(target) is Parameter and type(state) is tuple and len(state) == 5:
+        if type(target) is Opaque:
+            target.state = state
+        elif type(target) is Parameter and type(state) is tuple and len(state) == 5:
             target.data = state[0]  # (data, gradient, hooks, requires_grad, volatile)
-        elif type(target) is not Opaque and not (
-            type(target) is dict and type(state) is dict and all(key == "_metadata" for key in state)
-        ):
+        elif type(target) not in _WITH_ATTRIBUTES:
             self.refuse("sets attributes of an object that has none")
 
-    def reduce(self) -> None:
-        arguments, function = self.pop(), self.pop()
-        if not isinstance(function, Global) or type(arguments) is not tuple:
+    def call(self, called: Any, arguments: Any) -> None:
+        """What a function or class comes to, which is decided by its name alone."""
+        if type(arguments) is not tuple:
             self.refuse("calls something that is no function")
-        self.push(_CONSTRUCTORS[function.module, function.name](*arguments))
+        if type(called) is Opaque:
+            self.push(Opaque(called.kind, arguments))
+        elif type(called) is not Global:
+            self.refuse("calls something that is no function")
+        else:
+            if is_known(called.module, called.name):
+                self.ledger.work += len(arguments) + sum(len(item) for item in arguments if type(item) in _SIZED)
+                if self.ledger.work > _MOST_WORK:
+                    self.refuse("has more work in it than any checkpoint needs")
+            self.push(construct(called, arguments))
+
+    def reduce(self) -> None:
+        arguments, called = self.pop(), self.pop()
+        self.call(called, arguments)
+
+    def new_with_names(self) -> None:
+        """NEWOBJ_EX: the named arguments do not matter to what stays closed."""
+        self.pop()
+        self.reduce()
+
+    def old_object(self) -> None:
+        """OBJ: a class and its arguments, above a mark."""
+        items = self.pop_to_mark()
+        self.call(items[0], (*items[1:],))
+
+    def old_instance(self) -> None:
+        """INST: the arguments above a mark, and the class by name."""
+        self.push_global(_name(self.line()), _name(self.line()))
+        called = self.pop()
+        self.call(called, (*self.pop_to_mark(),))
 
     def persistent(self, identity: object) -> None:
         self.push(self.resolve(identity))
 
     def push_global(self, module: Any, name: Any) -> None:
-        if not isinstance(module, str) or not isinstance(name, str):
+        if type(module) is not str or type(name) is not str or len(module) + len(name) > _LONGEST_LINE:
             self.refuse("is damaged")
-        found = Global(module, name)
-        if (module, name) not in _CONSTRUCTORS and not (module == "torch" and name in _STORAGES | _TENSORS):
-            if module in ("torch._utils", "torch._tensor") and name in _KINDS:
-                raise CheckpointError(f"its pickle holds {_KINDS[name]}, which this tool does not take")
-            raise CheckpointError(
-                f"refused to load the Python object {found}: only tensors and plain data are read",
-                hint="save the network's state_dict: torch.save(model.state_dict(), path)",
-            )
+        found = self.ledger.names.get((module, name))
+        if found is None:
+            found = Global(module, name)
+            if is_harmful(module, name):
+                raise CheckpointError(
+                    f"refused: its pickle names {found}, which only an attack needs",
+                    hint="do not open it with torch.load, and get the weights from elsewhere",
+                )
+            if len(self.ledger.names) == _MOST_NAMES:
+                self.refuse(f"names more than {_MOST_NAMES:,} classes and functions, which no checkpoint needs")
+            self.ledger.names[module, name] = found
         self.push(found)
 
 
-def _view(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> View:
-    """`torch._utils._rebuild_tensor_v2`; what follows (requires_grad, hooks, metadata) does not matter here."""
-    if type(storage) is not Storage or type(shape) is not tuple or type(strides) is not tuple:
-        raise TypeError
-    if len(shape) > MOST_DIMENSIONS or len(strides) > MOST_DIMENSIONS:
-        raise CheckpointError(
-            f"its pickle holds a tensor of more than the {MOST_DIMENSIONS} dimensions that torch knows"
-        )
-    if any(type(number) is not int for number in (offset, *shape, *strides)):
-        raise TypeError
-    return View(storage, offset, shape, strides)
-
-
-def _view_itself(view: Any, *_: Any) -> View:
-    """`torch._utils._rebuild_parameter`: a parameter is its tensor."""
-    if type(view) is not View:
-        raise TypeError
-    return view
-
-
-def _dict(*pairs: Any) -> dict[Any, Any]:
-    if pairs and not (len(pairs) == 1 and pairs[0] == []):
-        raise TypeError
-    return {}
-
-
-def _latin1(text: Any, encoding: Any) -> bytes:
-    """How protocol 2 writes bytes; no other encoding is known."""
-    if type(text) is not str or encoding != "latin1":
-        raise TypeError
-    return text.encode("latin1")
-
-
-def _size(sizes: Any) -> tuple[Any, ...]:
-    if type(sizes) is not tuple:
-        raise TypeError
-    return sizes
-
-
-_CONSTRUCTORS: dict[tuple[str, str], Callable[..., Any]] = {
-    ("collections", "OrderedDict"): _dict,
-    ("torch", "Size"): _size,
-    ("torch._utils", "_rebuild_tensor"): _view,
-    ("torch._utils", "_rebuild_tensor_v2"): _view,
-    ("torch._utils", "_rebuild_parameter"): _view_itself,
-    ("torch.nn.parameter", "Parameter"): lambda *_: Parameter(),
-    ("_codecs", "encode"): _latin1,
-}
-
-# Plain data beside the tensors of a training checkpoint, whose content does not matter here.
-_OPAQUE = (
-    ("argparse", "Namespace"),
-    ("fastcore.foundation", "L"),
-    ("numpy", "dtype"),
-    ("numpy._core.multiarray", "scalar"),
-    ("numpy.core.multiarray", "scalar"),
-    ("torch", "device"),
-)
-_CONSTRUCTORS |= dict.fromkeys(_OPAQUE, lambda *_: Opaque())
+_SIZED = {dict, list, tuple, str}
+_WITH_ATTRIBUTES = {dict, list, Global, Parameter, Storage, View}
 
 
 _UNSIGNED = {size: struct.Struct(f"<{letter}") for size, letter in ((1, "B"), (2, "H"), (4, "I"), (8, "Q"))}
@@ -433,8 +376,42 @@ def _text(data: bytes) -> str:
     return data.decode("utf-8", "surrogatepass")
 
 
-def _long(data: bytes) -> int:
-    return int.from_bytes(data, "little", signed=True)
+def _old_text(data: bytes) -> str:
+    """Text or bytes of Python 2, which does not tell them apart: latin-1 where it is not UTF-8."""
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return data.decode("latin-1")
+
+
+def _quoted(line: bytes) -> str:
+    """Text of Python 2 as `repr` writes it."""
+    if len(line) < 2 or line[0] != line[-1] or line[:1] not in (b"'", b'"'):
+        raise ValueError
+    return _old_text(re.sub(rb"\\(x[0-9a-fA-F]{2}|[\\'\"nrt])", _unescaped, line[1:-1]))
+
+
+def _unescaped(match: re.Match[bytes]) -> bytes:
+    escape = match[1]
+    return bytes([int(escape[1:], 16)]) if len(escape) == 3 else _ESCAPES.get(escape, escape)
+
+
+_ESCAPES = {b"n": b"\n", b"r": b"\r", b"t": b"\t"}
+
+
+def _name(line: bytes) -> str:
+    return line.decode()
+
+
+def _whole_or_truth(line: bytes) -> int:
+    return line == b"01" if line in (b"00", b"01") else int(line)
+
+
+def _long(data: bytes) -> int | Opaque:
+    return int.from_bytes(data, "little", signed=True) if len(data) <= _LONGEST_NUMBER else Opaque(_NUMBER)
+
+
+_NUMBER = Global("builtins", "int")
 
 
 def _tuple(count: int) -> Callable[[_Machine], None]:
@@ -454,6 +431,11 @@ def _recalled(size: int) -> Callable[[_Machine], None]:
 def _protocol(machine: _Machine) -> None:
     if machine.unsigned(1) > 5:
         machine.refuse("is of a newer protocol than 5")
+
+
+def _extension(size: int) -> Callable[[_Machine], None]:
+    """A class by a number that the writer's programs agreed on."""
+    return lambda machine: machine.push_global("copyreg", f"extension {machine.unsigned(size)}")
 
 
 def _stack_global(machine: _Machine) -> None:
@@ -484,10 +466,28 @@ _ACTIONS: dict[bytes, Callable[[_Machine], None]] = {
     b"X": _sized(4, _text),
     b"\x8c": _sized(1, _text),
     b"\x8d": _sized(8, _text),
-    b"U": _sized(1, _text),  # text of Python 2
-    b"T": _sized(4, _text),
+    b"U": _sized(1, _old_text),
+    b"T": _sized(4, _old_text),
     b"C": _sized(1, bytes),
     b"B": _sized(4, bytes),
+    b"\x8e": _sized(8, bytes),
+    b"\x96": _sized(8, bytes),  # BYTEARRAY8
+    b"\x8b": _sized(4, _long),
+    b"I": lambda machine: machine.stack.append(_whole_or_truth(machine.line())),
+    b"L": lambda machine: machine.stack.append(int(machine.line().rstrip(b"L"))),
+    b"F": lambda machine: machine.stack.append(float(machine.line())),
+    b"S": lambda machine: machine.stack.append(_quoted(machine.line(_LIMIT))),
+    b"V": lambda machine: machine.stack.append(codecs.raw_unicode_escape_decode(machine.line(_LIMIT))[0]),
+    b"d": _Machine.old_dict,
+    b"l": lambda machine: machine.stack.append(machine.pop_to_mark()),
+    b"0": lambda machine: machine.stack.pop(),
+    b"1": _Machine.pop_all_to_mark,
+    b"2": lambda machine: machine.stack.append(machine.stack[-1]),
+    b"\x8f": lambda machine: machine.stack.append([]),  # EMPTY_SET: the list of what it holds
+    b"\x90": lambda machine: machine.fill_list(machine.pop_to_mark()),
+    b"\x91": lambda machine: machine.stack.append(machine.pop_to_mark()),  # FROZENSET
+    b"p": lambda machine: machine.memoize(machine.number()),
+    b"g": lambda machine: machine.stack.append(machine.memo[machine.number()]),
     b"q": lambda machine: machine.memoize(machine.unsigned(1)),
     b"r": lambda machine: machine.memoize(machine.unsigned(4)),
     b"\x94": lambda machine: machine.memoize(len(machine.memo)),
@@ -499,10 +499,16 @@ _ACTIONS: dict[bytes, Callable[[_Machine], None]] = {
     b"e": lambda machine: machine.fill_list(machine.pop_to_mark()),
     b"b": _Machine.build,
     b"R": _Machine.reduce,
-    b"\x81": _Machine.reduce,  # NEWOBJ: what is made is decided by the name alone, as for a call
+    b"\x81": _Machine.reduce,  # NEWOBJ
+    b"\x92": _Machine.new_with_names,
+    b"o": _Machine.old_object,
+    b"i": _Machine.old_instance,
+    b"\x82": _extension(1),
+    b"\x83": _extension(2),
+    b"\x84": _extension(4),
     b"Q": lambda machine: machine.persistent(machine.pop()),
-    b"P": lambda machine: machine.persistent(machine.line()),
-    b"c": lambda machine: machine.push_global(machine.line(), machine.line()),
+    b"P": lambda machine: machine.persistent(machine.line().decode()),
+    b"c": lambda machine: machine.push_global(_name(machine.line()), _name(machine.line())),
     b"\x93": _stack_global,
 }
 _BY_OPCODE = [_ACTIONS.get(bytes([opcode])) for opcode in range(256)]

@@ -1,58 +1,107 @@
-"""From a torch pickle's description (views over storages) to lazy tensors: each checked, then stored or strided.
+"""From a pickle's description (views over storages) to lazy tensors: each checked, then stored or strided.
 
 Shared by the containers of torch; knows none of them.
 """
 
 from __future__ import annotations
 
-import math
+from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from resnet_surgeon.errors import CheckpointError, printable
+from resnet_surgeon.formats.constructors import KINDS
+from resnet_surgeon.formats.pickled import Global, OddKey, Opaque, Parameter, Storage, View
 from resnet_surgeon.formats.tensors import BITS, LARGEST_SIZE, LazyTensor, Stored, Strided
-from resnet_surgeon.formats.unpickle import Global, Opaque, Parameter, Storage, View
 
-# A node of what a checkpoint holds: a tensor, a mapping of nodes, or plain data.
+# A node of what a checkpoint holds: a tensor, a mapping of nodes, plain data, or what was not read.
 Node = object
 
-_DEEPEST = 20  # levels of nested dicts
-_DESCRIPTIONS = {dict, View, Parameter, Storage, Global, Opaque}  # all else is plain data already
+_LONGEST = 10_000  # of a list or tuple that is looked into
+_CLOSED = {dict, list, tuple, View, Parameter, Storage, Global, Opaque}  # all else is plain data already
+
+
+@dataclass(frozen=True)
+class Unread:
+    """Where something stands that no tensor can be made of. Only where a network needs one, it is in the way.
+
+    `what` goes on from "it is", with the name of the class that a pickle gave escaped; `hint` says what to do.
+    """
+
+    what: str
+    hint: str | None = None
 
 
 def tree(root: object, record: Callable[[Storage], Stored], swapped: bool = False) -> Node:
     """`root` with every view made a lazy tensor; `record` gives a storage's bytes, which are big-endian if `swapped`.
 
+    Lists and tuples with more in them than plain data become dicts of their places ("0", "1"), or of the pairs that
+    they hold, and objects into which items were put become dicts of these. Keys that are no text or number are passed
+    over; of two that read alike the first counts. What is referred to twice is made once, and may lie in itself.
+
     Raises CheckpointError for a view that reaches outside of its storage.
     """
-    made: dict[int, Node] = {}
+    made: dict[int, dict[object, Node]] = {}
+    waiting: deque[tuple[dict[object, Node], dict[object, object]]] = deque()
 
-    def node(value: object, depth: int, where: str) -> Node:
-        if depth > _DEEPEST:
-            raise CheckpointError("it is nested too deeply")
-        if isinstance(value, Parameter):
+    def node(value: object, where: str) -> Node:
+        if type(value) is Parameter:
             value = value.data
-        if isinstance(value, View):
+        if type(value) is View:
             return tensor(value, where, record, swapped)
-        if isinstance(value, Storage | Global | Opaque):
-            return None
-        if type(value) is not dict:
-            return value
-        # What is referred to twice is made once, whatever a hostile file weaves.
-        if id(value) not in made:
-            made[id(value)] = {}
-            made[id(value)] = {
-                key: node(item, depth + 1, key if type(key) is str else type(key).__name__)
-                if type(item) in _DESCRIPTIONS
-                else item
-                for key, item in value.items()
-            }
-        return made[id(value)]
+        if id(value) in made:
+            return made[id(value)]
+        items = _items(value)
+        if items is None:
+            return _closed(value)
+        mapping = made[id(value)] = {}
+        waiting.append((mapping, items))
+        return mapping
 
-    return node(root, 0, "")
+    result = node(root, "")
+    while waiting:
+        mapping, items = waiting.popleft()
+        for key, item in items.items():
+            name = str(key) if type(key) is int else key
+            if type(name) is not OddKey and name not in mapping:
+                where = name if type(name) is str else type(name).__name__
+                mapping[name] = node(item, where) if type(item) in _CLOSED else item
+    return result
 
 
-def tensor(view: View, name: str, record: Callable[[Storage], Stored], swapped: bool) -> LazyTensor:
-    """The tensor that `view` describes, once its numbers are checked: stored where it is contiguous, else strided."""
+def _items(value: object) -> dict[object, object] | None:
+    """What lies in a dict, a list, a tuple or an object that items were put into, by key; None for plain data."""
+    if isinstance(value, Opaque):
+        value = value.held
+    if isinstance(value, dict):
+        return value
+    if not isinstance(value, (list, tuple)) or len(value) > _LONGEST or _CLOSED.isdisjoint(map(type, value)):
+        return None
+    if all(type(pair) in (list, tuple) and len(pair) == 2 and type(pair[0]) is str for pair in value):
+        return dict(value)
+    return {str(place): item for place, item in enumerate(value)}
+
+
+def _closed(value: object) -> Node:
+    """Plain data as it is; of anything else, what it was."""
+    if type(value) is Opaque:
+        kind = KINDS.get(value.kind.name) if value.kind.module.startswith("torch.") else None
+        return Unread(kind or f"an object of the class {value.kind}")
+    if type(value) is Global and value.module == "torch" and value.name.startswith(("qint", "quint")):
+        return Unread(f"quantised ({value})")
+    if type(value) is Global:
+        return Unread(f"the class or function {value}")
+    if type(value) is Storage:
+        return Unread("a storage without a tensor")
+    return Unread("a parameter without a tensor") if type(value) is Parameter else value
+
+
+def tensor(view: View, name: str, record: Callable[[Storage], Stored], swapped: bool = False) -> LazyTensor | Unread:
+    """The tensor that `view` describes, once its numbers are checked: stored where it is contiguous, else strided.
+
+    Unread for a dtype that safetensors has not, and for strides that overlap. Raises CheckpointError for what reaches
+    outside of its storage.
+    """
     storage = view.storage
     first, count = storage.part or (0, storage.count)
     if max((*view.shape, *view.strides), default=0) > LARGEST_SIZE:
@@ -61,21 +110,24 @@ def tensor(view: View, name: str, record: Callable[[Storage], Stored], swapped: 
         min((first, count, view.offset, *view.shape, *view.strides)) < 0
         or len(view.shape) != len(view.strides)
         or first + count > storage.count
-        or math.prod(view.shape) > count
-        or (0 not in view.shape and _last_element(view) >= count)
     ):
         raise CheckpointError(f"tensor {printable(name)} reaches outside of its storage of {storage.count} numbers")
+    if 0 not in view.shape and _last_element(view) >= count:
+        raise CheckpointError(f"tensor {printable(name)} reaches outside of its storage of {storage.count} numbers")
+    if storage.dtype not in BITS:
+        return Unread(f"a tensor of {storage.dtype}, which the safetensors format does not have")
     if 0 not in view.shape and _overlaps(view):
-        raise CheckpointError(
-            f"tensor {printable(name)} has strides that overlap: it takes numbers of its storage twice, or in a weave",
-            hint="save it with `.contiguous()`",
+        return Unread(
+            "a tensor of strides that overlap: it takes numbers of its storage twice, or in a weave",
+            "save it with `.contiguous()`",
         )
     whole = record(storage)
-    itemsize = BITS[storage.dtype] // 8
     offset = first + view.offset
-    if _is_contiguous(view) and (not swapped or itemsize == 1):
-        return Stored(storage.dtype, view.shape, whole.file, whole.offset + offset * itemsize)
-    return Strided(storage.dtype, view.shape, whole.file, whole.offset + offset * itemsize, view.strides, swapped)
+    if _is_contiguous(view) and (not swapped or storage.itemsize == 1):
+        return Stored(storage.dtype, view.shape, whole.file, whole.offset + offset * storage.itemsize)
+    return Strided(
+        storage.dtype, view.shape, whole.file, whole.offset + offset * storage.itemsize, view.strides, swapped
+    )
 
 
 def _last_element(view: View) -> int:

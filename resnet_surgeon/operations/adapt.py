@@ -11,7 +11,7 @@ from typing import ClassVar, Literal, TypeAlias
 
 from resnet_surgeon.architecture.initialisation import conv2d_default
 from resnet_surgeon.architecture.preprocessing import Preprocessing
-from resnet_surgeon.architecture.spec import Architecture, Channels
+from resnet_surgeon.architecture.spec import STEM_WEIGHT, Architecture, Channels
 from resnet_surgeon.errors import OperationError
 from resnet_surgeon.fields import Seed
 from resnet_surgeon.formats.numbers import decode, encode
@@ -55,11 +55,11 @@ class Adapt:
 
     def apply(self, checkpoint: Checkpoint) -> Checkpoint:
         """conv1.weight [64, C, 7, 7] becomes [64, in_channels, 7, 7]; every other tensor is kept."""
-        weight = self._weight(checkpoint.tensors["conv1.weight"], checkpoint.stream(self.name, "conv1.weight"))
+        weight = self._weight(checkpoint.tensors[STEM_WEIGHT], checkpoint.stream(self.name, STEM_WEIGHT))
         return replace(
             checkpoint,
             architecture=replace(checkpoint.architecture, in_channels=self.in_channels),
-            tensors={**checkpoint.tensors, "conv1.weight": weight},
+            tensors={**checkpoint.tensors, STEM_WEIGHT: weight},
             preprocessing=self._preprocessing(checkpoint.preprocessing),
         )
 

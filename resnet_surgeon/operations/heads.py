@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar, Literal
 
 from resnet_surgeon.architecture.parameters import parameters
-from resnet_surgeon.architecture.spec import HEAD_NAME, MOST_HEADS, RESERVED_HEAD_NAMES, Architecture, Classes, Head
+from resnet_surgeon.architecture.spec import HEAD_NAME, MOST_HEADS, STEM_WEIGHT, Architecture, Classes, Head
 from resnet_surgeon.errors import OperationError, UsageError, listed, printable
 from resnet_surgeon.fields import Count, Seed
 from resnet_surgeon.formats.tensors import Initialised, LazyTensor
@@ -58,12 +58,7 @@ class Heads:
                 raise UsageError(
                     f"{printable(name)} is no name for a head",
                     subject="heads",
-                    hint="use letters, digits and `_`, beginning with a letter",
-                )
-            if name in RESERVED_HEAD_NAMES:
-                raise UsageError(
-                    f"a head cannot be called `{name}`: every torch module has an attribute of that name",
-                    subject="heads",
+                    hint="use letters, digits and `_`, 64 of them at most",
                 )
 
     @property
@@ -72,13 +67,13 @@ class Heads:
 
     @classmethod
     def advice(cls, architecture: Architecture) -> str:
-        if len(architecture.heads) > 1:
+        if architecture.branches:
             return "after `remove --layers heads`"
         features = architecture.depth[-1].out_channels if architecture.depth else architecture.trunk_channels
         return f"--classes A,B: new classifiers on {features} features"
 
     def resolved(self, architecture: Architecture) -> Heads:
-        if len(architecture.heads) > 1:
+        if architecture.branches:
             raise OperationError(
                 f"the network has several heads already ({listed([head.name for head in architecture.heads])})",
                 hint="remove them first: `remove --layers heads`",
@@ -106,7 +101,7 @@ class Heads:
         heads = tuple(Head(name, classes, owned) for name, classes in zip(self.names, self.classes, strict=True))
         # Heads with layers of their own pool their own features; otherwise the trunk pools once for all.
         architecture = replace(old, stages=old.stages[:cut], avgpool=not owned, heads=heads)
-        dtype = checkpoint.tensors["conv1.weight"].dtype
+        dtype = checkpoint.tensors[STEM_WEIGHT].dtype
 
         tensors: dict[str, LazyTensor] = {}
         for parameter in parameters(architecture):

@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import jinja2
 from markupsafe import Markup
@@ -16,14 +17,16 @@ from markupsafe import Markup
 from resnet_surgeon import manifest as records
 from resnet_surgeon._version import __version__
 from resnet_surgeon.architecture.differences import differences
+from resnet_surgeon.architecture.outputs import IMAGE, outputs
 from resnet_surgeon.architecture.parameters import parameters, trained
 from resnet_surgeon.architecture.recognise import describe
-from resnet_surgeon.architecture.spec import Head
+from resnet_surgeon.architecture.spec import STEM_WEIGHT
 from resnet_surgeon.errors import escaped
 from resnet_surgeon.formats.tensors import LazyTensor, byte_size
 from resnet_surgeon.manifest import Manifest, Provenance
 from resnet_surgeon.module import to_torch
 from resnet_surgeon.network import Network
+from resnet_surgeon.opening import Opening
 from resnet_surgeon.plan import Action, Step
 from resnet_surgeon.reporting import drawing, filters
 from resnet_surgeon.sources.location import Location
@@ -31,6 +34,9 @@ from resnet_surgeon.sources.progress import Progress, silent
 from resnet_surgeon.verification.case import Case, open_case
 from resnet_surgeon.verification.proof import Proof
 from resnet_surgeon.verification.verify import prove
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 _HERE = Path(__file__).parent
 _LONGEST_MANIFEST = 1 << 22  # characters that are shown
@@ -50,14 +56,14 @@ class TensorRow:
 
 
 def report(
-    path: Location, *, against: Location | None = None, key: str | None = None, progress: Progress = silent
+    path: Location, *, against: Location | None = None, progress: Progress = silent, **opening: Unpack[Opening]
 ) -> str:
     """One HTML page about a file of this tool: the network before and after, conv1's filters, every tensor, the proofs
     of `verify`, the manifest, and how to load it. It needs nothing from elsewhere.
 
     Takes the arguments of `verify` and raises its errors. A file that fails its proofs has a page that says so.
     """
-    case = open_case(path, against, key, progress)
+    case = open_case(path, against, opening, progress)
     proof = prove(case)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_HERE),
@@ -112,8 +118,8 @@ def _network(case: Case, proof: Proof) -> dict[str, object]:
     architecture = manifest.architecture
     drawings = [drawing.before(source, architecture, steps)] if source else []
     drawings.append(drawing.after(architecture, steps))
-    conv1 = [(f"before: {replayed.label}", replayed.opened.tensors["conv1.weight"])] if replayed else []
-    conv1.append(("after", case.file.tensors["conv1.weight"]))
+    conv1 = [(f"before: {replayed.label}", replayed.opened.tensors[STEM_WEIGHT])] if replayed else []
+    conv1.append(("after", case.file.tensors[STEM_WEIGHT]))
     return {
         "manifest": manifest,
         "description": describe(architecture),
@@ -177,16 +183,17 @@ def _origin(provenance: Provenance) -> str:
 def loading_code(manifest: Manifest, output: str) -> str:
     """How to load the file and what to give it: Python to copy."""
     architecture, inputs = manifest.architecture, manifest.inputs
-    heads: tuple[Head | None, ...] = architecture.heads or (None,)
-    variables = ", ".join(_variables([head.name for head in architecture.heads])) if len(heads) > 1 else "output"
-    shapes = ", ".join(str([1, *architecture.output_shape(head, 224, 224)]) for head in heads)
+    given = outputs(architecture)
+    names = [output.name for output in given]
+    variables = ", ".join(_variables(names)) if architecture.branches else "output"
+    shapes = ", ".join(str([1, *output.shape]) for output in given)
     lines = [
         "import resnet_surgeon as rs  # pip install 'resnet-surgeon[torch]'",
         "import torch",
         "",
         f"model = rs.load({os.path.basename(output)!r}).eval()",
     ]
-    image = f"torch.zeros(1, {architecture.in_channels}, 224, 224)"
+    image = f"torch.zeros(1, {architecture.in_channels}, {IMAGE}, {IMAGE})"
     if inputs.preprocessing:
         prepared = inputs.preprocessing
         lines[2:2] = ["from torchvision.transforms import v2"]
@@ -204,9 +211,9 @@ def loading_code(manifest: Manifest, output: str) -> str:
 
 
 def _variables(names: Sequence[str]) -> Iterator[str]:
-    """The names of heads, which are identifiers, but for words of Python's own."""
+    """The names of heads as identifiers, none of them a word of Python's own."""
     for name in names:
-        variable = name
+        variable = name if name.isidentifier() else f"_{name}"
         while keyword.iskeyword(variable) or (variable != name and variable in names):
             variable += "_"
         yield variable

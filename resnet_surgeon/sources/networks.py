@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from resnet_surgeon.architecture.naming import BLOCK_MODULES, FIRST_CONVOLUTIONS, NAMINGS, STEMS
+from resnet_surgeon.errors import CheckpointError, printable
 from resnet_surgeon.formats.tensors import LazyTensor
+from resnet_surgeon.formats.views import Unread
 
 # Modules that wrap another one and add a component to its tensors' names.
 _WRAPPERS = frozenset({"module", "_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module"})
@@ -25,10 +27,22 @@ _ENDS = tuple(f".{path}" for path in FIRST_CONVOLUTIONS)
 
 @dataclass(frozen=True)
 class Leaf:
-    """One tensor of a module, with its name in the file."""
+    """One tensor of a module, or what stands in its place, with its name in the file."""
 
     name: str
-    tensor: LazyTensor
+    node: LazyTensor | Unread
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The tensor's; () for what is none."""
+        return () if isinstance(self.node, Unread) else self.node.shape
+
+    @property
+    def tensor(self) -> LazyTensor:
+        """Raises CheckpointError for what cannot be read, such as a quantised layer."""
+        if isinstance(self.node, Unread):
+            raise CheckpointError(f"the network's {printable(self.name)} is {self.node.what}", hint=self.node.hint)
+        return self.node
 
 
 # By a module's path the tensors that it has, each by its own name: `weight`, `running_mean` ...
@@ -70,17 +84,17 @@ class Place:
         return next((stage for stage in self.stages if path.startswith(f"{stage}.")), None)
 
 
-def modules(tensors: Mapping[str, LazyTensor]) -> dict[str, dict[str, Leaf]]:
+def modules(nodes: Mapping[str, LazyTensor | Unread]) -> dict[str, dict[str, Leaf]]:
     """The tensors by the module that they belong to; wrappers in the middle of a path are passed over."""
     made: dict[str, dict[str, Leaf]] = {}
-    for name, tensor in tensors.items():
+    for name, node in nodes.items():
         path, _, leaf = name.rpartition(".")
         if path.endswith(_PARAMETRIZED):
             path, leaf = path.removesuffix(_PARAMETRIZED), f"parametrizations.weight.{leaf}"
         inner = _without_wrappers(path)
         if leaf in made.setdefault(inner, {}):
             inner = path  # the wrapped module and a bare one have names of their own
-        made.setdefault(inner, {})[leaf] = Leaf(name, tensor)
+        made.setdefault(inner, {})[leaf] = Leaf(name, node)
     return {path: leaves for path, leaves in made.items() if leaves}
 
 
@@ -147,7 +161,7 @@ def _taken(place: Place, found: Modules) -> int | None:
 
 
 def _channels(leaves: Mapping[str, Leaf], axis: int = 0) -> int | None:
-    return next((leaf.tensor.shape[axis] for leaf in leaves.values() if len(leaf.tensor.shape) > 2), None)
+    return next((leaf.shape[axis] for leaf in leaves.values() if len(leaf.shape) > 2), None)
 
 
 def _is_number(text: str) -> bool:

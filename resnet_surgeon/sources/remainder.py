@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from resnet_surgeon.errors import Answer, ArchitectureError, CheckpointError, listed, printable
+from resnet_surgeon.formats.views import Unread
 from resnet_surgeon.sources.networks import Leaf, Modules, Place
 
 NO_CLASSIFIER = "none"  # as `--fc` spells it
@@ -99,7 +100,7 @@ def remainder(
         for name, leaves in beside.items()
         if name != path
         for leaf in leaves.values()
-        if leaf.name not in ignored
+        if leaf.name not in ignored and not isinstance(leaf.node, Unread)
     )
     return Remainder(path, tuple(sorted(ignored)), tuple(left_out))
 
@@ -127,7 +128,7 @@ def _parts(place: Place, beside: Modules, ignored: Collection[str]) -> list[_Par
     parts: dict[str, _Part] = {}
     for path, leaves in beside.items():
         for leaf_name, leaf in leaves.items():
-            if leaf.name in ignored:
+            if leaf.name in ignored or isinstance(leaf.node, Unread):
                 continue
             full = f"{path}.{leaf_name}" if path else leaf_name
             stage = place.stage_of(path)
@@ -189,8 +190,8 @@ def _is_unclear(part: _Part) -> bool:
 def _features(leaves: Mapping[str, Leaf]) -> int | None:
     """The features that a linear layer takes; None for any other module."""
     for name in ("weight", "weight_orig", "weight_v", "parametrizations.weight.original1"):
-        if name in leaves and len(leaves[name].tensor.shape) == 2:
-            return leaves[name].tensor.shape[1]
+        if name in leaves and len(leaves[name].shape) == 2:
+            return leaves[name].shape[1]
     return None
 
 
@@ -247,7 +248,7 @@ def _obstacles(
 
 def _is_generalised_mean(part: _Part) -> bool:
     """GeM pooling, which has its exponent `p` in the place of avgpool's mean."""
-    return any("p" in leaves and leaves["p"].tensor.shape in ((), (1,)) for leaves in part.modules.values())
+    return any("p" in leaves and leaves["p"].shape in ((), (1,)) for leaves in part.modules.values())
 
 
 def _in_the_way(obstacles: Sequence[_Part], ignored: Sequence[str], chosen: _Part | None) -> ArchitectureError:

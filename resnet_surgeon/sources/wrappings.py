@@ -15,6 +15,7 @@ from resnet_surgeon.architecture.other_kinds import refuse_other_kinds
 from resnet_surgeon.errors import Answer, ArchitectureError, CheckpointError, listed, printable
 from resnet_surgeon.fields import Name, Text
 from resnet_surgeon.formats.tensors import LazyTensor, Stored, Strided
+from resnet_surgeon.formats.views import Unread
 from resnet_surgeon.sources.networks import Leaf, Modules, Place, modules, places
 from resnet_surgeon.sources.remainder import NO_CLASSIFIER, remainder
 from resnet_surgeon.sources.spelling import spelled
@@ -75,17 +76,19 @@ def unwrap(root: object, key: str | None = None, fc: str | None = None, ignore: 
     CheckpointError for what holds no named tensors, for several ResNets without `key`, and for a `key` that fits none.
     """
     mappings = [*_mappings(root)]
-    if not mappings:
+    if not any(_tensors(nodes) for _, nodes in mappings):
         what = "a single tensor" if isinstance(root, LazyTensor) else f"a {type(root).__name__} without named tensors"
+        what = root.what if isinstance(root, Unread) else what
         raise CheckpointError(
             f"it holds {what}, expected a state_dict", hint="save with torch.save(model.state_dict(), path)"
         )
-    every = [find for path, tensors in mappings for find in _finds(path, tensors)]
+    every = [find for path, nodes in mappings for find in _finds(path, nodes)]
     find = _chosen(_distinct(every), key)
     if find is None:
-        path, tensors = min(mappings, key=lambda mapping: len(".".join(mapping[0])))
+        with_tensors = [(path, tensors) for path, nodes in mappings if (tensors := _tensors(nodes))]
+        path, tensors = min(with_tensors, key=lambda mapping: len(".".join(mapping[0])))
         return Found(tensors, wrapping=Wrapping("nested", ".".join(path)) if path else None)
-    others = [other.place for other in every if other is not find and other.tensors is find.tensors]
+    others = [other.place for other in every if other is not find and other.modules is find.modules]
     try:
         return _found(find, others, root, fc, tuple(ignore))
     except ArchitectureError as problem:
@@ -159,8 +162,17 @@ _HABITS = (
 _TWINS = (("encoder_q.", "encoder_k."), ("base_encoder.", "momentum_encoder."))
 
 
-def _mappings(root: object) -> Iterator[tuple[tuple[str, ...], Mapping[str, LazyTensor]]]:
-    """Every mapping with named tensors, after the keys on the way to it; each once, however often it is referred to."""
+_Nodes = Mapping[str, LazyTensor | Unread]
+
+
+def _tensors(nodes: _Nodes) -> dict[str, LazyTensor]:
+    return {name: node for name, node in nodes.items() if isinstance(node, LazyTensor)}
+
+
+def _mappings(root: object) -> Iterator[tuple[tuple[str, ...], _Nodes]]:
+    """Every mapping with named tensors, or what stands for them, after the keys on the way to it; each once, however
+    often it is referred to.
+    """
     seen: set[int] = set()
     waiting: deque[tuple[tuple[str, ...], object]] = deque([((), root)])
     while waiting:
@@ -169,10 +181,10 @@ def _mappings(root: object) -> Iterator[tuple[tuple[str, ...], Mapping[str, Lazy
             continue
         seen.add(id(node))
         named = [(name, item) for name, item in node.items() if type(name) is str]
-        tensors = {name: item for name, item in named if isinstance(item, LazyTensor)}
-        if tensors:
-            _check_names(*path, *tensors)
-            yield path, tensors
+        nodes = {name: item for name, item in named if isinstance(item, LazyTensor | Unread)}
+        if nodes:
+            _check_names(*path, *nodes)
+            yield path, nodes
         waiting += [
             ((*path, name), item) for name, item in named if isinstance(item, Mapping) and len(name) <= _LONGEST_KEY
         ]
@@ -185,10 +197,10 @@ def _check_names(*names: str) -> None:
             raise CheckpointError(f"it holds the name {printable(name)}, which is not Unicode text")
 
 
-def _finds(path: tuple[str, ...], tensors: Mapping[str, LazyTensor]) -> Iterator[_Find]:
-    found = modules(tensors)
+def _finds(path: tuple[str, ...], nodes: _Nodes) -> Iterator[_Find]:
+    found = modules(nodes)
     for place in places(found):
-        yield _Find(path, place, tensors, found)
+        yield _Find(path, place, _tensors(nodes), found)
 
 
 def _distinct(finds: list[_Find]) -> list[_Find]:
@@ -204,9 +216,9 @@ def _identity(find: _Find) -> object:
     for path, leaves in find.modules.items():
         if (ours := find.place.ours(path)) is not None:
             parts += (
-                (ours, name, id(leaf.tensor.file), leaf.tensor.offset, leaf.tensor.shape)
-                if isinstance(leaf.tensor, Stored | Strided)
-                else id(leaf.tensor)
+                (ours, name, id(leaf.node.file), leaf.node.offset, leaf.shape)
+                if isinstance(leaf.node, Stored | Strided)
+                else id(leaf.node)
                 for name, leaf in leaves.items()
             )
     return frozenset(parts)
@@ -282,7 +294,7 @@ def _found(find: _Find, others: list[Place], root: object, fc: str | None, ignor
             raise CheckpointError(reason)
         if ours is not None:
             network[ours] = leaves
-    refuse_other_kinds({name: leaf.tensor.shape for name, leaf in _relative(find, network)})
+    refuse_other_kinds({name: leaf.shape for name, leaf in _relative(find, network)})
     has_heads = any(module.startswith("heads.") for module in network)
     stated = fc or (NO_CLASSIFIER if has_heads or (habit and habit.drops_fc) else None)
     beside = {path: leaves for path, leaves in find.modules.items() if _ours(path, find.place) is None}
@@ -336,7 +348,7 @@ def _channels(network: Mapping[str, Mapping[str, Leaf]]) -> int:
     for convolution in ("conv3", "conv2"):
         for module, leaves in network.items():
             if module.startswith(last) and module.endswith(convolution):
-                return next((leaf.tensor.shape[0] for leaf in leaves.values() if len(leaf.tensor.shape) == 4), 0)
+                return next((leaf.shape[0] for leaf in leaves.values() if len(leaf.shape) == 4), 0)
     return 0
 
 

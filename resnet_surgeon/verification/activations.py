@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 _MOST_NUMBERS = 1 << 25  # in one batch of images
 _SMALLEST_SIDE = 16
+PROBE = (2, 96, 96)  # batch, height and width of the images that layers are compared on
 _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 Size = tuple[int, int, int]  # batch, height, width
 
@@ -28,6 +29,15 @@ def images(channels: int, size: Size, dtype: torch.dtype) -> Tensor:
     batch, height, width = size
     generator = torch.Generator().manual_seed(0)
     return torch.randn(batch, channels, height, width, generator=generator).to(dtype)
+
+
+def submodule(module: nn.Module, path: str) -> nn.Module:
+    """The module at the path, whatever its name: `get_submodule` finds a head called `train` to be a method."""
+    for name in path.split("."):
+        found = module._modules[name]
+        assert found is not None
+        module = found
+    return module
 
 
 @dataclass(frozen=True)
@@ -55,9 +65,9 @@ def activations(
             found[name] = Activation(inputs[name], handed_on.clone())
             return handed_on
 
-        submodule = module.get_submodule(name)
-        yield submodule.register_forward_pre_hook(before)
-        yield submodule.register_forward_hook(after)
+        watched = submodule(module, name)
+        yield watched.register_forward_pre_hook(before)
+        yield watched.register_forward_hook(after)
 
     handles = [handle for name in names for handle in watch(name)]
     try:

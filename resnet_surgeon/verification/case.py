@@ -16,7 +16,7 @@ from resnet_surgeon.formats.tensors import LazyTensor
 from resnet_surgeon.manifest import MANIFEST_LIMIT, Manifest, Provenance
 from resnet_surgeon.network import Network
 from resnet_surgeon.network import open as open_network
-from resnet_surgeon.opening import Opened
+from resnet_surgeon.opening import Opened, Opening
 from resnet_surgeon.sources import catalog
 from resnet_surgeon.sources.location import Location, check_distinct
 from resnet_surgeon.sources.origin import Origin
@@ -100,7 +100,7 @@ class Known:
         return None if found is None else self._tensors[found]
 
 
-def open_case(path: Location, against: Location | None, key: str | None, progress: Progress) -> Case:
+def open_case(path: Location, against: Location | None, opening: Opening, progress: Progress) -> Case:
     """Raises the errors of `open` for a file that cannot be read, CheckpointError for one without any manifest."""
     check_distinct(path, against)
     file = open_source(path)
@@ -117,7 +117,7 @@ def open_case(path: Location, against: Location | None, key: str | None, progres
     except CheckpointError as error:
         problem = error.reason
     misfit = _misfit(manifest, file) if manifest else None
-    original = _original(against, key, manifest, progress)
+    original = _original(against, opening, manifest, progress)
     replayed = _replayed(original, manifest) if original and manifest else None
     expected = replayed.manifest() if isinstance(replayed, Network) else None
     return Case(file, text, sidecar, manifest, problem, misfit, original, replayed, expected)
@@ -165,7 +165,7 @@ def _decoded(sidecar: bytes) -> str:
 
 
 def _original(
-    against: Location | None, key: str | None, manifest: Manifest | None, progress: Progress
+    against: Location | None, opening: Opening, manifest: Manifest | None, progress: Progress
 ) -> Network | None:
     """The source as given; one of random weights is made anew from its seed, without being given."""
     recorded = manifest.source if manifest else None
@@ -176,10 +176,8 @@ def _original(
     if recorded and against == recorded.architecture and against in VARIANTS:
         known = {entry.weights for entry in catalog.entries() if entry.architecture == against} | {"random"}
         weights = recorded.weights if recorded.weights in known else None
-        return _named(
-            open_network(against, weights=weights, seed=recorded.seed or 0, key=key, progress=progress), recorded
-        )
-    opened = open_network(against, key=key, progress=progress)
+        opening = {"weights": weights, "seed": recorded.seed or 0, **opening}
+    opened = open_network(against, progress=progress, **opening)
     return _named(opened, recorded) if recorded else opened
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from resnet_surgeon import manifest as documents
-from resnet_surgeon.architecture.spec import Head
+from resnet_surgeon.architecture.outputs import IMAGE, outputs
 from resnet_surgeon.errors import CheckpointError
 from resnet_surgeon.manifest import MANIFEST_LIMIT, Manifest
 from resnet_surgeon.verification import origin, streams
@@ -71,24 +71,18 @@ def _promises(manifest: Manifest) -> Check:
         wrong.append("inputs.channels")
     if inputs.preprocessing and {len(inputs.preprocessing.mean), len(inputs.preprocessing.std)} != {inputs.channels}:
         wrong.append("inputs.preprocessing")
-    heads: tuple[Head | None, ...] = architecture.heads or (None,)
-    if len(heads) != len(manifest.outputs):
+    promised = outputs(architecture)
+    if len(promised) != len(manifest.outputs):
         wrong.append("outputs")
-    for index, (head, output) in enumerate(zip(heads, manifest.outputs, strict=False)):
-        promised = replace(
-            output,
-            name=head.name if head else architecture.output_kind,
-            kind=architecture.output_kind,
-            shape=architecture.output_shape(head, 224, 224),
-            classes=head.classes if head else None,
-        )
-        if output != promised or (output.categories and len(output.categories) != output.classes):
+    for index, (given, output) in enumerate(zip(promised, manifest.outputs, strict=False)):
+        same = replace(output, name=given.name, kind=given.kind, shape=given.shape, classes=given.classes)
+        if output != same or (output.categories and len(output.categories) != output.classes):
             wrong.append(f"outputs[{index}]")
     if wrong:
         return Check("promises", "failed", f"{some(tuple(wrong))} are not what the architecture gives")
     shapes = ", ".join(f"{output.name} {list(output.shape)}" for output in manifest.outputs)
     channels = f"{inputs.channels} channel{'s' * (inputs.channels != 1)} in"
-    return Check("promises", "proven", f"{channels}, {shapes} out for 224x224: as the architecture gives them")
+    return Check("promises", "proven", f"{channels}, {shapes} out for {IMAGE}x{IMAGE}: as the architecture gives them")
 
 
 def _history(case: Case, manifest: Manifest) -> Check:

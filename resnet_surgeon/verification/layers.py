@@ -6,8 +6,10 @@ import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from resnet_surgeon.architecture import layers
+from resnet_surgeon.architecture.layers import maxpool
 from resnet_surgeon.architecture.parameters import parameters
-from resnet_surgeon.architecture.spec import Architecture, Stage
+from resnet_surgeon.architecture.spec import Architecture
 from resnet_surgeon.manifest import Manifest, Provenance
 
 # The source's name of a tensor, by its provenance and its own name.
@@ -24,20 +26,12 @@ class Unit:
 
 def units(architecture: Architecture) -> tuple[Unit, ...]:
     """The network layer by layer: the stem's, each residual block, avgpool, fc; then those of each of several heads."""
-    trunk = [*architecture.stem, *_blocks(architecture.stages), *["avgpool"] * architecture.avgpool]
-    if len(architecture.heads) == 1:
-        trunk.append("fc")
+    trunk = [part.name for part in layers.trunk(architecture)]
     chains = [trunk]
-    if len(architecture.heads) > 1:
-        for head in architecture.heads:
-            own = [*_blocks(head.stages), *["avgpool"] * (not architecture.avgpool), "fc"]
-            chains.append([trunk[-1], *(architecture.prefix(head) + name for name in own)])
+    for head in architecture.branches:
+        chains.append([trunk[-1], *(part.name for part in layers.branch(architecture, head))])
     first = Unit(trunk[0], None)
     return (first, *(Unit(name, before) for chain in chains for before, name in itertools.pairwise(chain)))
-
-
-def _blocks(stages: tuple[Stage, ...]) -> list[str]:
-    return [f"{stage.name}.{index}" for stage in stages for index in range(stage.blocks)]
 
 
 @dataclass(frozen=True)
@@ -84,7 +78,7 @@ def _origin(
             _unit_of(naming(manifest.tensors[name].provenance, name), name.removeprefix(unit)) for name in members
         }
         return sources.pop() if len(sources) == 1 else None
-    if unit == "maxpool" and manifest.architecture.maxpool_is_identity != source.maxpool_is_identity:
+    if unit == "maxpool" and maxpool(manifest.architecture) != maxpool(source):
         return None
     return unit if unit in source_units else unit.rpartition(".")[2]
 

@@ -64,3 +64,10 @@ def some(names: Sequence[str]) -> str:
     """The first few names, and how many more there are."""
     shown = ", ".join(f"`{name}`" for name in names[:_SHOWN])
     return shown + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
+
+
+def not_carried_out(name: str, error: Exception) -> Check:
+    """A lack of memory is not the file's fault; another error of torch's is."""
+    if isinstance(error, MemoryError) or "not enough memory" in str(error) or "can't allocate memory" in str(error):
+        return Check(name, "unproven", "there was not enough memory for it")
+    return Check(name, "failed", f"{error}".splitlines()[0] if str(error) else type(error).__name__)

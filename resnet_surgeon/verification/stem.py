@@ -11,16 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from resnet_surgeon import manifest as records
-from resnet_surgeon.architecture.spec import Architecture
+from resnet_surgeon.architecture.layers import Convolution, conv1
+from resnet_surgeon.architecture.spec import STEM_WEIGHT, Architecture
 from resnet_surgeon.manifest import Manifest, Provenance
 from resnet_surgeon.module import DTYPES
 from resnet_surgeon.verification import formulas
-from resnet_surgeon.verification.activations import fitting, images, relative
+from resnet_surgeon.verification.activations import PROBE, fitting, images, relative, submodule
 from resnet_surgeon.verification.formulas import Formula
 from resnet_surgeon.verification.layers import Naming
 from resnet_surgeon.verification.proof import Check
-
-_SIZE = (2, 96, 96)
 
 
 def check(
@@ -29,17 +28,17 @@ def check(
     """For the sum over red, green and blue it is a gray image, fed as R=G=B. Both convolutions run in float64, so that
     what sets them apart is the rounding of the new filters alone, which has a bound.
     """
-    record = manifest.tensors["conv1.weight"]
+    record = manifest.tensors[STEM_WEIGHT]
     steps = _formulas(record.provenance, naming)
     if steps is None or steps[0].old != original.in_channels:
         return
-    ours, theirs = (copy.deepcopy(network.get_submodule("conv1")).double() for network in (module, source))
+    ours, theirs = (copy.deepcopy(submodule(network, "conv1")).double() for network in (module, source))
     channels = manifest.architecture.in_channels
     if steps[-1].new != channels:
         return
-    image = images(channels, fitting(_SIZE, max(channels, *(step.old for step in steps))), torch.float64)
+    image = images(channels, fitting(PROBE, max(channels, *(step.old for step in steps))), torch.float64)
     got, expected = ours(image), theirs(_mixed(image, steps))
-    bound = _rounding(theirs, image, steps, DTYPES[record.dtype])
+    bound = _rounding(theirs, conv1(original), image, steps, DTYPES[record.dtype])
     judged = _finite_filters(ours) & _finite_filters(theirs)
     if not bool(judged.any()):
         return
@@ -60,17 +59,17 @@ def check(
     if holds:
         yield Check("stem", "proven", f"{finding}: what rounding the new filters makes")
     else:
-        yield Check("stem", "failed", f"{finding}: more than rounding makes", ("conv1.weight",))
+        yield Check("stem", "failed", f"{finding}: more than rounding makes", (STEM_WEIGHT,))
 
 
 def _formulas(provenance: Provenance, naming: Naming) -> list[Formula] | None:
     """From the source's conv1 on, the formulas by which it was computed; None if that is not how it was made."""
-    if not isinstance(provenance, records.Computed) or naming(provenance, "conv1.weight") is not None:
+    if not isinstance(provenance, records.Computed) or naming(provenance, STEM_WEIGHT) is not None:
         return None
     formula = formulas.parse(provenance.formula)
     if formula is None or len(provenance.inputs) != 1:
         return None
-    if naming(provenance.inputs[0], "conv1.weight") == "conv1.weight":
+    if naming(provenance.inputs[0], STEM_WEIGHT) == STEM_WEIGHT:
         return [formula]
     before = _formulas(provenance.inputs[0], naming)
     return [*before, formula] if before is not None and before[-1].new == formula.old else None
@@ -80,7 +79,7 @@ def _finite_filters(convolution: nn.Module) -> Tensor:
     return convolution.get_parameter("weight").isfinite().flatten(1).all(1)
 
 
-def _rounding(theirs: nn.Module, image: Tensor, steps: list[Formula], dtype: torch.dtype) -> Tensor:
+def _rounding(theirs: nn.Module, conv1: Convolution, image: Tensor, steps: list[Formula], dtype: torch.dtype) -> Tensor:
     """A bound on how far rounding moves each activation [batch, 64, height, width].
 
     Every formula rounds each of its operations (an addition a channel, a product, a quotient) in float32 or wider and
@@ -89,13 +88,16 @@ def _rounding(theirs: nn.Module, image: Tensor, steps: list[Formula], dtype: tor
     """
     wide = torch.finfo(torch.promote_types(dtype, torch.float32))
     narrow, double = torch.finfo(dtype), torch.finfo(torch.float64)
-    terms = 4 * 49 * max(max(step.old, step.new) for step in steps)  # roundings of a convolution in float64, and more
+    area = conv1.kernel**2
+    terms = 4 * area * max(max(step.old, step.new) for step in steps)  # roundings of a convolution in float64, and more
     roundings = sum(step.old + 3 for step in steps)
     theirs = copy.deepcopy(theirs)
     theirs.get_parameter("weight").abs_()
     relative = len(steps) * narrow.eps + roundings * wide.eps + terms * double.eps
     gain = reduce(operator.mul, (max(1.0, step.gain) for step in steps))
-    around = nn.functional.avg_pool2d(image.abs().sum(1, keepdim=True), 7, 2, 3) * 49
+    around = (
+        nn.functional.avg_pool2d(image.abs().sum(1, keepdim=True), conv1.kernel, conv1.stride, conv1.padding) * area
+    )
     absolute = gain * roundings * narrow.smallest_normal * narrow.eps * around
     bound: Tensor = relative * theirs(_mixed(image.abs(), steps)) + absolute
     return bound + gain * terms * double.smallest_normal * double.eps * around

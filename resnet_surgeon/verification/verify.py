@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
+from resnet_surgeon.opening import Opening
 from resnet_surgeon.sources.location import Location
 from resnet_surgeon.sources.progress import Progress, silent
 from resnet_surgeon.verification import document, function, tensors
 from resnet_surgeon.verification.case import Case, open_case
 from resnet_surgeon.verification.proof import Check, Proof
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
 
 def verify(
-    path: Location, *, against: Location | None = None, key: str | None = None, progress: Progress = silent
+    path: Location, *, against: Location | None = None, progress: Progress = silent, **opening: Unpack[Opening]
 ) -> Proof:
     """Proves that a file of this tool is what its manifest says, as far as it can be proven.
 
-    `against` is the source that it was made from; `key` chooses one of several networks in it. A file on the way can
-    be given too: then what that was made from stays unproven. Without it, what needs the source is unproven; random
-    weights are their own source, since their seed is recorded.
+    `against` is the source that it was made from, and `opening` how that is opened, as by `open`; left out, weights and
+    seed are those that the manifest names. A file on the way can be given too: then what that was made from stays
+    unproven. Without it, what needs the source is unproven; random weights are their own source, since their seed is
+    recorded.
 
     Raises the errors of `open` for what cannot be read, and CheckpointError for a file without a manifest, or one that
     is written to meanwhile.
@@ -26,7 +32,7 @@ def verify(
     >>> verify("resnet50-in1.safetensors", against="resnet50").holds
     True
     """
-    return prove(open_case(path, against, key, progress))
+    return prove(open_case(path, against, opening, progress))
 
 
 def prove(case: Case) -> Proof:

@@ -15,6 +15,7 @@ from pathlib import Path
 from resnet_surgeon.errors import AccessError, UsageError
 from resnet_surgeon.formats.files import OpenFile
 from resnet_surgeon.manifest import MANIFEST_LIMIT, is_manifest
+from resnet_surgeon.platform.names import OPEN_FILES_MOVE
 
 _CHECKPOINTS = (".safetensors", ".pth", ".pt", ".ckpt", ".bin", ".tar", ".onnx", ".json")
 _BEGINNING = 1024  # bytes of a page in which it says that it is one
@@ -51,8 +52,12 @@ def checked_pair(path: Path, force: bool, sources: Sequence[OpenFile]) -> Pair:
     _check_manifest(beside, pair, sources)
     if not force:
         _check_free(path, beside)
-    if len(sources) > 1 and any(_is_same(pair.output, source) for source in sources):
-        raise AccessError("it is a part of the source", subject=str(path), hint="write to another file")
+    if any(_is_same(pair.output, source) for source in sources):
+        if len(sources) > 1:
+            raise AccessError("it is a part of the source", subject=str(path), hint="write to another file")
+        if not OPEN_FILES_MOVE:
+            reason = "it is the source, and this system replaces no file that is open"
+            raise AccessError(reason, subject=str(path), hint="write to another file")
     return pair
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from resnet_surgeon.errors import AccessError
 from resnet_surgeon.formats.tensors import prepare
 from resnet_surgeon.platform import disk, names
-from resnet_surgeon.platform.signals import signals_wait
+from resnet_surgeon.platform.signals import check_signals, signals_wait
 from resnet_surgeon.platform.transfer import widen_pipe, write_all, write_at
 from resnet_surgeon.sources.progress import Progress
 from resnet_surgeon.writing.background import Background
@@ -52,6 +52,7 @@ def write(content: Document, path: Path, *, force: bool, progress: Progress) -> 
             temporaries.complete()
             with turn(target.parent) as folder:
                 content.check_unchanged()
+                check_signals()
                 with signals_wait():
                     publish_pair(temporary, target, manifest_temporary, sidecar, force)
                     disk.sync_folder(folder)

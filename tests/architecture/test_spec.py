@@ -8,8 +8,11 @@ import pytest
 import torch
 import torchvision
 
+from resnet_surgeon.architecture.outputs import outputs
+from resnet_surgeon.architecture.parameters import parameters
 from resnet_surgeon.architecture.spec import STEM, Architecture, Head, Stage
 from resnet_surgeon.architecture.variants import VARIANTS
+from resnet_surgeon.module import ResNet
 
 RESNET18 = VARIANTS["resnet18"]
 
@@ -29,7 +32,7 @@ def test_output_shape_is_what_torchvision_gives(size: tuple[int, int], cut: int)
     with torch.no_grad():
         expected = torch.nn.Sequential(*children).eval()(torch.zeros(1, 3, *size)).squeeze(0)
     expected = expected.flatten() if architecture.avgpool else expected
-    assert architecture.output_shape(None, *size) == tuple(expected.shape)
+    assert [output.shape for output in outputs(architecture, *size)] == [tuple(expected.shape)]
 
 
 def test_children_are_torchvisions() -> None:
@@ -77,3 +80,15 @@ def test_the_depth_of_heads_with_their_own_stages_is_that_of_the_network() -> No
     )
     assert owned.depth == RESNET18.stages
     assert owned.features(owned.heads[0]) == 512
+
+
+def test_a_head_that_is_left_alone_keeps_its_name() -> None:
+    two = replace(RESNET18, heads=(Head("a", 2, keeps_name=True), Head("b", 3, keeps_name=True)))
+    names = {parameter.name for parameter in parameters(two)}
+    one = replace(two, heads=two.heads[1:])
+    assert {parameter.name for parameter in parameters(one)} < names
+    assert (one.classifier, one.children[-1]) == (None, "heads")
+    assert [key for key in ResNet(one).state_dict() if key.startswith("heads")] == [
+        "heads.b.fc.weight",
+        "heads.b.fc.bias",
+    ]

@@ -173,8 +173,8 @@ def test_without_a_source_it_is_resnet50(run: Run) -> None:
 USAGE = [
     (["adapt"], "Missing option '--in-channels'"),
     (["adapt", "--in-ch", "0"], "adapt: in_channels must be a whole number of at least 1, not 0"),
-    (["adapt", "--in-ch", "one"], "'one' is not a valid"),
-    (["adapt", "--in-ch", "1", "--init", "sum"], "'sum' is not one of"),
+    (["adapt", "--in-ch", "one"], "adapt: in_channels must be a whole number, not `one`"),
+    (["adapt", "--in-ch", "1", "--init", "sum"], "adapt: init must be one of mean, scaled, repeat, random, not `sum`"),
     (["adapt", "--in-ch", "1", "--wieghts", "random"], "No such option: --wieghts"),
     (["remove", *RANDOM], "remove: give either last or layers"),
     (["heads", *RANDOM, "--classes", "3,x"], "--classes: '3,x' is not a list of whole numbers"),

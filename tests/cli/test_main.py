@@ -95,9 +95,16 @@ def test_a_reader_that_goes_away_ends_it_by_sigpipe(unbuffered: str, checkpoints
     assert b"Traceback" not in stderr
 
 
-def shell(command: str, folder: Path) -> subprocess.CompletedProcess[bytes]:
+@pytest.mark.parametrize("arguments", ["list", "inspect a.safetensors", "diff a.safetensors resnet18 --weights random"])
+def test_a_command_that_prints_ends_quietly_when_nobody_reads_on(arguments: str, tmp_path: Path) -> None:
+    (tmp_path / "a.safetensors").write_bytes(SMALL.read_bytes())
+    done = shell(f"rs {arguments} >&3; echo $? >&2", tmp_path, "exec 3> >(exec true); wait $!; ")
+    assert done.stderr.split() == [str(128 + signal.SIGPIPE).encode()]
+
+
+def shell(command: str, folder: Path, before: str = "") -> subprocess.CompletedProcess[bytes]:
     """Runs a line of shell in which `rs` is the command."""
-    prefix = f'rs() {{ {" ".join(COMMAND)} "$@"; }}; '
+    prefix = f'rs() {{ {" ".join(COMMAND)} "$@"; }}; {before}'
     return subprocess.run(["bash", "-c", prefix + command], cwd=folder, capture_output=True, timeout=PATIENCE)
 
 

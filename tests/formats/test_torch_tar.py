@@ -132,7 +132,7 @@ DAMAGE: dict[str, tuple[Callable[[dict[str, bytes]], Any], str]] = {
     "big-endian": (lambda parts: parts.update(sys_info=pickle.dumps({"little_endian": False}, 2)), "big-endian"),
     "a command in storages": (
         lambda parts: parts.update(storages=b"\x80\x02cposix\nsystem\nX\x04\x00\x00\x00true\x85R."),
-        "refused to load",
+        "only an attack needs",
     ),
     "a tensor missing": (lambda parts: parts.update(tensors=pickle.dumps(0, 2)), "the tensor `1000` is missing"),
     "too many dimensions": (

@@ -208,6 +208,7 @@ STREAMS = {
         for _ in range(18)
     )
     + b".",
+    "a size that repeats": test_torch_zip.pickle_of(shape=(2**40,), strides=(0,)),
     "a view of a million sizes": test_torch_zip.pickle_of(shape=(2**62,) * 1_000_000, strides=(0,) * 1_000_000),
     "a view of huge sizes": test_torch_zip.pickle_of(shape=(2**2000,) * 30_000, strides=(0,) * 30_000),
     "500,000 entries": b"\x80\x02}"

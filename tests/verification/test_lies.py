@@ -24,7 +24,7 @@ from resnet_surgeon.formats import sampling
 from resnet_surgeon.manifest import MANIFEST_LIMIT
 from resnet_surgeon.module import ResNet
 from resnet_surgeon.sources.progress import silent
-from resnet_surgeon.verification import case, function
+from resnet_surgeon.verification import case, function, independence
 from resnet_surgeon.verification.modules import as_torchvision, torchvision_has
 from resnet_surgeon.verification.tensors import deviation_of
 from tests.conftest import small_network
@@ -218,17 +218,17 @@ def two_heads() -> ResNet:
 def test_heads_that_share_a_layer_are_not_independent() -> None:
     module = two_heads()
     heads = module.architecture.heads
-    (check,) = function.independence(module, heads, torch.float32)
+    (check,) = independence.checks(module, heads, torch.float32)
     assert check.outcome == "proven"
     module.get_submodule("heads.b").layer4 = module.get_submodule("heads.a.layer4")
-    (check,) = function.independence(module, heads, torch.float32)
+    (check,) = independence.checks(module, heads, torch.float32)
     assert (check.outcome, check.tensors) == ("failed", ("a", "b"))
 
 
 def test_heads_that_share_storage_are_not_independent() -> None:
     module = two_heads()
     module.get_parameter("heads.b.fc.weight").data = module.get_parameter("heads.a.fc.weight").data
-    (check,) = function.independence(module, module.architecture.heads, torch.float32)
+    (check,) = independence.checks(module, module.architecture.heads, torch.float32)
     assert (check.outcome, "1 storages are shared" in check.finding) == ("failed", True)
 
 
@@ -252,7 +252,7 @@ def test_a_file_that_changes_while_it_is_verified_is_an_error(
 def test_of_what_stands_beside_it_no_more_is_read_than_a_manifest_has(sources: Path, tmp_path: Path) -> None:
     path = rs.open(sources / "source.pth").remove(last=9).save(tmp_path / "model.safetensors")
     os.truncate(path.with_suffix(".json"), 6_000_000_000)  # a hole: it takes no room
-    trial = case.open_case(path, None, None, silent)
+    trial = case.open_case(path, None, {}, silent)
     assert trial.sidecar is not None
     assert len(trial.sidecar) == MANIFEST_LIMIT + 1
     (failed,) = rs.verify(path).failed
@@ -273,11 +273,11 @@ def test_too_little_memory_is_not_the_files_fault(
 ) -> None:
     path = rs.open(sources / "source.pth").heads([1, 2]).save(tmp_path / "model.safetensors")
 
-    def independence(*_: object) -> Iterator[rs.Check]:
+    def checks(*_: object) -> Iterator[rs.Check]:
         raise RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory")
         yield
 
-    monkeypatch.setattr(function, "independence", independence)
+    monkeypatch.setattr(independence, "checks", checks)
     proof = rs.verify(path)
     assert proof.holds
     assert "not enough memory" in {check.name: check.finding for check in proof.unproven}["independence"]

@@ -1,0 +1,191 @@
+"""How a function becomes a command: its parameters become arguments and options, a dataclass the options of its fields.
+Knows no command.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable, Iterable, Iterator
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from resnet_surgeon.errors import UsageError, message
+from resnet_surgeon.platform.signals import READER_GONE, Signalled
+
+_DEBUG = inspect.Parameter(
+    "debug",
+    inspect.Parameter.KEYWORD_ONLY,
+    default=False,
+    annotation=Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")],
+)
+
+
+def declare(app: typer.Typer, name: str, function: Callable[..., None], example: str) -> None:
+    """Adds the function to the app as a command, its docstring as the help.
+
+    A parameter that is a dataclass stands for its fields, whose metadata says how they are spelled; what two
+    dataclasses both have is one option. Every command has `--debug`.
+    """
+    groups, signature = _groups(function), _signature(function)
+
+    def command(*, debug: bool, **typed: Any) -> None:
+        try:
+            function(**_arguments(groups, signature, typed))
+        except BrokenPipeError:
+            raise Signalled(READER_GONE) from None
+        except (typer.Exit, typer.Abort):
+            raise
+        except Exception as error:
+            if debug:
+                _print_traceback(error)
+            raise
+
+    command.__signature__ = signature  # type: ignore[attr-defined]
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in signature.parameters.values()}
+    text = _paragraphs(function.__doc__ or "")
+    app.command(name, cls=_Typed, help=text, epilog=f"Example: {example}")(command)
+
+
+class Typed(TyperGroup):
+    """The app's own options, left as they were typed."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        _leave_as_typed(self.get_params(ctx))
+        return super().parse_args(ctx, args)
+
+
+class _Typed(TyperCommand):
+    """Leaves values as they were typed, for `_converted`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        _leave_as_typed(self.get_params(ctx))
+        return super().parse_args(ctx, args)
+
+
+def _leave_as_typed(parameters: Iterable[Any]) -> None:
+    """From 0.29 on typer imports pydantic to convert values, which takes longer than copying a network."""
+    for parameter in parameters:
+        parameter.process_value = functools.partial(_as_typed, parameter, parameter.process_value)
+
+
+def _as_typed(parameter: Any, process: Callable[[Any, Any], Any], ctx: Any, value: Any) -> Any:
+    if value is None and parameter.required:
+        return process(ctx, value)  # which says what is missing
+    return value if parameter.callback is None else parameter.callback(ctx, parameter, value)
+
+
+def _groups(function: Callable[..., None]) -> dict[str, Any]:
+    """The parameters that are dataclasses."""
+    return {name: hint for name, hint in get_type_hints(function).items() if dataclasses.is_dataclass(hint)}
+
+
+def _signature(function: Callable[..., None]) -> inspect.Signature:
+    groups, hints = _groups(function), get_type_hints(function, include_extras=True)
+    parameters: dict[str, inspect.Parameter] = {}
+    for parameter in inspect.signature(function).parameters.values():
+        if parameter.name in groups:
+            for field in _parameters(groups[parameter.name]):
+                parameters[field.name] = field
+        else:
+            kind = inspect.Parameter.KEYWORD_ONLY
+            parameters[parameter.name] = parameter.replace(kind=kind, annotation=hints[parameter.name])
+    return inspect.Signature([*parameters.values(), _DEBUG])
+
+
+def _arguments(groups: dict[str, Any], signature: inspect.Signature, typed: dict[str, Any]) -> dict[str, Any]:
+    """The function's arguments from what was typed. Raises UsageError for what the dataclasses refuse."""
+    fields = {name: [field.name for field in dataclasses.fields(group)] for name, group in groups.items()}
+    of_groups = {
+        name: groups[name](**{field: _converted(hints[field], typed[field], field) for field in fields[name]})
+        for name in groups
+        for hints in [get_type_hints(groups[name])]
+    }
+    taken = {field for names in fields.values() for field in names}
+    return {**of_groups, **{name: value for name, value in typed.items() if name not in taken}}
+
+
+def _parameters(group: type[Any]) -> Iterator[inspect.Parameter]:
+    hints = get_type_hints(group)
+    for field in dataclasses.fields(group):
+        hint, spelling = hints[field.name], field.metadata["spelling"]
+        names = [f"--{field.name.replace('_', '-')}", *([spelling] if spelling else [])]
+        required = field.default is dataclasses.MISSING
+        panel = getattr(group, "panel", "Options")
+        info = typer.Option(*names, help=_help(field, hint), rich_help_panel=panel, metavar=_metavar(field, hint))
+        annotation: Any = (str if required else str | None) if _is_list(hint) else hint
+        yield inspect.Parameter(
+            field.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=inspect.Parameter.empty if required else field.default,
+            annotation=Annotated[annotation, info],
+        )
+
+
+def _metavar(field: Any, hint: Any) -> str | None:
+    """`A,B` for a list, the option's own name for a choice, and typer's word for the rest."""
+    if _is_list(hint):
+        return "A,B"
+    return str(field.name).upper() if _choices(hint) else None
+
+
+def _help(field: Any, hint: Any) -> str:
+    choices = _choices(hint)
+    return f"{field.metadata['help']} One of {', '.join(choices)}." if choices else str(field.metadata["help"])
+
+
+def _choices(hint: Any) -> tuple[str, ...]:
+    literal = next((part for part in (hint, *get_args(hint)) if get_origin(part) is Literal), None)
+    return get_args(literal)
+
+
+def _is_list(hint: Any) -> bool:
+    return any(get_origin(part) is tuple for part in (hint, *get_args(hint)))
+
+
+def _is_whole(hint: Any) -> bool:
+    return hint is int or int in get_args(hint)
+
+
+def _converted(hint: Any, typed: Any, name: str) -> Any:
+    """The value of a field from what was typed: a tuple from a comma separated list, a whole number, or the text
+    itself. What is no number stays text, which the field's own rule refuses.
+    """
+    if not isinstance(typed, str):
+        return typed
+    if _is_list(hint):
+        return _list(hint, typed, name)
+    if not _is_whole(hint):
+        return typed
+    try:
+        return int(typed)
+    except ValueError:
+        return typed
+
+
+def _list(hint: Any, typed: str, name: str) -> tuple[Any, ...]:
+    items = [item.strip() for item in typed.split(",")]
+    (kind,) = {get_args(part)[0] for part in (hint, *get_args(hint)) if get_origin(part) is tuple}
+    if kind is not int:
+        return tuple(items)
+    try:
+        return tuple(int(item) for item in items)
+    except ValueError:
+        subject, hint = f"--{name.replace('_', '-')}", "separate them by commas: 3,5"
+        raise UsageError(f"{typed!r} is not a list of whole numbers", subject=subject, hint=hint) from None
+
+
+def _paragraphs(docstring: str) -> str:
+    """The docstring with each paragraph on one line, for a terminal to wrap."""
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in docstring.split("\n\n"))
+
+
+def _print_traceback(error: Exception) -> None:
+    import sys
+    import traceback
+
+    lines = "".join(traceback.format_exception(error)).splitlines()
+    print(*map(message, lines), sep="\n", file=sys.stderr)

@@ -1,0 +1,74 @@
+"""The options that several commands share, each declared once: a command takes a group of them as one parameter, and
+those by themselves by their names here. Opens nothing.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, fields
+from typing import Annotated, Any, ClassVar
+
+import typer
+
+from resnet_surgeon.operations.checkpoint import option
+from resnet_surgeon.sources.progress import Progress, silent
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Say nothing on standard error but errors.")]
+Silent = Annotated[bool, typer.Option("-q", "--quiet", help="Print nothing: the exit code tells.")]
+Source = Annotated[
+    str,
+    typer.Argument(
+        help="A model name (resnet18 ... wide_resnet101_2), a checkpoint's path or address, or - for standard input.",
+        metavar="SOURCE",
+    ),
+]
+
+
+@dataclass(frozen=True)
+class Opening:
+    """How a source is opened, on every command that opens one: each field is a keyword of `rs.open`."""
+
+    panel: ClassVar[str] = "Source"
+
+    weights: str | None = option(
+        "Published weights of a model name: DEFAULT, IMAGENET1K_V1, IMAGENET1K_V2; or random.", default=None
+    )
+    key: str | None = option("Which network to take, if a file holds several: its key or prefix.", default=None)
+    fc: str | None = option(
+        "Which linear layer is the classifier, if it is not plain: its name in the file; or none.", default=None
+    )
+    ignore: tuple[str, ...] = option(
+        "Layers that may be left out though data passes through them: patterns of their names, such as ca.*.",
+        default=(),
+    )
+    seed: int = option("Seed of what is drawn at random.", default=0)
+
+    @property
+    def keywords(self) -> dict[str, Any]:
+        """What was stated, for `rs.open` and every function that passes it on to `rs.open`."""
+        return {field.name: value for field in fields(self) if (value := getattr(self, field.name)) != field.default}
+
+
+@dataclass(frozen=True)
+class Writing:
+    """Where an operation's network goes, and what replaces what."""
+
+    panel: ClassVar[str] = "Output"
+
+    output: str | None = option(
+        "The file to write, or - for a stream on standard output. Left out: a name from source and operation.",
+        spelling="-o",
+        default=None,
+    )
+    force: bool = option("Replace an existing file.", default=False)
+    dry_run: bool = option("Print the plan and write nothing.", default=False)
+
+
+def progress(quiet: bool = False) -> Progress:
+    """A bar where a person looks at standard error."""
+    if quiet or not sys.stderr or not sys.stderr.isatty():
+        return silent
+    from resnet_surgeon.cli.progress import bar
+
+    return bar
