@@ -44,7 +44,7 @@ class Remainder:
     left_out: tuple[str, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Part:
     """A child of the network, or of one of the modules around it, with all modules in it; `name` is its own.
 
@@ -88,11 +88,11 @@ def remainder(
     every = _parts(place, beside, ignored)
     elsewhere = _elsewhere(place, beside, others)
     parts = [part for part in every if not (_is_another_part(part) or part.path in elsewhere)]
-    candidates = [part for part in parts if _is_candidate(part, channels)]
-    unclear = [part for part in parts if part not in candidates and _is_unclear(part)]
+    candidates = dict.fromkeys(part for part in parts if _is_candidate(part, channels))
+    unclear = [part for part in parts if _is_unclear(part, candidates)]
     path = _stated(fc, place, every, channels) if fc else _only([*candidates], unclear)
     chosen = next((part for part in every if path in part.modules), None) if path else None
-    obstacles = [*_obstacles(parts, [*candidates, *unclear], chosen, path)]
+    obstacles = [*_obstacles(parts, {*candidates, *unclear}, chosen, path)]
     if obstacles:
         raise _in_the_way(obstacles, ignore, chosen)
     left_out = (
@@ -111,9 +111,9 @@ def _ignored(beside: Modules, patterns: Sequence[str]) -> set[str]:
         return set()
     from fnmatch import translate
 
-    names = [leaf.name for leaves in beside.values() for leaf in leaves.values()]
-    found: set[str] = set()
-    for pattern in patterns:
+    names = {leaf.name for leaves in beside.values() for leaf in leaves.values()}
+    found = names.intersection(patterns)
+    for pattern in {*patterns} - found:
         fits = re.compile(translate(pattern)).match
         fitting = [name for name in names if fits(name)]
         if not fitting:
@@ -180,11 +180,14 @@ def _is_candidate(part: _Part, channels: int) -> bool:
     return part.distance != _INSIDE and len(part.modules) == 1 and [*part.linears.values()] == [channels]
 
 
-def _is_unclear(part: _Part) -> bool:
-    """A classifier by its name, but not one linear layer on the network's features."""
-    if part.distance == _INSIDE or not part.linears or not _CLASSIFIER.fullmatch(part.name):
+def _is_unclear(part: _Part, candidates: Collection[_Part]) -> bool:
+    """A classifier by its name, but not one linear layer on the network's features.
+
+    Outside of the network it is another part of a larger model, unless the network would come out with a classifier.
+    """
+    if part in candidates or part.distance == _INSIDE or not part.linears or not _CLASSIFIER.fullmatch(part.name):
         return False
-    return part.distance == 0 or not _AMBIGUOUS.fullmatch(part.name)
+    return part.distance == 0 or (bool(candidates) and not _AMBIGUOUS.fullmatch(part.name))
 
 
 def _features(leaves: Mapping[str, Leaf]) -> int | None:
@@ -232,7 +235,7 @@ def _only(candidates: Sequence[_Part], unclear: Sequence[_Part]) -> str | None:
 
 
 def _obstacles(
-    parts: Sequence[_Part], classifiers: Sequence[_Part], chosen: _Part | None, path: str | None
+    parts: Sequence[_Part], classifiers: Collection[_Part], chosen: _Part | None, path: str | None
 ) -> Iterator[_Part]:
     """The layers that the data passes through on its way to the output, and that no ResNet of torchvision's has."""
     for part in parts:
