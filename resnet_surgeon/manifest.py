@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,21 +15,24 @@ from resnet_surgeon.architecture.initialisation import Law
 from resnet_surgeon.architecture.preprocessing import Preprocessing
 from resnet_surgeon.architecture.recognise import FLOATS
 from resnet_surgeon.architecture.spec import HEAD_NAME, Architecture, OutputKind
+from resnet_surgeon.arithmetic.formulas import Formula
 from resnet_surgeon.errors import CheckpointError, UsageError
 from resnet_surgeon.fields import Count, Line, Name, Seed, Size, Text, decoded, plain
 from resnet_surgeon.formats.json_text import parsed
 from resnet_surgeon.operations import OPERATIONS
 from resnet_surgeon.operations.checkpoint import Operation
 from resnet_surgeon.sources.origin import Origin
+from resnet_surgeon.upgrades import upgraded
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 1: formulas were words
 MANIFEST_LIMIT = 1 << 26  # bytes of a manifest, in whatever place it stands
 MOST_OPERATIONS = 100  # one after the other, each of which may put a formula round the last one's
+
+_MOST_INPUTS = 1000  # tensors from which one is computed, those on the way counted
 
 TensorName = Annotated[str, Text("the name of a tensor", r"[A-Za-z0-9_.]+", 200)]  # one that this tool gave
 # A tensor's name, or `heads 2/fc.weight`: the operation that draws it, and its place in the history.
 Stream = Annotated[str, Text("a stream of random numbers", r"([a-z]+ [0-9]+/)?[A-Za-z0-9_.]+", 240)]
-Formula = Annotated[str, Text("a formula", r"[A-Za-z0-9 ,/()+*.-]+", 200)]
 Dtype = Annotated[str, Text("a dtype that a ResNet has", "|".join((*FLOATS, "I64")))]
 Version = Annotated[str, Text("a version", r"[A-Za-z0-9_.+!-]+", 100)]
 
@@ -44,7 +47,7 @@ class Kept:
 
 @dataclass(frozen=True)
 class Computed:
-    """Worked out by a formula from other tensors."""
+    """Worked out by a formula from other tensors, as many as it takes."""
 
     formula: Formula
     inputs: Annotated[tuple[Provenance, ...], Count(1, 16)]
@@ -145,36 +148,50 @@ def operation_from_record(record: Mapping[str, Any]) -> Operation:
 
 
 def from_json(text: str) -> Manifest:
-    """The manifest in `text`. Raises CheckpointError for what is not JSON, of a newer format, or not exactly of the
-    schema.
+    """The manifest in `text`, as this version has it if an earlier one wrote it.
+
+    Raises CheckpointError for what is not JSON, of a newer format, or not exactly of the schema.
     """
     if len(text) > MANIFEST_LIMIT:
         raise CheckpointError(f"its manifest is longer than {MANIFEST_LIMIT} bytes")
     document = parsed(text, "its manifest")
     version = document.get("format_version") if isinstance(document, dict) else None
-    if type(version) is not int or version != FORMAT_VERSION:
+    if type(version) is not int or not 1 <= version <= FORMAT_VERSION:
         newer = type(version) is int and FORMAT_VERSION < version < 1000
         raise CheckpointError(
-            f"its manifest's format_version is {version if newer else 'unknown'}, this version reads {FORMAT_VERSION}",
+            f"its manifest's format_version is {version if newer else 'unknown'}, this version reads 1 to "
+            f"{FORMAT_VERSION}",
             hint="update resnet-surgeon" if newer else None,
         )
     try:
-        return _validated(document)
+        return _validated(upgraded(document, version))
     except (ValueError, RecursionError, CheckpointError) as error:
         raise CheckpointError(f"its manifest is not valid: {_reason(error)}") from None
 
 
 def _validated(document: Any) -> Manifest:
-    """The manifest that a document describes, its operations too. Raises ValueError or CheckpointError."""
+    """The manifest that a document describes, every option of its operations filled in. Raises ValueError or
+    CheckpointError.
+    """
     manifest: Manifest = decoded(Manifest, document)
-    for record in manifest.operations:
-        operation_from_record(record)
-    formulas = [record.provenance for record in manifest.tensors.values()]
-    for _ in range(MOST_OPERATIONS + 1):
-        formulas = [one for formula in formulas if isinstance(formula, Computed) for one in formula.inputs]
-    if formulas:
-        raise ValueError(f"it has formulas of formulas, more than {MOST_OPERATIONS} deep")
+    operations = tuple(operation_record(operation_from_record(record)) for record in manifest.operations)
+    manifest = replace(manifest, operations=operations)
+    for record in manifest.tensors.values():
+        _check_formulas(record.provenance)
     return manifest
+
+
+def _check_formulas(provenance: Provenance) -> None:
+    """Raises ValueError for formulas of formulas that would take anybody who works them out for ever."""
+    behind = [provenance]
+    count = 0
+    for _ in range(MOST_OPERATIONS + 1):
+        behind = [one for formula in behind if isinstance(formula, Computed) for one in formula.inputs]
+        count += len(behind)
+    if behind or count > _MOST_INPUTS:
+        raise ValueError(
+            f"it has formulas of formulas, more than {MOST_OPERATIONS} deep or of more than {_MOST_INPUTS} tensors"
+        )
 
 
 def is_manifest(text: bytes) -> bool:

@@ -12,10 +12,15 @@ from typing import Literal
 
 from resnet_surgeon.architecture.differences import classes
 from resnet_surgeon.architecture.parameters import is_trained, layer_of
-from resnet_surgeon.architecture.spec import STAGE_NAMES, Architecture
-from resnet_surgeon.plan import Step
+from resnet_surgeon.architecture.spec import STAGE_NAMES, Architecture, Head
+from resnet_surgeon.plan import Action, Step
 
 Fate = Literal["kept", "changed", "copied", "new", "gone"]
+# What the plan does to a tensor, as people see it; a layer whose tensors differ in this is changed.
+FATES: dict[Action, Fate] = {
+    "kept": "kept", "renamed": "kept", "copied": "copied", "computed": "changed", "initialised": "new",
+    "dropped": "gone",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -23,7 +28,7 @@ class Layer:
     """A child of the network or of a head, or the stem (conv1 and bn1).
 
     `parameters` counts the numbers that training changes; a layer that has gone has those that it had. `note` says what
-    has changed.
+    has changed, `detail` what the layer does, and `blocks` the fates of the residual blocks of a stage.
     """
 
     name: str
@@ -31,6 +36,8 @@ class Layer:
     parameters: int
     bytes: int
     note: str = ""
+    detail: str = ""
+    blocks: tuple[Fate, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -78,36 +85,65 @@ def _by_layer(steps: Sequence[Step]) -> _Members:
 
 def _branches(steps: _Members, before: Architecture, after: Architecture) -> Iterator[Branch]:
     """Those that are there, or else those that were."""
-    architecture = after if len(after.heads) > 1 else before
-    for head in architecture.heads if len(architecture.heads) > 1 else ():
+    for head in after.branches or before.branches:
         names = [*(stage.name for stage in head.stages), "fc"]
-        layers = (_layer(name, f"heads.{head.name}.{name}", steps, before, after) for name in names)
+        paths = ((name, f"heads.{head.name}.{name}") for name in names)
+        layers = (_layer(name, path, steps, before, after, head) for name, path in paths)
         yield Branch(head.name, tuple(layer for layer in layers if layer), head.classes)
 
 
-def _layer(name: str, path: str, steps: _Members, before: Architecture, after: Architecture) -> Layer | None:
+def _layer(
+    name: str, path: str, steps: _Members, before: Architecture, after: Architecture, head: Head | None = None
+) -> Layer | None:
     members = steps.get(path, ())
     if not members:
         return _layer_without_tensors(name, before, after)
     made = [step for step in members if step.after]
-    counted = [
-        (math.prod(layout.shape) if is_trained(step.name) else 0, layout.bytes)
-        for step in made or members
-        if (layout := step.after or step.before)
-    ]
-    parameters, size = (sum(column) for column in zip(*counted, strict=True))
-    return Layer(name, _fate(members), parameters, size, _note(path, members, before, after))
+    shown = after if made else before
+    layouts = [(step.name, layout) for step in made or members if (layout := step.after or step.before)]
+    return Layer(
+        name,
+        _fate(members),
+        sum(math.prod(layout.shape) for name, layout in layouts if is_trained(name)),
+        sum(layout.bytes for _, layout in layouts),
+        _note(path, members, before, after),
+        _detail(path, head or shown.classifier, shown),
+        _blocks(path, made or members),
+    )
 
 
 def _fate(steps: Sequence[Step]) -> Fate:
-    actions = {step.action for step in steps if step.after}
-    if not actions:
-        return "gone"
-    if actions == {"initialised"}:
-        return "new"
-    if actions == {"copied"}:
-        return "copied"
-    return "kept" if {step.action for step in steps} == {"kept"} else "changed"
+    """That of all its tensors; where they differ, or some of what was kept has gone, `changed`."""
+    fates = {FATES[step.action] for step in steps if step.after}
+    if len(fates) > 1 or (fates == {"kept"} and not all(step.after for step in steps)):
+        return "changed"
+    return fates.pop() if fates else "gone"
+
+
+def _blocks(path: str, steps: Sequence[Step]) -> tuple[Fate, ...]:
+    """The fates of a stage's blocks, in their order."""
+    members: dict[str, list[Step]] = {}
+    for step in steps:
+        block, _, rest = step.name.removeprefix(f"{path}.").partition(".")
+        if block.isdigit() and rest:
+            members.setdefault(block, []).append(step)
+    return tuple(_fate(members[block]) for block in sorted(members, key=int))
+
+
+def _detail(path: str, head: Head | None, architecture: Architecture) -> str:
+    """What the layer does, in a few words; `head` is the one that it belongs to."""
+    *_, name = path.split(".")
+    if name == "stem":
+        return " ".join(child for child in architecture.stem if not _is_identity(architecture, child))
+    if name == "fc" and head:
+        return f"{architecture.features(head)} features -> {head.classes}"
+    stages = head.stages if head and name != path else architecture.stages
+    stage = next((stage for stage in stages if stage.name == name), None)
+    return f"{stage.in_channels} -> {stage.out_channels} channels" if stage else ""
+
+
+def _is_identity(architecture: Architecture, child: str) -> bool:
+    return child == "maxpool" and architecture.maxpool_is_identity
 
 
 def _note(path: str, steps: Sequence[Step], before: Architecture, after: Architecture) -> str:
@@ -117,11 +153,11 @@ def _note(path: str, steps: Sequence[Step], before: Architecture, after: Archite
         return f"in {before.in_channels} -> {after.in_channels}"
     if path == "fc" and [head.classes for head in before.heads] != [head.classes for head in after.heads]:
         return classes(after.heads[0].classes)
-    removed = _blocks(before, path) - _blocks(after, path)
+    removed = _depth(before, path) - _depth(after, path)
     return f"-{removed} block{'s' * (removed > 1)}" if removed > 0 else ""
 
 
-def _blocks(architecture: Architecture, name: str) -> int:
+def _depth(architecture: Architecture, name: str) -> int:
     return sum(stage.blocks for stage in architecture.depth if stage.name == name)
 
 

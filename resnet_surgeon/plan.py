@@ -73,7 +73,7 @@ def _made(before: Mapping[str, LazyTensor], after: Mapping[str, LazyTensor]) -> 
             moved: Action = "copied" if uses[id(tensor)] > 1 else "renamed"
             yield Step("kept" if sources == (name,) else moved, name, sources, old, _layout(tensor))
         elif isinstance(tensor, Computed):
-            yield Step("computed", name, sources, old, _layout(tensor), tensor.formula)
+            yield Step("computed", name, sources, old, _layout(tensor), str(tensor.formula))
         else:
             assert isinstance(tensor, Initialised), "operations hand stored tensors on"
             yield Step("initialised", name, sources, old, _layout(tensor), f"{tensor.law}, seed {tensor.seed}")

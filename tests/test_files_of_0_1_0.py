@@ -16,16 +16,13 @@ from resnet_surgeon import manifest as documents
 from resnet_surgeon.architecture.parameters import Parameter, parameters
 from resnet_surgeon.architecture.variants import VARIANTS
 from resnet_surgeon.formats import safetensors
-from resnet_surgeon.formats.tensors import Initialised, LazyTensor, chunks
+from resnet_surgeon.formats.tensors import Computed, Initialised, LazyTensor, chunks
 from resnet_surgeon.manifest import Manifest, Provenance
-from resnet_surgeon.operations.adapt import Adapt
-from resnet_surgeon.operations.checkpoint import Checkpoint
 
 DATA = Path(__file__).parent / "data" / "0.1.0"
 LINES = [line.split() for line in (DATA / "digests.txt").read_text("utf-8").splitlines()]
 DIGESTS = {name: digest for digest, name in LINES}
 NAMES = sorted(name.removesuffix(".safetensors") for name in DIGESTS)
-PREFIX = {"mean": "mean over", "scaled": "sum over", "repeat": "the "}
 
 
 @dataclass(frozen=True)
@@ -45,14 +42,8 @@ def drawn(
     if isinstance(provenance, documents.Initialised):
         return Initialised(dtype, shape, provenance.law, provenance.seed, provenance.stream)
     (inner,) = provenance.inputs
-    before = {"conv1.weight": drawn(inner, dtype, (64, _channels(provenance.formula), 7, 7), seed, source)}
-    init = next(init for init, words in PREFIX.items() if provenance.formula.startswith(words))
-    after = Adapt(shape[1], init).apply(Checkpoint(VARIANTS["resnet18"], before))  # type: ignore[arg-type]
-    return after.tensors["conv1.weight"]
-
-
-def _channels(formula: str) -> int:
-    return int(formula.partition(" the ")[2].split()[0] if " the " in formula else formula.split()[1])
+    (before,) = provenance.formula.input_shapes(shape)
+    return Computed(dtype, shape, (drawn(inner, dtype, before, seed, source),), provenance.formula)
 
 
 def write(path: Path, header: bytes, tensors: Iterable[LazyTensor]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,23 @@ import pytest
 
 import resnet_surgeon as rs
 from resnet_surgeon.errors import CheckpointError, OperationError
-from resnet_surgeon.manifest import Manifest, from_json, operation_from_record, published_schema
+from resnet_surgeon.manifest import (
+    FORMAT_VERSION,
+    Computed,
+    Manifest,
+    Provenance,
+    TensorRecord,
+    from_json,
+    operation_from_record,
+    published_schema,
+)
 from resnet_surgeon.network import Network
 
+DEFAULTED = [
+    ("architecture", "groups"),
+    ("architecture", "stages", "0", "dilation"),
+    ("operations", "0", "adapt", "init"),
+]
 OLD = Path(__file__).parent / "data" / "0.1.0"
 CHAINS: dict[str, Callable[[Network], Network]] = {
     "nothing": lambda network: network,
@@ -80,7 +94,7 @@ def test_what_a_person_reads_in_it(checkpoints: Path) -> None:
     assert tensors["bn1.bias"] == {"dtype": "F32", "provenance": {"how": "kept", "tensor": "bn1.bias"}}
     assert tensors["conv1.weight"]["provenance"] == {
         "how": "computed",
-        "formula": "mean over the 3 input channels, for each of 1",
+        "formula": {"kind": "mean", "old": 3, "new": 1},
         "inputs": [{"how": "kept", "tensor": "conv1.weight"}],
     }
     copied = tensors["heads.head2.layer4.0.conv1.weight"]["provenance"]
@@ -97,7 +111,8 @@ def test_it_holds_no_path_and_no_time(checkpoints: Path) -> None:
 
 PACKED: dict[str, Any] = {"kind": "nested", "key": None, "prefix": "", "left_out": [], "filled": []}
 DAMAGE: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
-    "a newer format": (lambda d: d.update(format_version=2), "format_version is 2"),
+    "a newer format": (lambda d: d.update(format_version=3), "format_version is 3, this version reads 1 to 2"),
+    "a version that never was": (lambda d: d.update(format_version=0), "format_version is unknown"),
     "no format": (lambda d: d.pop("format_version"), "format_version is unknown"),
     "an unknown field": (lambda d: d.update(extra=1), "has an unknown field `extra`"),
     "a field missing": (lambda d: d.pop("inputs"), "lacks the field inputs"),
@@ -140,7 +155,22 @@ DAMAGE: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     ),
     "words for a formula": (
         lambda d: d["tensors"]["conv1.weight"]["provenance"].update(formula="<b>mean</b>"),
-        "formula is not a formula",
+        "conv1.weight.*formula is not an object",
+    ),
+    "words for a formula in version 1": (
+        lambda d: (
+            d.update(format_version=1),
+            d["tensors"]["conv1.weight"]["provenance"].update(formula="mean over the 3 input channels"),
+        ),
+        "conv1.weight.*formula is not an object",
+    ),
+    "a formula of nothing": (
+        lambda d: d["tensors"]["conv1.weight"]["provenance"]["formula"].update(old=0),
+        "formula.old is not a whole number of at least 1",
+    ),
+    "a matrix of rows that differ": (
+        lambda d: d["tensors"]["conv1.weight"]["provenance"].update(formula={"kind": "mix", "matrix": [[1], [1, 2]]}),
+        "a matrix has rows of one length",
     ),
     "a tensor with a path for its name": (
         lambda d: d["tensors"].update({"../x": d["tensors"]["bn1.bias"]}),
@@ -191,8 +221,46 @@ def test_a_manifest_has_a_longest(monkeypatch: pytest.MonkeyPatch, checkpoints: 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in OLD.glob("*.json")))
 def test_what_0_1_0_wrote_is_read_as_today_it_would_be_written(name: str) -> None:
-    manifest = from_json((OLD / name).read_text("utf-8"))
+    """All that it says stays, in the same words but for formulas, whose words are those of the data."""
+    text = (OLD / name).read_text("utf-8")
+    manifest = from_json(text)
     assert from_json(manifest.to_json()) == manifest
+    written = in_words(json.loads(manifest.to_json()), manifest.tensors)
+    assert subset(json.loads(text) | {"format_version": FORMAT_VERSION}, written)
+
+
+def in_words(document: dict[str, Any], records: Mapping[str, TensorRecord]) -> dict[str, Any]:
+    """The document with its formulas as 0.1.0 wrote them."""
+
+    def put(written: dict[str, Any], provenance: Provenance) -> None:
+        if isinstance(provenance, Computed):
+            written["formula"] = str(provenance.formula)
+            for inner, one in zip(written["inputs"], provenance.inputs, strict=True):
+                put(inner, one)
+
+    for name, record in records.items():
+        put(document["tensors"][name]["provenance"], record.provenance)
+    return document
+
+
+def subset(old: Any, new: Any) -> bool:
+    """Whether nothing of the old document has gone or changed."""
+    if isinstance(old, dict):
+        return old.keys() <= new.keys() and all(subset(old[name], new[name]) for name in old)
+    if isinstance(old, list):
+        return len(old) == len(new) and all(map(subset, old, new))
+    return bool(old == new)
+
+
+@pytest.mark.parametrize("path", DEFAULTED, ids="-".join)
+def test_a_field_that_is_missing_has_its_default(path: tuple[str, ...], checkpoints: Path) -> None:
+    manifest = rs.open(checkpoints / "basic.pth").adapt(1).manifest()
+    document = json.loads(manifest.to_json())
+    place = document
+    for part in path[:-1]:
+        place = place[int(part) if isinstance(place, list) else part]
+    del place[path[-1]]
+    assert from_json(json.dumps(document)) == manifest
 
 
 # What 0.1.0 took from names of files and tensors, and from its command line.

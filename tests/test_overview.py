@@ -80,3 +80,17 @@ def test_parameters_and_bytes_add_up_to_the_network(resnet50: Network) -> None:
     layers = summed_up(resnet50, resnet50).trunk
     assert sum(layer.parameters for layer in layers) == 25_557_032  # as torchvision's documentation says
     assert sum(layer.bytes for layer in layers) == sum(step.after.bytes for step in resnet50.plan() if step.after)
+
+
+def test_stages_have_the_fates_of_their_blocks(resnet50: Network) -> None:
+    cut = summed_up(resnet50, resnet50.remove(layers=["layer3.4", "layer4", "avgpool", "fc"]))
+    blocks = {layer.name: layer.blocks for layer in cut.trunk}
+    assert blocks["layer3"] == ("kept",) * 5
+    assert blocks["layer4"] == ("gone",) * 3
+
+
+def test_layers_say_what_they_do(resnet50: Network) -> None:
+    heads = summed_up(resnet50, resnet50.heads([3, 5], names=["a", "b"]))
+    assert [layer.detail for layer in heads.trunk[:2]] == ["conv1 bn1 relu maxpool", "64 -> 256 channels"]
+    assert heads.trunk[-1].detail == "2048 features -> 1000"
+    assert [layer.detail for layer in heads.branches[1].layers] == ["1024 -> 2048 channels", "2048 features -> 5"]

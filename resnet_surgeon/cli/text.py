@@ -40,6 +40,7 @@ def summary(network: Network, target: str) -> str:
     rows = [(row.action, row.what, row.tensors, row.size, row.note) for row in _rows(steps) if row.action != "kept"]
     lines = [f"{network.label}: {describe(network.opened.architecture)}, {_total(network.opened.tensors)}"]
     lines += (f"  {line}" for line in wrapping_lines(network.source.origin.wrapping))
+    lines += (f"  {line}" for line in not_loaded_lines(network.source.origin.not_loaded))
     lines += (f"  warning: {warning}" for warning in network.source.described.warnings)
     drawn = picture(overview(steps, network.opened.architecture, network.architecture))
     details = [f"  {line}" for line in table(rows)]
@@ -73,6 +74,12 @@ def _groups(wrapping: Wrapping, names: Sequence[str]) -> str:
     groups = dict.fromkeys(layer_of(name.removeprefix(wrapping.prefix)) for name in names)
     shown = ", ".join(map(message, list(groups)[:_SHOWN])) + ", ..." * (len(groups) > _SHOWN)
     return f"{len(names)} tensor{'s' * (len(names) > 1)} ({shown})"
+
+
+def not_loaded_lines(names: Sequence[str]) -> Iterator[str]:
+    """What else the file holds, of which nothing was read: no reason to distrust it here, and one elsewhere."""
+    if names:
+        yield f"not loaded: {listed(list(names), _SHOWN)}"
 
 
 def table(rows: Sequence[tuple[str, ...]]) -> list[str]:

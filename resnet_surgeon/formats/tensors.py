@@ -5,12 +5,15 @@ Nothing is read or computed until somebody asks for the content. Knows no names,
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from resnet_surgeon.architecture.initialisation import Law
+from resnet_surgeon.arithmetic.evaluation import Operand, evaluate, needs_numpy
+from resnet_surgeon.arithmetic.formulas import Formula
 from resnet_surgeon.formats.files import OpenFile, TiedToFile
 from resnet_surgeon.formats.memory import import_numpy
 
@@ -56,15 +59,12 @@ class Strided(TiedToFile):
 
 @dataclass(frozen=True, eq=False)
 class Computed(TiedToFile):
-    """A tensor worked out, piece by piece, from others. `formula` says how, for people; `compute` is given the inputs,
-    which it reads as it needs them.
-    """
+    """A tensor worked out from others, by a formula that takes them."""
 
     dtype: str
     shape: tuple[int, ...]
     inputs: tuple[LazyTensor, ...]
-    formula: str
-    compute: Callable[..., Iterable[bytes]]
+    formula: Formula
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,6 +107,8 @@ def prepare(tensors: Iterable[LazyTensor]) -> None:
         if isinstance(tensor, (Strided, Initialised)):
             import_numpy()
         elif isinstance(tensor, Computed):
+            if needs_numpy(tensor.formula):
+                import_numpy()
             prepare(tensor.inputs)
 
 
@@ -122,10 +124,13 @@ def chunks(tensor: LazyTensor) -> Iterator[bytes | memoryview]:
     elif isinstance(tensor, Strided):
         yield from _gathered(tensor)
     elif isinstance(tensor, Computed):
-        yield from tensor.compute(*tensor.inputs)
+        if needs_numpy(tensor.formula):
+            import_numpy()
+        operands = [Operand(part.dtype, part.shape, functools.partial(pieces, part)) for part in tensor.inputs]
+        yield from evaluate(tensor.formula, tensor.dtype, tensor.shape, operands)
     else:
         import_numpy()
-        from resnet_surgeon.formats.sampling import sample
+        from resnet_surgeon.arithmetic.sampling import sample
 
         yield from sample(tensor.law, math.prod(tensor.shape), tensor.dtype, tensor.seed, tensor.stream)
 

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import math
-import operator
-from array import array
-from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal, TypeAlias
+from typing import ClassVar, Literal
 
 from resnet_surgeon.architecture.initialisation import conv2d_default
 from resnet_surgeon.architecture.preprocessing import Preprocessing
 from resnet_surgeon.architecture.spec import STEM_WEIGHT, Architecture, Channels
+from resnet_surgeon.arithmetic.formulas import Mean, Repeat, Scaled
 from resnet_surgeon.errors import OperationError
 from resnet_surgeon.fields import Seed
-from resnet_surgeon.formats.numbers import decode, encode
-from resnet_surgeon.formats.tensors import Computed, Initialised, LazyTensor, byte_size, pieces
+from resnet_surgeon.formats.tensors import Computed, Initialised, LazyTensor
 from resnet_surgeon.operations.checkpoint import Checkpoint, option, settle
 
 Init = Literal["mean", "scaled", "repeat", "random"]
@@ -70,27 +66,7 @@ class Adapt:
             return Initialised(weight.dtype, shape, conv2d_default(shape), self.seed, stream)
         if self.init == "repeat" and self.in_channels == channels:
             return weight
-        formula, function = _FORMULAS[self.init]
-
-        def compute(source: LazyTensor) -> Iterator[bytes]:
-            for data in pieces(source, byte_size(source) // out):
-                old = _planes(decode(data, source.dtype), channels)
-                new = function(old, self.in_channels)
-                encoded = {
-                    key: encode(plane, source.dtype) for key, plane in {id(plane): plane for plane in new}.items()
-                }
-                if any(_overflows(decode(plane, source.dtype), old) for plane in encoded.values()):
-                    raise self._overflow(source.dtype)
-                yield b"".join(encoded[id(plane)] for plane in new)
-
-        return Computed(weight.dtype, shape, (weight,), formula.format(old=channels, new=self.in_channels), compute)
-
-    def _overflow(self, dtype: str) -> OperationError:
-        return OperationError(
-            f"`conv1.weight` would hold numbers that are too large for {dtype}, and would be infinite",
-            subject="adapt",
-            hint="use `--init mean`" if self.init != "mean" else "use `--init random`, or scale the weights down first",
-        )
+        return Computed(weight.dtype, shape, (weight,), _FORMULAS[self.init](channels, self.in_channels))
 
     def _preprocessing(self, old: Preprocessing | None) -> Preprocessing | None:
         """The old channels' mean and std in turn for `repeat`, their average for every channel otherwise."""
@@ -104,65 +80,4 @@ class Adapt:
         return replace(old, mean=mean, std=std)
 
 
-# A filter's weight for one input channel: kh * kw numbers. Each operation on one rounds once, in the array's own
-# precision.
-Plane: TypeAlias = "array[float]"
-
-
-def mean(planes: Sequence[Plane], in_channels: int) -> list[Plane]:
-    """One filter's C planes -> `in_channels` planes: the mean over C, repeated. Agrees with torch's `weight.mean(1,
-    keepdim=True)`.
-    """
-    return [_each(_sum(planes), lambda number: number / len(planes))] * in_channels
-
-
-def scaled(planes: Sequence[Plane], in_channels: int) -> list[Plane]:
-    """One filter's C planes -> `in_channels` planes: the mean over C times C / in_channels, which is the sum /
-    in_channels.
-    """
-    return [_each(_sum(planes), lambda number: number / in_channels)] * in_channels
-
-
-def repeat(planes: Sequence[Plane], in_channels: int) -> list[Plane]:
-    """One filter's C planes -> `in_channels` planes: in turn, times C / in_channels; the sum for one channel.
-
-    Agrees with `timm.models._manipulate.adapt_input_conv`.
-    """
-    if in_channels == 1:
-        return [_sum(planes)]
-    (factor,) = array(planes[0].typecode, [len(planes) / in_channels])
-    scaled_planes = [_each(plane, lambda number: number * factor) for plane in planes[:in_channels]]
-    return [scaled_planes[channel % len(planes)] for channel in range(in_channels)]
-
-
-def _sum(planes: Sequence[Plane]) -> Plane:
-    """One plane after the other."""
-    total = planes[0]
-    for plane in planes[1:]:
-        total = array(total.typecode, map(operator.add, total, plane))
-    return total
-
-
-def _each(plane: Plane, function: Callable[[float], float]) -> Plane:
-    return array(plane.typecode, map(function, plane))
-
-
-def _overflows(plane: Plane, sources: Sequence[Plane]) -> bool:
-    """Whether a number of the plane is not finite, though all that it may be made from are."""
-    return not all(map(math.isfinite, plane)) and any(
-        not math.isfinite(number) and all(map(math.isfinite, numbers))
-        for number, *numbers in zip(plane, *sources, strict=True)
-    )
-
-
-def _planes(weight: Plane, channels: int) -> list[Plane]:
-    """The planes of one filter [channels, kh, kw]."""
-    size = len(weight) // channels
-    return [weight[start : start + size] for start in range(0, len(weight), size)]
-
-
-_FORMULAS: dict[Init, tuple[str, Callable[[Sequence[Plane], int], list[Plane]]]] = {
-    "mean": ("mean over the {old} input channels, for each of {new}", mean),
-    "scaled": ("sum over the {old} input channels / {new}, for each of {new}", scaled),
-    "repeat": ("the {old} input channels in turn, times {old}/{new}", repeat),
-}
+_FORMULAS: dict[Init, type[Mean | Scaled | Repeat]] = {"mean": Mean, "scaled": Scaled, "repeat": Repeat}

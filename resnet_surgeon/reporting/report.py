@@ -27,7 +27,8 @@ from resnet_surgeon.manifest import Manifest, Provenance
 from resnet_surgeon.module import to_torch
 from resnet_surgeon.network import Network
 from resnet_surgeon.opening import Opening
-from resnet_surgeon.plan import Action, Step
+from resnet_surgeon.overview import overview
+from resnet_surgeon.plan import Action, Layout, Step
 from resnet_surgeon.reporting import drawing, filters
 from resnet_surgeon.sources.location import Location
 from resnet_surgeon.sources.progress import Progress, silent
@@ -58,8 +59,8 @@ class TensorRow:
 def report(
     path: Location, *, against: Location | None = None, progress: Progress = silent, **opening: Unpack[Opening]
 ) -> str:
-    """One HTML page about a file of this tool: the network before and after, conv1's filters, every tensor, the proofs
-    of `verify`, the manifest, and how to load it. It needs nothing from elsewhere.
+    """One HTML page about a file of this tool: the network with what became of each layer, conv1's filters, every
+    tensor, the proofs of `verify`, the manifest, and how to load it. It needs nothing from elsewhere.
 
     Takes the arguments of `verify` and raises its errors. A file that fails its proofs has a page that says so.
     """
@@ -116,8 +117,6 @@ def _network(case: Case, proof: Proof) -> dict[str, object]:
     steps = replayed.plan() if replayed else tuple(_recorded_steps(manifest, case.file.tensors))
     source = replayed.opened.architecture if replayed else None
     architecture = manifest.architecture
-    drawings = [drawing.before(source, architecture, steps)] if source else []
-    drawings.append(drawing.after(architecture, steps))
     conv1 = [(f"before: {replayed.label}", replayed.opened.tensors[STEM_WEIGHT])] if replayed else []
     conv1.append(("after", case.file.tensors[STEM_WEIGHT]))
     return {
@@ -126,7 +125,7 @@ def _network(case: Case, proof: Proof) -> dict[str, object]:
         "differences": differences(source, architecture) if source else (),
         "parameters": trained(architecture),
         "bytes": sum(byte_size(tensor) for tensor in case.file.tensors.values()),
-        "drawings": drawings,
+        "drawing": drawing.drawing(overview(steps, source or architecture, architecture), architecture),
         "box_width": drawing.WIDTH,
         "box_height": drawing.HEIGHT,
         "filters": [(title, filters.pictures(to_torch(tensor))) for title, tensor in conv1],
@@ -136,16 +135,17 @@ def _network(case: Case, proof: Proof) -> dict[str, object]:
 
 
 def _recorded_steps(manifest: Manifest, tensors: Mapping[str, LazyTensor]) -> Iterator[Step]:
-    """The plan as far as the manifest alone tells it: the names that the source's tensors had, but not their shapes."""
+    """The plan as far as the manifest alone tells it: of the source's tensors the names that they had there."""
     uses: dict[Provenance, int] = {}
     for record in manifest.tensors.values():
         uses[record.provenance] = uses.get(record.provenance, 0) + 1
-    for name in tensors:
+    for name, tensor in tensors.items():
         provenance = manifest.tensors[name].provenance
         action: Action = provenance.how
         if action == "kept" and uses[provenance] > 1:
             action = "copied"
-        yield Step(action, name, (name,), None, None)
+        layout = Layout(tensor.dtype, tensor.shape, byte_size(tensor))
+        yield Step(action, name, (name,), None, layout)
     for name in manifest.dropped:
         yield Step("dropped", name, (name,), None, None)
 

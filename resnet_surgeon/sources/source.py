@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 from resnet_surgeon.architecture.parameters import parameters
 from resnet_surgeon.architecture.recognise import FLOATS
 from resnet_surgeon.architecture.variants import VARIANTS
+from resnet_surgeon.arithmetic.numbers import decode
 from resnet_surgeon.errors import CheckpointError, UsageError, printable
 from resnet_surgeon.fields import Seed, checked
 from resnet_surgeon.formats import sniff
 from resnet_surgeon.formats.container import Container
-from resnet_surgeon.formats.numbers import decode
 from resnet_surgeon.formats.tensors import Initialised, LazyTensor, Stored, byte_size, content
 from resnet_surgeon.sources import catalog, files
 from resnet_surgeon.sources.files import NamedFile
@@ -124,6 +124,7 @@ def _in_file(named: NamedFile, key: str | None, fc: str | None, ignore: Sequence
     found = _found(container, key, fc, ignore)
     warnings = (*container.warnings, *_shared_storage(found.tensors))
     origin = Origin(named.name, container.kind, digest, url=named.url, wrapping=found.wrapping, warnings=warnings)
+    origin = replace(origin, not_loaded=container.not_loaded)
     if entry is not None:
         url = named.url or entry.url
         origin = replace(origin, architecture=entry.architecture, weights=entry.weights, url=url)

@@ -2,70 +2,110 @@
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-Kind = Literal["mean", "scaled", "repeat"]
-_TEXTS: dict[Kind, str] = {
-    "mean": r"mean over the (?P<old>[1-9][0-9]{0,6}) input channels, for each of (?P<new>[1-9][0-9]{0,6})",
-    "scaled": r"sum over the (?P<old>[1-9][0-9]{0,6}) input channels / (?P<new>[1-9][0-9]{0,6}), for each of (?P=new)",
-    "repeat": r"the (?P<old>[1-9][0-9]{0,6}) input channels in turn, times (?P=old)/(?P<new>[1-9][0-9]{0,6})",
-}
+from resnet_surgeon.arithmetic.formulas import (
+    Cast,
+    Combination,
+    FoldedBias,
+    FoldedWeight,
+    Formula,
+    Mean,
+    Mixing,
+    NormalisedWeight,
+    Product,
+    Repeat,
+    Scaled,
+)
 
 
-@dataclass(frozen=True)
-class Formula:
-    """From a weight [out, old, kh, kw] to one [out, new, kh, kw]."""
+def apply(formula: Formula, inputs: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
+    """The tensor of `dtype` that the formula makes of its inputs.
 
-    kind: Kind
-    old: int
-    new: int
-
-    def apply(self, weight: Tensor) -> Tensor:
-        """The new weight: channels added one after the other in float32 (float64 for such), rounded once at the end."""
-        planes = weight.to(torch.promote_types(weight.dtype, torch.float32)).unbind(1)
-        total = planes[0]
-        for plane in planes[1:]:
-            total = total + plane
-        if self.kind == "mean":
-            channels = [total / self.old] * self.new
-        elif self.kind == "scaled":
-            channels = [total / self.new] * self.new
-        elif self.new == 1:
-            channels = [total]
-        else:
-            channels = [planes[channel % self.old] * (self.old / self.new) for channel in range(self.new)]
-        return torch.stack(channels, dim=1).to(weight.dtype)
-
-    def mix(self, image: Tensor) -> Tensor:
-        """From an image [batch, new, h, w] to one [batch, old, h, w]: the new layer on the first is the old one on the
-        second.
-        """
-        batch, _, *size = image.shape
-        if self.kind == "repeat" and self.new > 1:
-            channels = torch.arange(self.new) % self.old
-            return image.new_zeros(batch, self.old, *size).index_add_(1, channels, image * (self.old / self.new))
-        share = image.sum(1, keepdim=True) / (self.old if self.kind == "mean" else self.new)
-        return share.expand(batch, self.old, *size)
-
-    @property
-    def gain(self) -> float:
-        """The sum of the shares that the old channels have in one new channel."""
-        return 1.0 if self.kind == "mean" else self.old / self.new
-
-
-def parse(text: str) -> Formula | None:
-    """The formula that a manifest states; None if it is not known.
-
-    >>> parse("mean over the 3 input channels, for each of 1")
-    Formula(kind='mean', old=3, new=1)
+    Mixes add channel by channel in float32 (float64 for such), everything else is worked out in float64; both round
+    once at the end. Raises ValueError for another number of inputs than the formula takes.
     """
-    for kind, pattern in _TEXTS.items():
-        match = re.fullmatch(pattern, text)
-        if match:
-            return Formula(kind, int(match["old"]), int(match["new"]))
-    return None
+    if isinstance(formula, Mixing):
+        (weight,) = inputs
+        return _mixed(formula, weight.to(torch.promote_types(weight.dtype, torch.float32))).to(dtype)
+    return _elementwise(formula, [tensor.double() for tensor in inputs]).to(dtype)
+
+
+def _mixed(formula: Mixing, weight: Tensor) -> Tensor:
+    """From a weight [out, old, kh, kw] to one [out, new, kh, kw]."""
+    planes = weight.unbind(1)
+    if isinstance(formula, (Mean, Scaled)):
+        channels = [_sum(planes) / (formula.old if isinstance(formula, Mean) else formula.new)] * formula.new
+    elif isinstance(formula, Repeat):
+        factor = formula.old / formula.new
+        channels = [planes[channel % formula.old] * factor for channel in range(formula.new)]
+        if formula.new == 1:
+            channels = [_sum(planes)]
+    else:
+        channels = [
+            _sum([plane * factor for plane, factor in zip(planes, row, strict=True) if factor] or [planes[0] * 0])
+            for row in formula.matrix
+        ]
+    return torch.stack(channels, dim=1)
+
+
+def _sum(planes: Sequence[Tensor]) -> Tensor:
+    """One after the other."""
+    total = planes[0]
+    for plane in planes[1:]:
+        total = total + plane
+    return total
+
+
+def _elementwise(formula: Formula, inputs: Sequence[Tensor]) -> Tensor:
+    if isinstance(formula, Combination):
+        return _sum([tensor * factor for tensor, factor in zip(inputs, formula.factors, strict=True)])
+    if isinstance(formula, Product):
+        one, other = inputs
+        return one * other
+    if isinstance(formula, Cast):
+        (number,) = inputs
+        return number
+    if isinstance(formula, NormalisedWeight):
+        magnitude, direction = inputs
+        norm: Tensor = torch.linalg.vector_norm(direction.flatten(1), dim=1)
+        return direction * (magnitude / norm.reshape(magnitude.shape))
+    if isinstance(formula, FoldedWeight):
+        weight, gamma, variance = inputs
+        factor: Tensor = (gamma / (variance + formula.eps).sqrt()).reshape(-1, *[1] * (weight.dim() - 1))
+        return weight * factor
+    assert isinstance(formula, FoldedBias)
+    gamma, beta, mean, variance = inputs
+    return beta - mean * (gamma / (variance + formula.eps).sqrt())
+
+
+def is_exact(formula: Formula) -> bool:
+    """Whether everybody who works it out comes to the same bits: not where torch adds in an order of its own."""
+    return not isinstance(formula, NormalisedWeight)
+
+
+def mixed_image(formula: Mixing, image: Tensor) -> Tensor:
+    """From an image [batch, new, h, w] to one [batch, old, h, w]: the new layer on the first is the old one on the
+    second.
+    """
+    batch, _, *size = image.shape
+    if isinstance(formula, Repeat) and formula.new > 1:
+        channels = torch.arange(formula.new) % formula.old
+        factor = formula.old / formula.new
+        return image.new_zeros(batch, formula.old, *size).index_add_(1, channels, image * factor)
+    if isinstance(formula, (Mean, Scaled, Repeat)):
+        share = image.sum(1, keepdim=True) / (formula.old if isinstance(formula, Mean) else formula.new)
+        return share.expand(batch, formula.old, *size)
+    return torch.einsum("bnhw,no->bohw", image, torch.tensor(formula.matrix, dtype=image.dtype))
+
+
+def gain(formula: Mixing) -> float:
+    """The largest sum of the shares, by size, that the old channels have in one new channel."""
+    if isinstance(formula, Mean):
+        return 1.0
+    if isinstance(formula, (Scaled, Repeat)):
+        return formula.old / formula.new
+    return max(sum(map(abs, row)) for row in formula.matrix)

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from resnet_surgeon import manifest as records
 from resnet_surgeon.architecture.layers import Convolution, conv1
 from resnet_surgeon.architecture.spec import STEM_WEIGHT, Architecture
+from resnet_surgeon.arithmetic.formulas import Mixing
 from resnet_surgeon.manifest import Manifest, Provenance
 from resnet_surgeon.module import DTYPES
 from resnet_surgeon.verification import formulas
 from resnet_surgeon.verification.activations import PROBE, fitting, images, relative, submodule
-from resnet_surgeon.verification.formulas import Formula
 from resnet_surgeon.verification.layers import Naming
 from resnet_surgeon.verification.proof import Check
 
@@ -62,12 +62,12 @@ def check(
         yield Check("stem", "failed", f"{finding}: more than rounding makes", (STEM_WEIGHT,))
 
 
-def _formulas(provenance: Provenance, naming: Naming) -> list[Formula] | None:
+def _formulas(provenance: Provenance, naming: Naming) -> list[Mixing] | None:
     """From the source's conv1 on, the formulas by which it was computed; None if that is not how it was made."""
     if not isinstance(provenance, records.Computed) or naming(provenance, STEM_WEIGHT) is not None:
         return None
-    formula = formulas.parse(provenance.formula)
-    if formula is None or len(provenance.inputs) != 1:
+    formula = provenance.formula
+    if not isinstance(formula, Mixing) or len(provenance.inputs) != 1:
         return None
     if naming(provenance.inputs[0], STEM_WEIGHT) == STEM_WEIGHT:
         return [formula]
@@ -79,7 +79,7 @@ def _finite_filters(convolution: nn.Module) -> Tensor:
     return convolution.get_parameter("weight").isfinite().flatten(1).all(1)
 
 
-def _rounding(theirs: nn.Module, conv1: Convolution, image: Tensor, steps: list[Formula], dtype: torch.dtype) -> Tensor:
+def _rounding(theirs: nn.Module, conv1: Convolution, image: Tensor, steps: list[Mixing], dtype: torch.dtype) -> Tensor:
     """A bound on how far rounding moves each activation [batch, 64, height, width].
 
     Every formula rounds each of its operations (an addition a channel, a product, a quotient) in float32 or wider and
@@ -94,7 +94,7 @@ def _rounding(theirs: nn.Module, conv1: Convolution, image: Tensor, steps: list[
     theirs = copy.deepcopy(theirs)
     theirs.get_parameter("weight").abs_()
     relative = len(steps) * narrow.eps + roundings * wide.eps + terms * double.eps
-    gain = reduce(operator.mul, (max(1.0, step.gain) for step in steps))
+    gain = reduce(operator.mul, (max(1.0, formulas.gain(step)) for step in steps))
     around = (
         nn.functional.avg_pool2d(image.abs().sum(1, keepdim=True), conv1.kernel, conv1.stride, conv1.padding) * area
     )
@@ -103,8 +103,8 @@ def _rounding(theirs: nn.Module, conv1: Convolution, image: Tensor, steps: list[
     return bound + gain * terms * double.smallest_normal * double.eps * around
 
 
-def _mixed(image: Tensor, steps: list[Formula]) -> Tensor:
+def _mixed(image: Tensor, steps: list[Mixing]) -> Tensor:
     """The image for the source's conv1, of the one for a conv1 that was made from it in these steps."""
     for step in reversed(steps):
-        image = step.mix(image)
+        image = formulas.mixed_image(step, image)
     return image

@@ -273,7 +273,7 @@ def named(name: str) -> bytes:
 def formulas(depth: int) -> dict[str, Any]:
     provenance: dict[str, Any] = {"how": "kept", "tensor": "x"}
     for _ in range(depth):
-        provenance = {"how": "computed", "formula": "mean", "inputs": [provenance]}
+        provenance = {"how": "computed", "formula": {"kind": "product"}, "inputs": [provenance]}
     return provenance
 
 

@@ -153,7 +153,7 @@ def test_numbers_that_would_become_infinite_are_refused(dtype: str, init: str, p
     """The sum of two numbers may be beyond the largest of their dtype, wherever in the weight they are."""
     weight = torch.zeros(64, 3, 7, 7, dtype=DTYPES[dtype])
     weight[place, :2, place, place] = LARGEST[dtype]
-    with pytest.raises(OperationError, match=f"`conv1.weight` would hold .* too large for {dtype}") as caught:
+    with pytest.raises(OperationError, match=f"the new filters would hold .* too large for {dtype}") as caught:
         adapted(weight, dtype, Adapt(1, init))  # type: ignore[arg-type]
     assert caught.value.hint == "use `--init mean`"
 
@@ -191,7 +191,8 @@ def test_an_overflow_leaves_no_file_and_ends_a_stream_with_an_error(basic: ResNe
         assert (done.returncode, done.stderr.decode().splitlines()) == (
             1,
             [
-                "error: adapt: `conv1.weight` would hold numbers that are too large for F16, and would be infinite",
+                "error: mixing the input channels: the new filters would hold numbers that are too large for F16, and "
+                "would be infinite",
                 "hint: use `--init mean`",
             ],
         )

@@ -20,7 +20,7 @@ import resnet_surgeon as rs
 from resnet_surgeon.architecture.initialisation import Constant, Law, Normal, Uniform
 from resnet_surgeon.architecture.spec import Head
 from resnet_surgeon.architecture.variants import resnet
-from resnet_surgeon.formats import sampling
+from resnet_surgeon.arithmetic import sampling
 from resnet_surgeon.manifest import MANIFEST_LIMIT
 from resnet_surgeon.module import ResNet
 from resnet_surgeon.sources.progress import silent
@@ -115,14 +115,15 @@ def test_a_source_that_cannot_be_is_caught(source: dict[str, Any], word: str, so
     assert word in failed["source"]
 
 
-MEAN, KEPT = "mean over the {} input channels, for each of 2", {"how": "kept", "tensor": "conv1.weight"}
+MEAN = {"kind": "mean", "old": 3, "new": 2}
+KEPT = {"how": "kept", "tensor": "conv1.weight"}
 
 
 def drawn(distribution: str, **numbers: float) -> dict[str, Any]:
     return {"how": "initialised", "law": {"distribution": distribution, **numbers}, "seed": 2**80, "stream": "x"}
 
 
-def computed(formula: str, *inputs: dict[str, Any]) -> dict[str, Any]:
+def computed(formula: dict[str, Any], *inputs: dict[str, Any]) -> dict[str, Any]:
     return {"how": "computed", "formula": formula, "inputs": [*inputs]}
 
 
@@ -130,9 +131,11 @@ ODD = {
     "a bound of zero": drawn("uniform", bound=0.0),
     "a spread of zero": drawn("normal", std=0.0),
     "a number too large": drawn("constant", value=1e300),
-    "a formula of zeros": computed(MEAN.format(0), KEPT),
-    "a formula of no inputs": computed(MEAN.format(3)),
-    "a formula of a law": computed(MEAN.format(3), drawn("uniform", bound=-1.0)),
+    "a formula of zeros": computed({**MEAN, "old": 0}, KEPT),
+    "a formula of no inputs": computed(MEAN),
+    "a formula of too many inputs": computed(MEAN, KEPT, KEPT),
+    "a formula of a law": computed(MEAN, drawn("uniform", bound=-1.0)),
+    "a product of one": computed({"kind": "product"}, KEPT),
 }
 
 
@@ -143,6 +146,23 @@ def test_an_odd_provenance_fails_and_is_no_error(odd: str, tensor: str, sources:
     rewrite(path, lambda manifest: manifest["tensors"][tensor].update(provenance=ODD[odd]))
     for against in (None, sources / "source.pth"):
         assert not rs.verify(path, against=against).holds
+
+
+FALSE = {
+    "a product": computed({"kind": "product"}, KEPT, KEPT),
+    "an average of a law": computed({"kind": "combination", "factors": [0.5, 0.5]}, KEPT, drawn("constant", value=1e9)),
+    "a cast": computed({"kind": "cast", "old": "F64"}, KEPT),
+    "a magnitude": computed({"kind": "normalised_weight"}, KEPT, KEPT),
+    "a folded weight": computed({"kind": "folded_weight", "eps": 0.0}, KEPT, KEPT, KEPT),
+    "a folded bias": computed({"kind": "folded_bias", "eps": 0.0}, KEPT, KEPT, KEPT, KEPT),
+}
+
+
+@pytest.mark.parametrize("false", FALSE)
+def test_another_formula_than_the_right_one_fails_against_the_source(false: str, sources: Path, tmp_path: Path) -> None:
+    path = rs.open(sources / "source.pth").adapt(2, init="repeat").remove(last=9).save(tmp_path / "model.safetensors")
+    rewrite(path, lambda manifest: manifest["tensors"]["conv1.weight"].update(provenance=FALSE[false]))
+    assert "computed" in {check.name for check in rs.verify(path, against=sources / "source.pth").failed}
 
 
 @pytest.mark.parametrize("field", ["dilation", "first_dilation", "stride"])

@@ -175,8 +175,8 @@ def test_what_is_too_large_to_work_out_is_unproven(tmp_path: Path) -> None:
 
     def edit(manifest: dict[str, Any]) -> None:
         inner = manifest["tensors"]["conv1.weight"]["provenance"]
-        inner["formula"] = "mean over the 3 input channels, for each of 70000"
-        formula = "mean over the 70000 input channels, for each of 1"
+        inner["formula"] = {"kind": "mean", "old": 3, "new": 60000}
+        formula = {"kind": "mean", "old": 60000, "new": 1}
         outer = {"how": "computed", "formula": formula, "inputs": [inner]}
         manifest["tensors"]["conv1.weight"]["provenance"] = outer
 

@@ -206,6 +206,7 @@ def exchange_head_tensors(state: State, manifest: dict[str, Any]) -> None:
         swap(name, name.replace("head1", "head2"))(state, manifest)
 
 
+PRODUCT = {"kind": "product"}
 KEPT = {"how": "kept", "tensor": "bn1.bias"}
 
 
@@ -221,11 +222,11 @@ KEPT = {"how": "kept", "tensor": "bn1.bias"}
         (put("0" * 64, "source", "sha256"), "source", "0000000000000000"),
         (put("IMAGENET1K_V1", "source", "weights"), "source", "not that of the published"),
         (put(5, "operations", 1, "heads", "seed"), "history", "tensors.heads.head1.fc.bias.provenance.seed"),
-        (put("mean", "operations", 0, "adapt", "init"), "history", "tensors.conv1.weight.provenance.formula"),
+        (put("mean", "operations", 0, "adapt", "init"), "history", "tensors.conv1.weight.provenance.formula.kind"),
         (put([], "dropped"), "history", "dropped"),
         (put(KEPT, "tensors", "bn1.weight", "provenance"), "kept", "bn1.weight"),
         (put({"how": "kept", "tensor": "no"}, "tensors", "bn1.weight", "provenance"), "kept", "not in the source"),
-        (put("the sum", "tensors", "conv1.weight", "provenance", "formula"), "computed", "the sum"),
+        (put(PRODUCT, "tensors", "conv1.weight", "provenance", "formula"), "computed", "product of the two"),
         (put(0.5, "tensors", "heads.head1.fc.bias", "provenance", "law", "bound"), "initialised", "not the law"),
         (put(9, "tensors", "heads.head1.fc.bias", "provenance", "seed"), "initialised", "differs from its seed's"),
         (put(2, "architecture", "stages", 1, "dilation"), "history", "architecture.stages[1].dilation"),

@@ -15,6 +15,7 @@ from typing import TypeVar
 from resnet_surgeon.errors import CheckpointError
 
 T = TypeVar("T", int, float)
+SIZES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}  # bytes of a number, of the dtypes that arithmetic is done on
 
 _FLOAT16_OVERFLOW = 65520.0  # from here on float16 rounds to infinity
 

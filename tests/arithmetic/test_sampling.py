@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from resnet_surgeon.architecture.initialisation import Constant, Law, Normal, Uniform
-from resnet_surgeon.formats.sampling import sample
+from resnet_surgeon.arithmetic.sampling import sample
 
 
 def draw(law: Law, count: int, dtype: str = "F32", seed: int = 0, stream: str = "conv1.weight") -> bytes:
@@ -42,7 +42,7 @@ def test_normal_numbers_are_normal() -> None:
 
 
 def test_the_quantiles_are_torchs() -> None:
-    from resnet_surgeon.formats.sampling import _normal_quantile
+    from resnet_surgeon.arithmetic.sampling import _normal_quantile
 
     p = np.concatenate([np.linspace(1e-6, 1 - 1e-6, 100_001), [2.0**-33, 1 - 2.0**-33]])
     assert np.allclose(_normal_quantile(p), torch.special.ndtri(torch.from_numpy(p)).numpy(), rtol=1e-12, atol=1e-12)

@@ -11,8 +11,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from resnet_surgeon.arithmetic.numbers import decode, encode
 from resnet_surgeon.errors import CheckpointError
-from resnet_surgeon.formats.numbers import decode, encode
 
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 

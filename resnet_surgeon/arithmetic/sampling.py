@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from resnet_surgeon.architecture.initialisation import Constant, Law, Uniform
+from resnet_surgeon.arithmetic.elements import encode
 
 if TYPE_CHECKING:
     Floats = np.ndarray[Any, np.dtype[Any]]
@@ -28,7 +29,7 @@ def sample(law: Law, count: int, dtype: str, seed: int, stream: str) -> Iterator
     Uniform numbers have 24 random bits (a float32's), normal ones 32; they are rounded to `dtype` once.
     """
     for numbers in _numbers(law, count, seed, stream):
-        yield _encode(numbers, dtype)
+        yield encode(numbers, dtype)
 
 
 def _numbers(law: Law, count: int, seed: int, stream: str) -> Iterator[Floats]:
@@ -44,15 +45,6 @@ def _numbers(law: Law, count: int, seed: int, stream: str) -> Iterator[Floats]:
             yield ((raw >> 8) * 2.0**-23 - 1.0) * law.bound
         else:
             yield _normal_quantile((raw + 0.5) * 2.0**-32) * law.std
-
-
-def _encode(numbers: Floats, dtype: str) -> bytes:
-    if dtype == "BF16":  # the upper half of a float32, rounded to nearest even
-        bits = numbers.astype("<f4").view("<u4")
-        rounded = ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype("<u2")
-    else:
-        rounded = numbers.astype({"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8"}[dtype])
-    return bytes(rounded.data)
 
 
 def _sizes(count: int) -> Iterator[int]:

@@ -1,0 +1,107 @@
+"""Evaluates formulas piece by piece, so that memory does not grow with a tensor.
+
+A mix of input channels is worked out in Python's own arrays, in float32 (float64 for such) and rounded once at the end;
+everything else with numpy, see `elements`. Knows nothing of files.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from array import array
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from resnet_surgeon.arithmetic.formulas import Formula, Mean, Mixing, Row
+from resnet_surgeon.arithmetic.numbers import SIZES, decode, encode
+from resnet_surgeon.errors import CheckpointError, OperationError
+
+
+@dataclass(frozen=True)
+class Operand:
+    """An input of a formula. `pieces` reads it, little-endian and row-major, in pieces of exactly so many bytes but for
+    the last.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    pieces: Callable[[int], Iterator[bytes]]
+
+
+def needs_numpy(formula: Formula) -> bool:
+    return not isinstance(formula, Mixing)
+
+
+def evaluate(formula: Formula, dtype: str, shape: tuple[int, ...], operands: Sequence[Operand]) -> Iterator[bytes]:
+    """The tensor of this dtype and shape that the formula makes of the operands, little-endian.
+
+    Raises CheckpointError for operands that the formula does not take, OperationError where finite numbers would become
+    infinite.
+    """
+    if any(operand.dtype not in SIZES for operand in operands):
+        raise CheckpointError(f"no arithmetic is done on dtype {', '.join(operand.dtype for operand in operands)}")
+    if formula.input_shapes(shape) != tuple(operand.shape for operand in operands):
+        shapes = ", ".join(str(list(operand.shape)) for operand in operands)
+        raise CheckpointError(f"`{formula}` cannot make a tensor of shape {list(shape)} of {shapes}")
+    if isinstance(formula, Mixing):
+        yield from _mixed(formula, dtype, operands[0])
+        return
+    from resnet_surgeon.arithmetic import elements
+
+    yield from elements.evaluate(formula, dtype, operands)
+
+
+# A filter's weight for one input channel: kh * kw numbers. Each operation on one rounds once, in the array's own
+# precision.
+Plane: TypeAlias = "array[float]"
+
+
+def _mixed(formula: Mixing, dtype: str, weight: Operand) -> Iterator[bytes]:
+    """Filter by filter; the rows are used in turn."""
+    rows, new = formula.rows, formula.new
+    plane = math.prod(weight.shape[2:])
+    for data in weight.pieces(formula.old * plane * SIZES[weight.dtype]):
+        numbers = decode(data, weight.dtype)
+        old = [numbers[start : start + plane] for start in range(0, len(numbers), plane)]
+        made = [_encoded(row, old, dtype, formula) for row in rows[:new]]
+        yield b"".join(made[channel % len(made)] for channel in range(new))
+
+
+def _encoded(row: Row, planes: Sequence[Plane], dtype: str, formula: Mixing) -> bytes:
+    data = encode(_sum(row, planes), dtype)
+    if _overflows(decode(data, dtype), [planes[channel] for channel, _ in row.terms]):
+        raise OperationError(
+            f"the new filters would hold numbers that are too large for {dtype}, and would be infinite",
+            subject="mixing the input channels",
+            hint="use `--init random`, or scale the weights down first"
+            if isinstance(formula, Mean)
+            else "use `--init mean`",
+        )
+    return data
+
+
+def _sum(row: Row, planes: Sequence[Plane]) -> Plane:
+    """One plane after the other."""
+    terms = [_times(planes[channel], weight) for channel, weight in row.terms]
+    if not terms:
+        return array(planes[0].typecode, bytes(len(planes[0]) * planes[0].itemsize))
+    total = terms[0]
+    for term in terms[1:]:
+        total = array(total.typecode, map(operator.add, total, term))
+    return total if row.divisor == 1 else array(total.typecode, (number / row.divisor for number in total))
+
+
+def _times(plane: Plane, weight: float) -> Plane:
+    if weight == 1:
+        return plane
+    (factor,) = array(plane.typecode, [weight])
+    return array(plane.typecode, (number * factor for number in plane))
+
+
+def _overflows(plane: Plane, sources: Sequence[Plane]) -> bool:
+    """Whether a number of the plane is not finite, though all that it may be made from are."""
+    return not all(map(math.isfinite, plane)) and any(
+        not math.isfinite(number) and all(map(math.isfinite, numbers))
+        for number, *numbers in zip(plane, *sources, strict=True)
+    )

@@ -1,0 +1,237 @@
+"""The formulas of computed tensors, as plain data that a manifest holds. Knows shapes; computes nothing.
+
+Each says in words what it does (`str`), and what shapes its inputs have for a result of a given shape.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from resnet_surgeon.fields import Count, Range, Text
+
+LARGEST = 1 << 16  # channels on either side of a mix, as of any network
+_MOST_INPUTS = 16
+_MOST_WEIGHTS = 1 << 20  # of a matrix
+
+Shape = tuple[int, ...]
+Channels = Annotated[int, Range(1, LARGEST)]
+FloatingPoint = Annotated[str, Text("a floating point dtype", "F64|F32|F16|BF16")]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One new input channel: the sum of old channels, each times its weight, in this order; all divided by `divisor`.
+
+    A weight of 1 multiplies nothing, and a divisor of 1 divides nothing.
+    """
+
+    terms: tuple[tuple[int, float], ...]
+    divisor: int = 1
+
+
+@dataclass(frozen=True)
+class Mean:
+    """Each of `new` input channels is the mean of the `old` ones. As torch's `weight.mean(1, keepdim=True)`."""
+
+    old: Channels
+    new: Channels
+    kind: Literal["mean"] = "mean"
+
+    def __str__(self) -> str:
+        return f"mean over the {self.old} input channels, for each of {self.new}"
+
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        return (Row(tuple((channel, 1.0) for channel in range(self.old)), self.old),)
+
+    def input_shapes(self, shape: Shape) -> tuple[Shape, ...]:
+        return _mixed_from(shape, self.old, self.new)
+
+
+@dataclass(frozen=True)
+class Scaled:
+    """Each of `new` input channels is the mean of the `old` ones times old / new, which is their sum / new."""
+
+    old: Channels
+    new: Channels
+    kind: Literal["scaled"] = "scaled"
+
+    def __str__(self) -> str:
+        return f"sum over the {self.old} input channels / {self.new}, for each of {self.new}"
+
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        return (Row(tuple((channel, 1.0) for channel in range(self.old)), self.new),)
+
+    def input_shapes(self, shape: Shape) -> tuple[Shape, ...]:
+        return _mixed_from(shape, self.old, self.new)
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """The `old` input channels in turn, times old / new; for one new channel their sum. As
+    `timm.models._manipulate.adapt_input_conv`.
+    """
+
+    old: Channels
+    new: Channels
+    kind: Literal["repeat"] = "repeat"
+
+    def __str__(self) -> str:
+        return f"the {self.old} input channels in turn, times {self.old}/{self.new}"
+
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        if self.new == 1:
+            return (Row(tuple((channel, 1.0) for channel in range(self.old))),)
+        return tuple(Row(((channel, self.old / self.new),)) for channel in range(min(self.old, self.new)))
+
+    def input_shapes(self, shape: Shape) -> tuple[Shape, ...]:
+        return _mixed_from(shape, self.old, self.new)
+
+
+@dataclass(frozen=True)
+class Mix:
+    """New input channel i is the sum over the old ones, j, of `matrix[i][j]` times channel j."""
+
+    matrix: Annotated[tuple[tuple[float, ...], ...], Count(1, LARGEST)]
+    kind: Literal["mix"] = "mix"
+
+    def __post_init__(self) -> None:
+        if len({len(row) for row in self.matrix}) != 1 or not 0 < self.old * self.new <= _MOST_WEIGHTS:
+            raise ValueError(f"a matrix has rows of one length, and at most {_MOST_WEIGHTS} weights")
+
+    def __str__(self) -> str:
+        return f"the {self.old} input channels mixed into {self.new} by a matrix"
+
+    @property
+    def old(self) -> int:
+        return len(self.matrix[0])
+
+    @property
+    def new(self) -> int:
+        return len(self.matrix)
+
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        return tuple(
+            Row(tuple((channel, weight) for channel, weight in enumerate(weights) if weight)) for weights in self.matrix
+        )
+
+    def input_shapes(self, shape: Shape) -> tuple[Shape, ...]:
+        return _mixed_from(shape, self.old, self.new)
+
+
+@dataclass(frozen=True)
+class Combination:
+    """The sum of the inputs, each times its factor; all of one shape. One input is scaled, two can be subtracted, and
+    with equal factors it is an average.
+    """
+
+    factors: Annotated[tuple[float, ...], Count(1, _MOST_INPUTS)]
+    kind: Literal["combination"] = "combination"
+
+    def __str__(self) -> str:
+        return f"sum of the inputs times {', '.join(f'{factor:g}' for factor in self.factors)}"
+
+    def input_shapes(self, shape: Shape) -> tuple[Shape, ...]:
+        return (shape,) * len(self.factors)
+
+
+@dataclass(frozen=True)
+class Product:
+    """The product of two inputs of one shape, such as a pruned weight and its mask."""
+
+    kind: Literal["product"] = "product"
+
+    def __str__(self) -> str:
+        return "product of the two inputs"
+
+    def input_shapes(self, shape: Shape) -> tuple[Shape, ...]:
+        return (shape, shape)
+
+
+@dataclass(frozen=True)
+class Cast:
+    """The input's numbers, which were of dtype `old`, rounded to that of the result."""
+
+    old: FloatingPoint
+    kind: Literal["cast"] = "cast"
+
+    def __str__(self) -> str:
+        return f"cast from {self.old}"
+
+    def input_shapes(self, shape: Shape) -> tuple[Shape, ...]:
+        return (shape,)
+
+
+@dataclass(frozen=True)
+class NormalisedWeight:
+    """Salimans & Kingma 2016 (arXiv:1602.07868): of a magnitude g [out, 1, ...] and a direction v [out, ...], the
+    weight v * (g / ||v||), the norm over all axes but the first. As `torch.nn.utils.weight_norm` with dim=0.
+    """
+
+    kind: Literal["normalised_weight"] = "normalised_weight"
+
+    def __str__(self) -> str:
+        return "magnitude times the direction's unit vector"
+
+    def input_shapes(self, shape: Shape) -> tuple[Shape, ...]:
+        return ((*shape[:1], *(1 for _ in shape[1:])), shape)
+
+
+@dataclass(frozen=True)
+class FoldedWeight:
+    """A convolution's weight [out, ...] with the batch norm after it: of weight, gamma [out] and running_var [out],
+    weight * (gamma / sqrt(running_var + eps)).
+    """
+
+    eps: float
+    kind: Literal["folded_weight"] = "folded_weight"
+
+    def __post_init__(self) -> None:
+        _check_eps(self.eps)
+
+    def __str__(self) -> str:
+        return f"the weight with its batch norm folded in, eps {self.eps:g}"
+
+    def input_shapes(self, shape: Shape) -> tuple[Shape, ...]:
+        return (shape, shape[:1], shape[:1])
+
+
+@dataclass(frozen=True)
+class FoldedBias:
+    """The bias [out] of a convolution with the batch norm after it: of gamma, beta, running_mean and running_var (each
+    [out]), beta - running_mean * (gamma / sqrt(running_var + eps)).
+    """
+
+    eps: float
+    kind: Literal["folded_bias"] = "folded_bias"
+
+    def __post_init__(self) -> None:
+        _check_eps(self.eps)
+
+    def __str__(self) -> str:
+        return f"the bias of the folded batch norm, eps {self.eps:g}"
+
+    def input_shapes(self, shape: Shape) -> tuple[Shape, ...]:
+        return (shape,) * 4
+
+
+# From a weight [out, old, ...] to one [out, new, ...].
+Mixing = Mean | Scaled | Repeat | Mix
+Formula = Mixing | Combination | Product | Cast | NormalisedWeight | FoldedWeight | FoldedBias
+
+
+def _mixed_from(shape: Shape, old: int, new: int) -> tuple[Shape, ...]:
+    """Raises ValueError for a result that has not `new` input channels."""
+    if len(shape) < 2 or shape[1] != new:
+        raise ValueError(f"a mix into {new} input channels gives no tensor of the shape {list(shape)}")
+    return ((shape[0], old, *shape[2:]),)
+
+
+def _check_eps(eps: float) -> None:
+    if not (0 <= eps < 1 and math.isfinite(eps)):
+        raise ValueError("eps is at least 0 and less than 1")
