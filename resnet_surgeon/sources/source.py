@@ -98,6 +98,8 @@ def open_source(
     ignore = checked(tuple[str, ...], ignore, "ignore")
     if isinstance(location, str) and location in VARIANTS:
         if weights == "random":
+            if fc is not None or ignore:
+                raise UsageError("random weights have nothing to choose or ignore", subject="fc, ignore")
             return _random(location, seed)
         return _in_file(files.published(catalog.entry(location, weights or "DEFAULT"), progress), key, fc, ignore)
     if weights is not None:

@@ -241,6 +241,8 @@ def test_the_answer_can_be_typed_and_verify_follows_it(basic: ResNet, run: Run, 
     assert "fc is its `last_linear`" in done.stderr.decode()
     assert "left out, as you state: 1 tensor (ca)" in done.stderr.decode()
     assert rs.verify(tmp_path / "cam-in1.safetensors", against=tmp_path / "cam.pth").holds
+    difference = rs.diff(tmp_path / "cam.pth", tmp_path / "cam-in1.safetensors", ignore=["ca.*"])
+    assert [tensor.name for tensor in difference.tensors] == ["conv1.weight"]
 
 
 def test_the_work_is_in_proportion_to_the_file() -> None:
