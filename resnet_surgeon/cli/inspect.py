@@ -49,13 +49,15 @@ def inspect(
 
 
 def _rows(found: Inspection) -> Iterator[tuple[str, str]]:
-    from resnet_surgeon.cli.text import wrapping_lines
+    from resnet_surgeon.cli.text import not_loaded_lines, wrapping_lines
 
     yield "source", _origin(found.source)
     if found.source.sha256:
         yield "sha256", found.source.sha256
     for line in wrapping_lines(found.source.wrapping):
         yield "packing", line
+    for line in not_loaded_lines(found.source.not_loaded):
+        yield "beside", line
     for warning in found.source.warnings:
         yield "warning", warning
     if found.architecture:

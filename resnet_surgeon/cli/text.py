@@ -9,7 +9,7 @@ from itertools import groupby
 from resnet_surgeon.architecture.parameters import layer_of
 from resnet_surgeon.architecture.recognise import describe
 from resnet_surgeon.cli.units import size
-from resnet_surgeon.errors import message, printable
+from resnet_surgeon.errors import listed, message, printable
 from resnet_surgeon.formats.tensors import LazyTensor, byte_size
 from resnet_surgeon.network import Network
 from resnet_surgeon.plan import Step
@@ -39,6 +39,7 @@ def summary(network: Network, target: str) -> str:
     rows = [(row.action, row.what, row.tensors, row.size, row.note) for row in _rows(steps) if row.action != "kept"]
     lines = [f"{network.label}: {describe(network.opened.architecture)}, {_total(network.opened.tensors)}"]
     lines += (f"  {line}" for line in wrapping_lines(network.source.origin.wrapping))
+    lines += (f"  {line}" for line in not_loaded_lines(network.source.origin.not_loaded))
     lines += (f"  warning: {warning}" for warning in network.source.described.warnings)
     drawn = picture(overview(steps, network.opened.architecture, network.architecture))
     details = [f"  {line}" for line in table(rows)]
@@ -59,6 +60,12 @@ def wrapping_lines(wrapping: Wrapping | None) -> Iterator[str]:
         groups = dict.fromkeys(layer_of(name.removeprefix(wrapping.prefix)) for name in wrapping.left_out)
         shown = ", ".join(map(message, list(groups)[:_SHOWN])) + ", ..." * (len(groups) > _SHOWN)
         yield f"left out: {len(wrapping.left_out)} tensor{'s' * (len(wrapping.left_out) > 1)} ({shown})"
+
+
+def not_loaded_lines(names: Sequence[str]) -> Iterator[str]:
+    """What else the file holds, of which nothing was read: no reason to distrust it here, and one elsewhere."""
+    if names:
+        yield f"not loaded: {listed(list(names), _SHOWN)}"
 
 
 def table(rows: Sequence[tuple[str, ...]]) -> list[str]:

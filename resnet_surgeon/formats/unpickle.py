@@ -13,7 +13,7 @@ import struct
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from resnet_surgeon.errors import CheckpointError
+from resnet_surgeon.errors import CheckpointError, escaped
 from resnet_surgeon.formats.constructors import construct, is_known, storage_dtype
 from resnet_surgeon.formats.files import OpenFile
 from resnet_surgeon.formats.harmful import is_harmful
@@ -62,8 +62,12 @@ class Ledger:
 
     @property
     def not_loaded(self) -> tuple[str, ...]:
-        """The names of classes and functions that were passed over, in alphabetical order."""
-        return tuple(sorted(found.qualified for key, found in self.names.items() if not is_known(*key)))
+        """The names of classes and functions that were passed over, in alphabetical order: escaped, and of many the
+        first.
+        """
+        names = sorted(found.qualified for key, found in self.names.items() if not is_known(*key))
+        shown = [escaped(name[:_LONGEST_SHOWN]) for name in names[:_MOST_SHOWN]]
+        return (*shown, f"and {len(names) - _MOST_SHOWN} more") if len(names) > _MOST_SHOWN else (*shown,)
 
 
 def unpickle(data: bytes, resolve: Resolve = storage_reference, ledger: Ledger | None = None) -> object:
@@ -118,6 +122,8 @@ class Pickles:
 _LIMIT = 100_000_000  # bytes of one pickle
 _MOST_INSTRUCTIONS = 1_500_000  # of a file: ResNet-152 with a twin and Adam has 106,000; a log, one for each number
 _TALLEST = 100_000  # values on the stack: Python's pickler hands lists and dicts on by the thousand
+_MOST_SHOWN = 100  # names
+_LONGEST_SHOWN = 200  # characters of one
 _MOST_WORK = 10_000_000  # elements: a state_dict of Python 2 is a list of pairs first
 _FIRST_PIECE = 1 << 10
 _LONGEST_LINE = 1000  # of a number or a name

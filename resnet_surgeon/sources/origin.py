@@ -20,7 +20,8 @@ class Origin:
     """Where a network is from: a file (name, container, SHA-256), published weights (more besides), or random ones.
 
     `url` never tells a user's name, a password, or what follows a `?`, which often is a key. `warnings` say what of the
-    file is odd, and was taken all the same.
+    file is odd, and was taken all the same; `not_loaded` are the classes and functions that it names, of whose objects
+    nothing was read.
     """
 
     file: FileName | None = None
@@ -32,6 +33,7 @@ class Origin:
     seed: Seed | None = None
     wrapping: Wrapping | None = None
     warnings: tuple[Line, ...] = ()
+    not_loaded: tuple[Line, ...] = ()
 
     def __post_init__(self) -> None:
         if self.url is not None:

@@ -118,6 +118,7 @@ def _in_file(named: NamedFile, key: str | None) -> Source:
     found = _found(container, key)
     warnings = (*container.warnings, *_shared_storage(found.tensors))
     origin = Origin(named.name, container.kind, digest, url=named.url, wrapping=found.wrapping, warnings=warnings)
+    origin = replace(origin, not_loaded=container.not_loaded)
     if entry is not None:
         url = named.url or entry.url
         origin = replace(origin, architecture=entry.architecture, weights=entry.weights, url=url)

@@ -49,7 +49,7 @@ def _of_file(case: Case, manifest: Manifest, given: Origin) -> Check:
     """
     recorded, entry = manifest.source, published(manifest.source)
     differing = _differing(recorded, given)
-    wrong = [f"source.{name}" for name in differing if name in ("container", "wrapping", "warnings")]
+    wrong = [f"source.{name}" for name in differing if name in ("container", "wrapping", "warnings", "not_loaded")]
     if wrong and case.expected and manifest.versions == case.expected.versions:
         # Another version may have seen it otherwise; this one tells a lie.
         return Check("source", "failed", f"{case.given} has the recorded SHA-256, but is not what {some(wrong)} say")

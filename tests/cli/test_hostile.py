@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -15,6 +17,7 @@ from safetensors.torch import load_file, save_file
 
 import resnet_surgeon as rs
 from resnet_surgeon.cli import main
+from resnet_surgeon.cli.text import summary
 from tests.hazards.test_reading import named
 
 SMALL = Path(__file__).parents[1] / "data" / "0.1.0" / "small.safetensors"
@@ -50,16 +53,32 @@ def half(folder: Path) -> Path:
     return folder / "half.pth"
 
 
+def closed(folder: Path) -> Path:
+    """Beside a network, an object of a class of an evil name, and hundreds of others."""
+    names = [("a", EVIL.replace("\n", "")), *((f"module{number}", "x" * 400) for number in range(300))]
+    kinds = [type(name, (), {"__module__": module, "__qualname__": name}) for module, name in names]
+    for kind in kinds:
+        module = sys.modules.setdefault(kind.__module__, ModuleType(kind.__module__))
+        setattr(module, kind.__name__, kind)
+    torch.save({"state_dict": load_file(SMALL), "beside": kinds}, folder / "closed.pth", pickle_protocol=4)
+    for kind in kinds:
+        sys.modules.pop(kind.__module__, None)
+    return folder / "closed.pth"
+
+
 def many(folder: Path) -> Path:
     """So many heads that their names are far longer than any message."""
     network = rs.open(SMALL)
-    return network.heads([2] * 60, names=[f"h{number:060}" for number in range(60)], own="none").save(folder / "many")
+    return network.heads([2] * 60, names=[f"h{number:060}" for number in range(60)], own="none").save(
+        folder / "many.safetensors"
+    )
 
 
 FILES: dict[str, Callable[[Path], Path]] = {
     "a packing": packed,
     "a file of this tool": written,
     "many heads": many,
+    "objects of many classes": closed,
     "half of a character": half,
     "code for an output": retold(lambda d: d["outputs"][0].update(name="import os; os.system('id')")),
     "words for a file": retold(lambda d: d["source"].update(file=EVIL)),
@@ -111,6 +130,14 @@ def test_it_ends_in_lines_that_a_terminal_can_take(
         assert "--json" in command or len(line) < 2100
     for page in tmp_path.glob("page.html"):
         assert all(line.isprintable() for line in page.read_text("utf-8").replace("\t", "").split("\n"))
+
+
+def test_what_was_not_loaded_is_told(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    torch.save({"state_dict": load_file(SMALL), "args": argparse.Namespace(lr=1), "s": {1}}, tmp_path / "a.pth")
+    network = rs.open(tmp_path / "a.pth").adapt(1)
+    assert network.manifest().source.not_loaded == ("argparse.Namespace",)
+    assert rs.open(network.save(tmp_path / "b.safetensors")).manifest().source.not_loaded == ("argparse.Namespace",)
+    assert "not loaded: argparse.Namespace" in summary(network, "b.safetensors")
 
 
 def test_a_traceback_is_safe_on_a_terminal(
