@@ -60,7 +60,8 @@ class _Mutation(ast.NodeTransformer):
             if self.left < 0:
                 self.at = (getattr(node, "lineno", 0), _shown(node), _shown(changed))
                 return changed
-        return super().visit(node)
+        visited: ast.AST = super().visit(node)
+        return visited
 
     def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST:
         if node.value is not None:
