@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -18,8 +19,12 @@ from resnet_surgeon.architecture.spec import Architecture, Head
 from resnet_surgeon.formats.tensors import LazyTensor, Stored, chunks
 from resnet_surgeon.manifest import Manifest
 from resnet_surgeon.network import open as open_network
+from resnet_surgeon.opening import Opening
 from resnet_surgeon.platform.memory import ask_for_huge_pages
 from resnet_surgeon.sources.location import Location
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 DTYPES = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64,
@@ -30,19 +35,18 @@ def load(
     path: Location,
     device: torch.device | str | int | None = None,
     dtype: torch.dtype | None = None,
-    *,
-    key: str | None = None,
+    **opening: Unpack[Opening],
 ) -> ResNet:
     """The network in a file that this tool wrote (or any checkpoint that it reads), as a module in training mode, ready
     to train.
 
-    `path` is all that `resnet_surgeon.open` takes, and `key` chooses one of several networks in it. `device` and
-    `dtype` say where the parameters live and in which floating point type; left out, they are on the CPU (or torch's
-    default device) in the file's own. Every tensor and every parameter must fit. Raises the errors of `open`.
+    `path` and `opening` are all that `resnet_surgeon.open` takes. `device` and `dtype` say where the parameters live
+    and in which floating point type; left out, they are on the CPU (or torch's default device) in the file's own. Every
+    tensor and every parameter must fit. Raises the errors of `open`.
 
     >>> load("resnet50-heads-3-5.safetensors")(torch.zeros(2, 3, 224, 224))     # two tensors, [2, 3] and [2, 5]
     """
-    network = open_network(path, key=key)
+    network = open_network(path, **opening)
     target = torch.get_default_device() if device is None else torch.device(device)
     with ThreadPoolExecutor(1) as executor:
         manifest = executor.submit(network.manifest)  # reads the file through for its digest, if it has no manifest yet
