@@ -189,7 +189,7 @@ def test_transformers_has_no_groups_and_no_wide_networks(width: dict[str, int], 
 
 
 @pytest.mark.parametrize("own", ["none", "layer4"])
-def test_what_the_source_has_no_name_for_is_refused(own: str, checkpoints: Path, tmp_path: Path) -> None:
+def test_what_the_source_has_no_name_for_is_refused(own: Any, checkpoints: Path, tmp_path: Path) -> None:
     with pytest.raises(OperationError, match=r"has no name there"):
         rs.open(checkpoints / "basic.pth").heads([10, 10], own=own).save(tmp_path / "out.pth", names="original")
 
