@@ -27,6 +27,7 @@ from resnet_surgeon.sources.names import file_name
 from resnet_surgeon.sources.progress import Progress, silent
 from resnet_surgeon.sources.source import Source, open_source
 from resnet_surgeon.writing.document import Document, document
+from resnet_surgeon.writing.forms import SAFETENSORS, form_of
 from resnet_surgeon.writing.write import stream, write
 
 Options = ParamSpec("Options")
@@ -122,13 +123,17 @@ class Network(TiedToFile):
             manifest = replace(manifest, source=self.source.identified())
         return manifest
 
-    def check(self) -> None:
-        """Raises CheckpointError if the file would be one that nobody could open; reads and writes nothing."""
-        self._document().header()
+    def check(self, output: str | os.PathLike[str] | None = None) -> None:
+        """Raises CheckpointError if the file `output`, or the stream, would be one that nobody could open; reads and
+        writes nothing.
+        """
+        form = SAFETENSORS if output is None else form_of(Path(output))
+        form.layout(self._document())
 
     def save(self, output: str | os.PathLike[str], *, force: bool = False, progress: Progress = silent) -> Path:
-        """Writes the safetensors file `output` and, beside it, the manifest (`model.json` for `model.safetensors`).
+        """Writes the file `output` and, beside it, the manifest (`model.json` for `model.safetensors`).
 
+        The form follows the name: safetensors, or for .pth, .pt, .pth.tar, .ckpt and .bin what torch.save writes.
         Returns the file's path. Raises AccessError if the file exists and not `force`, or cannot be written; then
         nothing was changed.
         """

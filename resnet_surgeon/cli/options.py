@@ -50,7 +50,8 @@ class Writing:
     panel: ClassVar[str] = "Output"
 
     output: str | None = option(
-        "The file to write, or - for a stream on standard output. Left out: a name from source and operation.",
+        "The file to write: .safetensors, or .pth, .pt, .pth.tar, .ckpt, .bin for a file like torch.save's; or - for a "
+        "safetensors stream on standard output. Left out: a name from source and operation.",
         spelling="-o",
         default=None,
     )

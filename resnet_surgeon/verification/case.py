@@ -24,7 +24,7 @@ from resnet_surgeon.sources.origin import Origin
 from resnet_surgeon.sources.progress import Progress
 from resnet_surgeon.sources.source import MANIFEST_KEY, Source, open_source
 from resnet_surgeon.verification.proof import some
-from resnet_surgeon.writing.targets import manifest_path
+from resnet_surgeon.writing.forms import manifest_path
 
 MOST_CHANNELS = 1 << 20  # on the way from source to file: a manifest may state any number
 
