@@ -41,9 +41,9 @@ def load(
     """The network in a file that this tool wrote (or any checkpoint that it reads), as a module in training mode, ready
     to train.
 
-    `source` is a network, or all that `resnet_surgeon.open` takes, with its keywords. `device` and
-    `dtype` say where the parameters live and in which floating point type; left out, they are on the CPU (or torch's
-    default device) in the file's own. Every tensor and every parameter must fit. Raises the errors of `open`.
+    `source` is a network, or all that `resnet_surgeon.open` takes, with its keywords in `opening`. `device` and `dtype`
+    say where the parameters live and in which floating point type; left out, they are on the CPU (or torch's default
+    device) in the file's own. Every tensor and every parameter must fit. Raises the errors of `open`.
 
     >>> load("resnet50-heads-3-5.safetensors")(torch.zeros(2, 3, 224, 224))     # two tensors, [2, 3] and [2, 5]
     """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec
@@ -176,14 +176,20 @@ def open(
     weights: str | None = None,
     seed: int = 0,
     key: str | None = None,
+    fc: str | None = None,
+    ignore: Sequence[str] = (),
     progress: Progress = silent,
 ) -> Network:
     """Opens a model name (`weights`: DEFAULT, IMAGENET1K_V1, IMAGENET1K_V2 or random), a checkpoint's path, `-` for
-    standard input, bytes, or a binary stream. `key` chooses one of several networks in a file.
+    standard input, bytes, or a binary stream.
+
+    `key` chooses one of several networks in a file. `fc` is the name in the file of the linear layer that is the
+    classifier, or `none`. `ignore` are patterns (as a shell's) of the names of layers that may be left out, though the
+    data passes through them.
 
     Raises UsageError, AccessError, WeightsError, or CheckpointError for what is no ResNet of torchvision's kind.
     """
-    found = open_source(source, weights, seed, key, progress)
+    found = open_source(source, weights, seed, key, progress, fc, ignore)
     try:
         opened = recognised(found)
     except CheckpointError as error:

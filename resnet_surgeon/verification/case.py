@@ -178,6 +178,8 @@ def _original(
         known = {entry.weights for entry in catalog.entries() if entry.architecture == against} | {"random"}
         weights = recorded.weights if recorded.weights in known else None
         opening = {"weights": weights, "seed": recorded.seed or 0, **opening}
+    if recorded and recorded.wrapping:
+        opening = {"fc": recorded.wrapping.classifier, "ignore": recorded.wrapping.ignored, **opening}
     opened = open_network(against, progress=progress, **opening)
     return _named(opened, recorded) if recorded else opened
 
