@@ -5,7 +5,7 @@ Reads names, shapes and documents. Knows no operation's meaning, and reads no te
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypedDict
 
@@ -42,6 +42,8 @@ class Opening(TypedDict, total=False):
     seed: int
     key: str | None
     assume: str | Mapping[str, object] | None
+    fc: str | None
+    ignore: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,8 @@ def recognised(source: Source) -> Opened:
     if index is not None:
         hint = f"give the index, `{index}`, with all shards beside it"
         raise CheckpointError("it is one of several shards, not a whole network", hint=hint)
+    if source.found.problem is not None:
+        raise source.found.problem
     text = source.metadata.get(MANIFEST_KEY)
     history = documents.from_json(text) if text is not None else None
     if history is None:

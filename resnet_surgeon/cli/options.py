@@ -37,6 +37,13 @@ class Opening:
     )
     key: str | None = option("Which network to take, if a file holds several: its key or prefix.", default=None)
     assume: str | None = option(HELP, default=None)
+    fc: str | None = option(
+        "Which linear layer is the classifier, if it is not plain: its name in the file; or none.", default=None
+    )
+    ignore: tuple[str, ...] = option(
+        "Layers that may be left out though data passes through them: patterns of their names, such as ca.*.",
+        default=(),
+    )
     seed: int = option("Seed of what is drawn at random.", default=0)
 
     @property

@@ -33,6 +33,8 @@ def _published(source: Source, architecture: Architecture) -> Iterator[Claim]:
 
 def _packing(source: Source, architecture: Architecture) -> Iterator[Claim]:
     """Basic blocks cannot be dilated in torchvision."""
+    if not source.found.maxpool:
+        yield Claim(Facts(maxpool="none"), "file", "its modules in a row")
     if source.found.dilated_stages and architecture.block == "bottleneck" and source.found.wrapping:
         yield Claim(Facts(dilated=source.found.dilated_stages), "file", source.found.wrapping.kind)
 
