@@ -5,32 +5,25 @@ Reads names, shapes and documents. Knows no operation's meaning, and reads no te
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypedDict
 
 from resnet_surgeon import manifest as documents
-from resnet_surgeon.architecture.facts import (
-    Assumed,
-    Claim,
-    ContradictionError,
-    Facts,
-    applied,
-    assumed,
-    facts_of,
-    merged,
-    spelled,
-)
+from resnet_surgeon.architecture.facts import Assumed
 from resnet_surgeon.architecture.parameters import parameters
 from resnet_surgeon.architecture.recognise import check_fit, recognise
 from resnet_surgeon.architecture.spec import Architecture
-from resnet_surgeon.errors import ArchitectureError, CheckpointError
+from resnet_surgeon.errors import CheckpointError, printable
 from resnet_surgeon.formats.files import TiedToFile
 from resnet_surgeon.formats.safetensors_index import index_of
 from resnet_surgeon.formats.tensors import LazyTensor
 from resnet_surgeon.operations.checkpoint import Checkpoint
-from resnet_surgeon.sources import doubts, evidence
-from resnet_surgeon.sources.source import MANIFEST_KEY, Source
+from resnet_surgeon.sources.description import check_stated, described
+from resnet_surgeon.sources.sidecar import MANIFEST_KEY
+from resnet_surgeon.sources.source import Source
+from resnet_surgeon.sources.wrappings import Found
 
 
 class Opening(TypedDict, total=False):
@@ -44,6 +37,7 @@ class Opening(TypedDict, total=False):
     assume: str | Mapping[str, object] | None
     fc: str | None
     ignore: Sequence[str]
+    manifest: str | os.PathLike[str] | None
 
 
 @dataclass(frozen=True)
@@ -76,12 +70,18 @@ def recognised(source: Source) -> Opened:
     if index is not None:
         hint = f"give the index, `{index}`, with all shards beside it"
         raise CheckpointError("it is one of several shards, not a whole network", hint=hint)
-    if source.found.problem is not None:
-        raise source.found.problem
     text = source.metadata.get(MANIFEST_KEY)
-    history = documents.from_json(text) if text is not None else None
+    if text is None:
+        source, history = _by_sidecar(source)
+    else:
+        history = documents.from_json(text)
+        if source.sidecar is not None and source.sidecar.text != text:
+            hint = "leave `--manifest` out"
+            raise CheckpointError(f"it holds a manifest, which is not `{source.sidecar.name}`", hint=hint)
+    if source.found.problem is not None and history is None:
+        raise source.found.problem
     if history is None:
-        source, architecture, facts = _with_facts(source, recognise(source.tensors))
+        source, architecture, facts = described(source, recognise(source.tensors))
         preprocessing = source.entry.preprocessing if source.entry else None
     else:
         architecture, preprocessing = history.architecture, history.inputs.preprocessing
@@ -89,43 +89,45 @@ def recognised(source: Source) -> Opened:
         if history.tensors.keys() != source.tensors.keys():
             raise CheckpointError("its manifest does not list the tensors that it has")
         facts = history.facts
-        _check_stated(source.stated, {fact.name: fact.value for fact in facts}, architecture)
+        check_stated(source.stated, facts, architecture)
     tensors = {parameter.name: source.tensors[parameter.name] for parameter in parameters(architecture)}
     operations = len(history.operations) if history else 0
     return Opened(source, Checkpoint(architecture, tensors, preprocessing, operations), history, facts)
 
 
-def _with_facts(source: Source, architecture: Architecture) -> tuple[Source, Architecture, tuple[Assumed, ...]]:
-    """The network as the file and the user describe it, and the source with the warnings that come of it.
+def _by_sidecar(source: Source) -> tuple[Source, documents.Manifest | None]:
+    """The source and its history by the manifest that lies beside it or was named, if there is one.
 
-    Raises ArchitectureError for facts that contradict each other or the tensors, and where the packing leaves open what
-    nobody has said.
+    What lies beside it is passed over if this tool did not write it, or if it tells what was made of this very file.
+    Raises CheckpointError for a manifest that the tensors do not fit.
     """
-    claims = (*evidence.claims(source, architecture), Claim(source.stated, "user"))
-    known = Facts()
-    for claim in claims:
-        try:
-            known = merged(known, claim.facts)
-        except ContradictionError as error:
-            by = next(other.place for other in claims if error.name in other.facts.items())
-            raise ArchitectureError(f"{error.reason}: {by} says the first", hint="leave it out of `--assume`") from None
-    doubts.ask(source, architecture, known, source.stated)
-    described = applied(known, architecture)
+    sidecar = source.sidecar
+    if sidecar is None or not (sidecar.is_named or documents.is_manifest(sidecar.text.encode())):
+        return source, None
     try:
-        check_fit(described, source.tensors)
-    except ArchitectureError as error:
-        said = ",".join(f"{name}={spelled(value)}" for name, value in source.stated.items().items())
-        raise ArchitectureError(f"`{said}` contradicts its tensors: {error.reason}") from None
-    warnings = tuple(dict.fromkeys((*source.origin.warnings, *doubts.warnings(source, known))))
-    return replace(source, origin=replace(source.origin, warnings=warnings)), described, assumed(described, claims)
+        manifest = documents.from_json(sidecar.text)
+        if not sidecar.is_named and manifest.source.file == source.origin.file:
+            return source, None
+        names = _names_in(source.tensors, manifest)
+        tensors = {name: source.tensors[there] for name, there in names.items()}
+        check_fit(manifest.architecture, tensors)
+    except CheckpointError as error:
+        where = "was named as its manifest" if sidecar.is_named else "lies beside it"
+        hint = "name the right one with `--manifest`" + ("" if sidecar.is_named else ", or move the wrong one away")
+        reason = f"{printable(sidecar.name)} {where}, but does not fit it: {error.reason}"
+        raise CheckpointError(reason, hint=hint) from None
+    return replace(source, found=Found(tensors, names)), documents.trained_since(manifest, tensors)
 
 
-def _check_stated(stated: Facts, recorded: Mapping[str, str], architecture: Architecture) -> None:
-    """Raises ArchitectureError for what contradicts the file's manifest."""
-    truth = {name: spelled(value) for name, value in facts_of(architecture).items().items()} | {**recorded}
-    for name, value in stated.items().items():
-        if truth.get(name) != spelled(value):
-            raise ArchitectureError(
-                f"{name} cannot be {spelled(value)}: its manifest says {truth.get(name, 'that there is none')}",
-                hint="leave it out of `--assume`",
-            )
+def _names_in(tensors: Mapping[str, LazyTensor], manifest: documents.Manifest) -> dict[str, str]:
+    """The manifest's names of the tensors, and those in the file: the same, or behind one prefix that no other has.
+
+    Where there are none such, the names as they are, for the caller to say what is odd about them.
+    """
+    first = next(iter(manifest.tensors), "")
+    prefixes = (name.removesuffix(first) for name in tensors if name.endswith(first))
+    for prefix in prefixes:
+        if all(prefix + name in tensors for name in manifest.tensors):
+            members = [name for name in tensors if name.startswith(prefix)]
+            return {name.removeprefix(prefix): name for name in members}
+    return {name: name for name in tensors}
