@@ -85,7 +85,7 @@ class Network(TiedToFile):
 
     def apply(self, operation: Operation) -> Network:
         """The network after the operation. Raises OperationError if it makes no sense on this network."""
-        done = (*(self.history.operations if self.history else ()), *self.operations)
+        done = recording.done(self.opened, self.operations)
         try:
             if len(done) >= documents.MOST_OPERATIONS:
                 raise OperationError(
@@ -95,8 +95,9 @@ class Network(TiedToFile):
             checkpoint = resolved.apply(self.checkpoint)
         except SurgeonError as error:
             raise error.about(operation.name) from None
-        checkpoint = replace(checkpoint, operations=self.checkpoint.operations + 1)
-        return replace(self, checkpoint=checkpoint, operations=(*self.operations, resolved))
+        operations = (*self.operations, resolved)
+        checkpoint = replace(checkpoint, operations=len(recording.done(self.opened, operations)))
+        return replace(self, checkpoint=checkpoint, operations=operations)
 
     adapt = method(Adapt)
     remove = method(Remove)

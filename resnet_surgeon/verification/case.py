@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from resnet_surgeon import manifest as documents
 from resnet_surgeon.architecture.recognise import check_fit
@@ -208,18 +209,31 @@ def _named(original: Network, recorded: Origin) -> Network:
     return Network(Opened(replace(original.source, entry=entry), checkpoint), checkpoint)
 
 
+def _since(
+    done: tuple[Mapping[str, Any], ...], recorded: tuple[Mapping[str, Any], ...]
+) -> tuple[Mapping[str, Any], ...] | None:
+    """The recorded operations after those that are done; training that went on is among them once more. None if they do
+    not begin with those.
+    """
+    if recorded[: len(done)] == done:
+        return recorded[len(done) :]
+    *before, last = done
+    goes_on = recorded[: len(before)] == tuple(before) and documents.joined((last, *recorded[len(before) :]))
+    return recorded[len(before) :] if goes_on == recorded[len(before) :] else None
+
+
 def _replayed(original: Network, manifest: Manifest) -> Network | str:
     """The source after the recorded operations, but for those that it has behind it already."""
-    done = original.history.operations if original.history else ()
-    if manifest.operations[: len(done)] != done:
+    since = _since(original.history.operations if original.history else (), manifest.operations)
+    if since is None:
         return "the source has operations behind it that the manifest does not begin with"
     network = original
     try:
-        for record in manifest.operations[len(done) :]:
+        for record in since:
             operation = documents.operation_from_record(record)
             if getattr(operation, "in_channels", 0) > MOST_CHANNELS:
                 return f"more than {MOST_CHANNELS:,} channels are too many to repeat"
             network = network.apply(operation)
     except SurgeonError as error:
-        return str(error)
+        return error.what
     return network
