@@ -26,7 +26,7 @@ def saved(value: object) -> bytes:
 
 
 def plain() -> State:
-    return small_network().state_dict()
+    return dict(small_network().state_dict())
 
 
 def clip() -> State:
