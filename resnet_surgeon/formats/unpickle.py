@@ -124,7 +124,7 @@ _MOST_INSTRUCTIONS = 1_500_000  # of a file: ResNet-152 with a twin and Adam has
 _TALLEST = 100_000  # values on the stack: Python's pickler hands lists and dicts on by the thousand
 _MOST_SHOWN = 100  # names
 _LONGEST_SHOWN = 200  # characters of one
-_MOST_WORK = 10_000_000  # elements: a state_dict of Python 2 is a list of pairs first
+_MOST_WORK = 2_000_000  # elements: a state_dict of Python 2 is a list of pairs first
 _FIRST_PIECE = 1 << 10
 _LONGEST_LINE = 1000  # of a number or a name
 _LONGEST_NUMBER = 1000  # bytes
@@ -302,7 +302,7 @@ class _Machine:
             self.refuse("calls something that is no function")
         else:
             if is_known(called.module, called.name):
-                self.ledger.work += len(arguments) + sum(len(item) for item in arguments if type(item) in _SIZED)
+                self.ledger.work += _work(arguments)
                 if self.ledger.work > _MOST_WORK:
                     self.refuse("has more work in it than any checkpoint needs")
             self.push(construct(called, arguments))
@@ -347,7 +347,16 @@ class _Machine:
         self.push(found)
 
 
+def _work(arguments: tuple[Any, ...]) -> int:
+    """How many elements are copied at most when one of our own constructors is given these."""
+    copied = (
+        len(item) // _TEXT_AT_ONCE if type(item) is str else len(item) for item in arguments if type(item) in _SIZED
+    )
+    return len(arguments) + sum(copied)
+
+
 _SIZED = {dict, list, tuple, str}
+_TEXT_AT_ONCE = 64  # characters that are copied in the time of an element
 _WITH_ATTRIBUTES = {dict, list, Global, Parameter, Storage, View}
 
 
