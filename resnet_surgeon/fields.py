@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from types import UnionType
@@ -172,7 +172,7 @@ def decoder(hint: Any) -> Decoder:
         return _union(arguments)
     if origin is Literal:
         return _choice(arguments)
-    if origin is tuple:
+    if origin in (tuple, Sequence):
         return _list(decoder(arguments[0]))
     if origin is Mapping:
         return _mapping(decoder(arguments[0]), decoder(arguments[1]))
@@ -300,7 +300,7 @@ def _require_type(value: Any, kind: type, wanted: str) -> None:
 
 
 def _is_list(hint: Any) -> bool:
-    return get_origin(hint) is tuple or any(_is_list(part) for part in get_args(hint) if get_origin(part))
+    return get_origin(hint) in (tuple, Sequence) or any(_is_list(part) for part in get_args(hint) if get_origin(part))
 
 
 def _as_list(value: Any) -> list[Any]:

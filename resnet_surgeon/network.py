@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Concatenate, ParamSpec
 
 from resnet_surgeon import manifest as documents
 from resnet_surgeon import recording
@@ -17,8 +17,10 @@ from resnet_surgeon.errors import CheckpointError, OperationError, SurgeonError,
 from resnet_surgeon.formats.files import TiedToFile
 from resnet_surgeon.formats.tensors import LazyTensor
 from resnet_surgeon.opening import Opened, recognised
-from resnet_surgeon.operations import OPERATIONS
+from resnet_surgeon.operations.adapt import Adapt
 from resnet_surgeon.operations.checkpoint import Checkpoint, Operation
+from resnet_surgeon.operations.heads import Heads
+from resnet_surgeon.operations.remove import Remove
 from resnet_surgeon.plan import Step, plan
 from resnet_surgeon.sources.location import DEFAULT_NAME, Location
 from resnet_surgeon.sources.names import file_name
@@ -26,6 +28,24 @@ from resnet_surgeon.sources.progress import Progress, silent
 from resnet_surgeon.sources.source import Source, open_source
 from resnet_surgeon.writing.document import Document, document
 from resnet_surgeon.writing.write import stream, write
+
+Options = ParamSpec("Options")
+
+
+def method(operation: Callable[Options, Operation]) -> Callable[Concatenate[Network, Options], Network]:
+    """The operation as a method of Network, with the operation's options and help."""
+
+    def applied(self: Network, /, *args: Options.args, **kwargs: Options.kwargs) -> Network:
+        return self.apply(operation(*args, **kwargs))
+
+    kind: Any = operation
+    applied.__name__ = kind.name
+    applied.__qualname__ = f"Network.{kind.name}"
+    applied.__doc__ = kind.__doc__
+    this = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
+    options = inspect.signature(kind).parameters.values()
+    applied.__signature__ = inspect.Signature([this, *options], return_annotation="Network")  # type: ignore[attr-defined]
+    return applied
 
 
 @dataclass(frozen=True)
@@ -77,9 +97,9 @@ class Network(TiedToFile):
         checkpoint = replace(checkpoint, operations=self.checkpoint.operations + 1)
         return replace(self, checkpoint=checkpoint, operations=(*self.operations, resolved))
 
-    if TYPE_CHECKING:
-
-        def __getattr__(self, operation: str) -> Callable[..., Network]: ...
+    adapt = method(Adapt)
+    remove = method(Remove)
+    heads = method(Heads)
 
     def plan(self) -> tuple[Step, ...]:
         """What happens to each tensor between the source and this network."""
@@ -163,21 +183,3 @@ def open(
     except CheckpointError as error:
         raise error.about(found.subject) from None
     return Network(opened, opened.checkpoint)
-
-
-def _as_method(operation: type[Operation]) -> Callable[..., Network]:
-    def method(self: Network, *args: Any, **kwargs: Any) -> Network:
-        return self.apply(operation(*args, **kwargs))
-
-    method.__name__ = operation.name
-    method.__qualname__ = f"Network.{operation.name}"
-    method.__doc__ = operation.__doc__
-    this = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
-    signature = inspect.signature(operation)
-    signature = signature.replace(parameters=[this, *signature.parameters.values()], return_annotation=Network)
-    method.__signature__ = signature  # type: ignore[attr-defined]
-    return method
-
-
-for _operation in OPERATIONS.values():
-    setattr(Network, _operation.name, _as_method(_operation))

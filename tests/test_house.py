@@ -130,6 +130,20 @@ def test_every_public_name_is_there() -> None:
         assert getattr(resnet_surgeon, name)
 
 
+def test_every_list_of_public_names_has_the_same_names() -> None:
+    """Type checkers need the imports spelled out, and `from resnet_surgeon import *` the names."""
+    tree = ast.parse((PACKAGE / "__init__.py").read_text("utf-8"))
+    checked = next(node for node in tree.body if isinstance(node, ast.If))
+    rooms = {
+        alias.name: (node.module or "").removeprefix("resnet_surgeon.")
+        for node in checked.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert {*rooms, "__version__"} == {*resnet_surgeon.__all__}
+    assert {name: resnet_surgeon._ROOMS.get(name, "errors") for name in rooms} == rooms
+
+
 def test_without_torch_load_says_which_extra_to_install() -> None:
     code = """
 import sys

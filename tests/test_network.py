@@ -21,9 +21,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import resnet_surgeon as rs
-from resnet_surgeon.errors import ArchitectureError, CheckpointError, SurgeonError
+from resnet_surgeon.errors import ArchitectureError, CheckpointError, SurgeonError, UsageError
 from resnet_surgeon.formats.files import OpenFile
 from resnet_surgeon.formats.tensors import Stored, Strided, content
+from resnet_surgeon.operations import OPERATIONS as REGISTRY
 from resnet_surgeon.operations.adapt import Adapt
 from resnet_surgeon.operations.checkpoint import Operation
 from resnet_surgeon.operations.heads import Heads
@@ -150,8 +151,23 @@ def test_several_heads_without_a_manifest_are_refused(tmp_path: Path, checkpoint
 
 def test_operations_are_methods_with_their_own_help() -> None:
     assert str(inspect.getdoc(vars(rs.Network)["adapt"])).startswith("Adapt the input channels")
+    network = rs.open("resnet18", weights="random")
+    # mypy reports each of these, and would report an ignored error that is none.
     with pytest.raises(TypeError):
-        rs.open("resnet18", weights="random").adapt(channels=1)
+        network.adapt(channels=1)  # type: ignore[call-arg]
+    with pytest.raises(TypeError):
+        network.heads()  # type: ignore[call-arg]
+    with pytest.raises(AttributeError):
+        network.adpat(1)  # type: ignore[attr-defined]
+    with pytest.raises(UsageError):
+        network.adapt("three")  # type: ignore[arg-type]
+
+
+def test_every_operation_is_a_method() -> None:
+    methods = {name: vars(rs.Network)[name] for name in REGISTRY}
+    for name, method in methods.items():
+        assert inspect.getdoc(method) == inspect.getdoc(REGISTRY[name])
+        assert [*inspect.signature(method).parameters] == ["self", *inspect.signature(REGISTRY[name]).parameters]
 
 
 def test_names_of_files_tell_what_was_done(checkpoints: Path) -> None:

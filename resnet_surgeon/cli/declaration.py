@@ -7,7 +7,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import typer
@@ -143,7 +143,7 @@ def _choices(hint: Any) -> tuple[str, ...]:
 
 
 def _is_list(hint: Any) -> bool:
-    return any(get_origin(part) is tuple for part in (hint, *get_args(hint)))
+    return any(get_origin(part) in (tuple, Sequence) for part in (hint, *get_args(hint)))
 
 
 def _is_whole(hint: Any) -> bool:
@@ -168,7 +168,7 @@ def _converted(hint: Any, typed: Any, name: str) -> Any:
 
 def _list(hint: Any, typed: str, name: str) -> tuple[Any, ...]:
     items = [item.strip() for item in typed.split(",")]
-    (kind,) = {get_args(part)[0] for part in (hint, *get_args(hint)) if get_origin(part) is tuple}
+    (kind,) = {get_args(part)[0] for part in (hint, *get_args(hint)) if get_origin(part) in (tuple, Sequence)}
     if kind is not int:
         return tuple(items)
     try:

@@ -1,7 +1,7 @@
 """The operations, one file each. This registry is all that the other rooms know of them.
 
-To add one: write its file, name it here. The command, the method of `Network`, the manifest's schema and the docs
-follow from its fields.
+To add one: write its file, name it here and among the methods of `Network`. The command, the manifest's schema and the
+docs follow from its fields.
 """
 
 from __future__ import annotations

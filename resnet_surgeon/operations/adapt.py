@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import ClassVar, Literal
 
 from resnet_surgeon.architecture.initialisation import conv2d_default
@@ -12,12 +12,12 @@ from resnet_surgeon.arithmetic.formulas import Mean, Repeat, Scaled
 from resnet_surgeon.errors import OperationError
 from resnet_surgeon.fields import Seed
 from resnet_surgeon.formats.tensors import Computed, Initialised, LazyTensor
-from resnet_surgeon.operations.checkpoint import Checkpoint, option, settle
+from resnet_surgeon.operations.checkpoint import Checkpoint, operation, option, settle
 
 Init = Literal["mean", "scaled", "repeat", "random"]
 
 
-@dataclass(frozen=True)
+@operation
 class Adapt:
     """Adapt the input channels of conv1, keeping its pretrained filters.
 

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 from resnet_surgeon.architecture.preprocessing import Preprocessing
 from resnet_surgeon.architecture.spec import Architecture
 from resnet_surgeon.fields import checked, hints_of
 from resnet_surgeon.formats.tensors import LazyTensor
+
+if TYPE_CHECKING:
+    from typing_extensions import dataclass_transform
+else:  # what type checkers alone need to know
+
+    def dataclass_transform(**_: Any) -> Any:
+        return lambda decorator: decorator
 
 
 @dataclass(frozen=True)
@@ -72,11 +79,20 @@ def option(description: str, *, spelling: str | None = None, default: Any = ...)
     return field(metadata=metadata) if default is ... else field(default=default, metadata=metadata)
 
 
-def settle(operation: Any) -> None:
+T = TypeVar("T")
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(option,))
+def operation(kind: type[T]) -> type[T]:
+    """A frozen dataclass whose fields are options: those without a default are required."""
+    return dataclass(frozen=True)(kind)
+
+
+def settle(options: Any) -> None:
     """Makes every option what its field holds: lists become tuples, an item by itself a tuple of one.
 
     Raises UsageError for an option that is of another type, or breaks the rule of its field.
     """
-    kind: Any = type(operation)
+    kind: Any = type(options)
     for name, hint in hints_of(kind).items():
-        object.__setattr__(operation, name, checked(hint, getattr(operation, name), name, operation.name))
+        object.__setattr__(options, name, checked(hint, getattr(options, name), name, options.name))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Annotated, ClassVar, Literal
 
 from resnet_surgeon.architecture.parameters import parameters
@@ -11,12 +12,12 @@ from resnet_surgeon.architecture.spec import HEAD_NAME, MOST_HEADS, STEM_WEIGHT,
 from resnet_surgeon.errors import OperationError, UsageError, listed, printable
 from resnet_surgeon.fields import Count, Seed
 from resnet_surgeon.formats.tensors import Initialised, LazyTensor
-from resnet_surgeon.operations.checkpoint import Checkpoint, option, settle
+from resnet_surgeon.operations.checkpoint import Checkpoint, operation, option, settle
 
 Own = Literal["none", "layer1", "layer2", "layer3", "layer4"]
 
 
-@dataclass(frozen=True)
+@operation
 class Heads:
     """Replace the classifier by one or several new ones.
 
@@ -28,8 +29,8 @@ class Heads:
     name: ClassVar[str] = "heads"
     example: ClassVar[str] = "resnet-surgeon heads resnet50 --classes 3,5"
 
-    classes: Annotated[tuple[Classes, ...], Count(1, MOST_HEADS)] = option("Classes of each head: 3,5.")
-    names: tuple[str, ...] | None = option("Names of the heads: a,b. Left out: head1, head2, ...", default=None)
+    classes: Annotated[Sequence[Classes], Count(1, MOST_HEADS)] = option("Classes of each head: 3,5.")
+    names: Sequence[str] | None = option("Names of the heads: a,b. Left out: head1, head2, ...", default=None)
     own: Own | None = option("First layer that each head owns a copy of; none: heads share all layers.", default=None)
     seed: Seed = option("Seed of what is drawn at random.", default=0)
 
@@ -44,7 +45,7 @@ class Heads:
         if self.names is not None:
             self._check_names(self.names)
 
-    def _check_names(self, names: tuple[str, ...]) -> None:
+    def _check_names(self, names: Sequence[str]) -> None:
         if len(names) != len(self.classes):
             raise UsageError(
                 f"{len(names)} names for {len(self.classes)} heads",

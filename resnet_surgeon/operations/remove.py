@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import difflib
 import re
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Annotated, ClassVar, NoReturn
 
 from resnet_surgeon.architecture.parameters import parameters
 from resnet_surgeon.architecture.spec import STAGE_NAMES, STEM, Architecture
 from resnet_surgeon.errors import OperationError, UsageError, printable
 from resnet_surgeon.fields import ANY, Count, Size, Text
-from resnet_surgeon.operations.checkpoint import Checkpoint, option, settle
+from resnet_surgeon.operations.checkpoint import Checkpoint, operation, option, settle
 
 Layer = Annotated[str, Text("the name of a layer, such as layer3.4", ANY, 100)]  # `_check_spelling` says more
 
@@ -19,7 +20,7 @@ _CHILDREN = (*STEM, *STAGE_NAMES, "avgpool", "fc", "heads")
 _LONGEST_NAME = 20  # that is compared with those of layers
 
 
-@dataclass(frozen=True)
+@operation
 class Remove:
     """Remove the last layers, or layers by name.
 
@@ -33,7 +34,7 @@ class Remove:
     example: ClassVar[str] = "resnet-surgeon remove resnet50 --last 2"
 
     last: Size | None = option("How many children to remove, counted from the end.", default=None)
-    layers: Annotated[tuple[Layer, ...], Count(1, 1 << 16)] | None = option(
+    layers: Annotated[Sequence[Layer], Count(1, 1 << 16)] | None = option(
         "Which layers to remove, by name: a,b,c.", default=None
     )
 
@@ -113,7 +114,7 @@ def _check_spelling(layer: str) -> None:
     )
 
 
-def _cut(architecture: Architecture, layers: tuple[str, ...]) -> tuple[Architecture, dict[str, list[int]]]:
+def _cut(architecture: Architecture, layers: Sequence[str]) -> tuple[Architecture, dict[str, list[int]]]:
     """What is left, and for each stage the old numbers of the blocks that stay. Raises OperationError."""
     children = architecture.children
     removed = {layer for layer in layers if layer in children}

@@ -19,7 +19,7 @@ from resnet_surgeon.architecture.variants import VARIANTS
 from resnet_surgeon.errors import OperationError, UsageError
 from resnet_surgeon.formats.files import OpenFile
 from resnet_surgeon.formats.tensors import Stored, chunks, content
-from resnet_surgeon.operations.adapt import Adapt
+from resnet_surgeon.operations.adapt import Adapt, Init
 from resnet_surgeon.operations.checkpoint import Checkpoint
 from tests.conftest import Run, images
 
@@ -94,7 +94,7 @@ def test_scaled_on_one_channel_is_the_original_on_gray(checkpoints: Path, basic:
 
 
 @pytest.mark.parametrize("init", ["mean", "scaled", "repeat"])
-def test_an_adapted_network_can_be_adapted_again(init: str, checkpoints: Path) -> None:
+def test_an_adapted_network_can_be_adapted_again(init: Init, checkpoints: Path) -> None:
     network = rs.open(checkpoints / "basic.pth").adapt(4, init=init).adapt(2, init=init)
     assert network.tensors["conv1.weight"].shape == (64, 2, 7, 7)
     assert network.architecture.in_channels == 2

@@ -19,7 +19,7 @@ from resnet_surgeon.operations.heads import Heads
 from tests.conftest import images
 
 
-def with_heads(source: Path, tmp_path: Path, *arguments: object, **options: object) -> Any:
+def with_heads(source: Path, tmp_path: Path, *arguments: Any, **options: Any) -> Any:
     rs.open(source).heads(*arguments, **options).save(tmp_path / "heads.safetensors")
     return rs.load(tmp_path / "heads.safetensors").eval()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ from resnet_surgeon.operations.remove import Remove
 from tests.conftest import images
 
 
-def removed(source: Path, tmp_path: Path, **options: object) -> nn.Module:
+def removed(source: Path, tmp_path: Path, **options: Any) -> nn.Module:
     rs.open(source).remove(**options).save(tmp_path / "cut.safetensors")
     return rs.load(tmp_path / "cut.safetensors").eval()
 
@@ -92,7 +93,7 @@ REFUSED = [
 
 @pytest.mark.parametrize(("options", "reason", "hint"), REFUSED)
 def test_what_would_not_run_is_refused_with_what_works(
-    options: dict[str, object], reason: str, hint: str | None, checkpoints: Path
+    options: dict[str, Any], reason: str, hint: str | None, checkpoints: Path
 ) -> None:
     with pytest.raises(OperationError, match=reason) as caught:
         rs.open(checkpoints / "bottleneck.pth").remove(**options)
