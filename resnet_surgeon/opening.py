@@ -14,11 +14,13 @@ from resnet_surgeon.architecture.dilation import dilated
 from resnet_surgeon.architecture.parameters import parameters
 from resnet_surgeon.architecture.recognise import check_fit, recognise
 from resnet_surgeon.architecture.spec import Architecture
-from resnet_surgeon.errors import CheckpointError
+from resnet_surgeon.errors import ArchitectureError, CheckpointError
 from resnet_surgeon.formats.files import TiedToFile
+from resnet_surgeon.formats.modules import ModuleNode
 from resnet_surgeon.formats.safetensors_index import index_of
 from resnet_surgeon.formats.tensors import LazyTensor
 from resnet_surgeon.operations.checkpoint import Checkpoint
+from resnet_surgeon.sources import modules
 from resnet_surgeon.sources.source import MANIFEST_KEY, Source
 
 
@@ -63,6 +65,7 @@ def recognised(source: Source) -> Opened:
     history = documents.from_json(text) if text is not None else None
     if history is None:
         architecture = dilated(recognise(source.tensors), source.found.dilated_stages)
+        _check_module(source, architecture)
         preprocessing = source.entry.preprocessing if source.entry else None
     else:
         architecture, preprocessing = history.architecture, history.inputs.preprocessing
@@ -72,3 +75,22 @@ def recognised(source: Source) -> Opened:
     tensors = {parameter.name: source.tensors[parameter.name] for parameter in parameters(architecture)}
     operations = len(history.operations) if history else 0
     return Opened(source, Checkpoint(architecture, tensors, preprocessing, operations), history)
+
+
+def _check_module(source: Source, architecture: Architecture) -> None:
+    """Raises ArchitectureError for a whole module that says of itself what its tensors do not show."""
+    key = source.found.wrapping.key if source.found.wrapping else None
+    node = modules.at(source.container.root, key) if source.container else None
+    if not isinstance(node, ModuleNode):
+        return
+    plain = {
+        "stem_stride": 2,
+        "maxpool": "torchvision",
+        "eps": 1e-5,
+        "bottleneck_stride": "conv2",
+        "strides": (1, 2, 2, 2)[: len(architecture.stages)],
+        "dilated": (),
+    }
+    for name, value in modules.says(node, source.found.names, architecture, settled=False).items():
+        if value != plain[name]:
+            raise ArchitectureError(f"its module has {name} {value}, torchvision's {plain[name]}")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import codecs
 import re
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, NoReturn
 
 from resnet_surgeon.errors import CheckpointError, escaped
@@ -60,12 +60,12 @@ class Ledger:
         self.names: dict[tuple[str, str], Global] = {}
         self.work = 0  # elements that were copied by calls of the names that are known
 
-    @property
-    def not_loaded(self) -> tuple[str, ...]:
+    def not_loaded(self, walked: Collection[Global] = ()) -> tuple[str, ...]:
         """The names of classes and functions that were passed over, in alphabetical order: escaped, and of many the
-        first.
+        first. Of the `walked` ones the objects were read.
         """
-        names = sorted(found.qualified for key, found in self.names.items() if not is_known(*key))
+        passed_over = (found for key, found in self.names.items() if not is_known(*key) and found not in walked)
+        names = sorted(found.qualified for found in passed_over)
         shown = [escaped(name[:_LONGEST_SHOWN]) for name in names[:_MOST_SHOWN]]
         return (*shown, f"and {len(names) - _MOST_SHOWN} more") if len(names) > _MOST_SHOWN else (*shown,)
 
