@@ -6,7 +6,7 @@ DEMO := build/demo
 # Where bytecode is not cached, every start would compile the package anew.
 COMPILE := $(BIN)/python -m compileall -q resnet_surgeon
 
-.PHONY: demo test lint types docs catalog bench fuzz faults prove audit lowest clean anew
+.PHONY: demo test lint types docs catalog bench fuzz faults mutants prove audit lowest clean anew
 
 demo: $(VENV)/core
 	@rm -rf $(DEMO) && mkdir -p $(DEMO)
@@ -15,7 +15,7 @@ demo: $(VENV)/core
 
 test: $(VENV)/dev
 	@$(COMPILE)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist worksteal $(PYTEST_OPTIONS)
 
 lint: $(VENV)/dev
 	$(BIN)/ruff check .
@@ -43,7 +43,13 @@ fuzz: $(VENV)/fuzz
 # Needs strace, as of Debian's package.
 faults: $(VENV)/dev
 	@$(COMPILE)
-	$(BIN)/python -m pytest tests/hazards/faults.py
+	$(BIN)/python -m pytest tests/hazards/faults.py $(PYTEST_OPTIONS)
+
+# ROOMS=formats MUTANTS=500 make mutants
+ROOMS ?= operations formats writing verification sources manifest
+MUTANTS ?= 100
+mutants: $(VENV)/dev
+	@set -e; for room in $(ROOMS); do $(BIN)/python -m tests.mutation.run $$room $(MUTANTS) $(SEED); done
 
 # Sound files of every kind, and lies: SECONDS=3600 make prove
 prove: $(VENV)/dev

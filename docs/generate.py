@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from resnet_surgeon.manifest import FORMAT_VERSION, Manifest
-from resnet_surgeon.operations import OPERATIONS
+from resnet_surgeon.operations import RECORDED
 
 DOCS = Path(__file__).resolve().parent
 SCHEMA = DOCS.parent / "resnet_surgeon" / "manifest.schema.json"
@@ -28,7 +28,7 @@ def manifest_schema() -> dict[str, Any]:
     """The JSON Schema of manifests, by pydantic from the dataclasses."""
     document = TypeAdapter(Manifest).json_schema(mode="serialization")
     operations: list[dict[str, Any]] = []
-    for name, operation in OPERATIONS.items():
+    for name, operation in RECORDED.items():
         options = TypeAdapter(operation).json_schema(mode="serialization")
         one = {"type": "object", "required": [name], "properties": {name: options}, "additionalProperties": False}
         operations.append(one)

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from resnet_surgeon.module import ResNet, load
     from resnet_surgeon.network import Network, open
     from resnet_surgeon.reporting.report import report
+    from resnet_surgeon.saving import save
     from resnet_surgeon.verification.proof import Check, Proof
     from resnet_surgeon.verification.verify import verify
 
@@ -57,6 +58,7 @@ __all__ = [
     "load",
     "open",
     "report",
+    "save",
     "verify",
 ]
 
@@ -74,6 +76,7 @@ _ROOMS = {
     "load": "module",
     "open": "network",
     "report": "reporting.report",
+    "save": "saving",
     "verify": "verification.verify",
 }
 

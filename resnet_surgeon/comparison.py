@@ -30,7 +30,7 @@ from resnet_surgeon.opening import Opening, recognised
 from resnet_surgeon.plan import Layout
 from resnet_surgeon.sources.location import Location, check_distinct
 from resnet_surgeon.sources.progress import Progress, silent
-from resnet_surgeon.sources.source import Source, open_source
+from resnet_surgeon.sources.source import MANIFEST_KEY, Source, open_source
 
 if TYPE_CHECKING:
     import numpy as np
@@ -140,7 +140,7 @@ def _side(location: Location, opening: Opening, progress: Progress) -> _Side:
         return _Side(str(location), layouts, manifest.architecture, manifest)
     if not (isinstance(location, str) and location in VARIANTS):
         opening = {**opening, "weights": None}
-    source = open_source(location, progress=progress, **opening)
+    source = open_source(location, progress=progress, **_concerning(location, opening))
     try:
         found = recognised(source)
         tensors, architecture, history = found.tensors, found.architecture, found.history
@@ -148,6 +148,14 @@ def _side(location: Location, opening: Opening, progress: Progress) -> _Side:
         tensors, architecture, history = source.tensors, None, None
     layouts = {name: Layout(tensor.dtype, tensor.shape, byte_size(tensor)) for name, tensor in tensors.items()}
     return _Side(source.subject, layouts, architecture, history, source, tensors)
+
+
+def _concerning(location: Location, opening: Opening) -> Opening:
+    """What of the opening concerns this side: of a file with a manifest nothing is left to choose or ignore."""
+    if not isinstance(location, (str, os.PathLike)) or not (opening.get("fc") or opening.get("ignore")):
+        return opening
+    bare: Opening = {**opening, "fc": None, "ignore": ()}
+    return bare if MANIFEST_KEY in open_source(location, **bare).metadata else opening
 
 
 def _check_content(side: _Side) -> None:

@@ -56,8 +56,15 @@ class SurgeonError(Exception):
         self.subject = self.subject or subject
         return self
 
-    def __str__(self) -> str:
+    @property
+    def what(self) -> str:
+        """What was wrong with what."""
         return f"{self.subject}: {self.reason}" if self.subject else self.reason
+
+    def __str__(self) -> str:
+        """All of it, as a traceback shows it: for people who call this from Python."""
+        answers = (f"{answer.option}={answer.value!r}: {answer.why}" for answer in self.answers)
+        return "\n".join([self.what, *(f"hint: {line}" for line in (self.hint, *answers) if line)])
 
 
 class UsageError(SurgeonError):

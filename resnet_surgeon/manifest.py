@@ -6,7 +6,7 @@ Writes, reads and validates the document. Knows nothing of how tensors are made 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -19,8 +19,9 @@ from resnet_surgeon.arithmetic.formulas import Formula
 from resnet_surgeon.errors import CheckpointError, UsageError
 from resnet_surgeon.fields import Count, Line, Name, Seed, Size, Text, decoded, plain
 from resnet_surgeon.formats.json_text import parsed
-from resnet_surgeon.operations import OPERATIONS
+from resnet_surgeon.operations import RECORDED
 from resnet_surgeon.operations.checkpoint import Operation
+from resnet_surgeon.operations.training import TensorName, Training
 from resnet_surgeon.sources.origin import Origin
 from resnet_surgeon.upgrades import upgraded
 
@@ -30,7 +31,6 @@ MOST_OPERATIONS = 100  # one after the other, each of which may put a formula ro
 
 _MOST_INPUTS = 1000  # tensors from which one is computed, those on the way counted
 
-TensorName = Annotated[str, Text("the name of a tensor", r"[A-Za-z0-9_.]+", 200)]  # one that this tool gave
 # A tensor's name, or `heads 2/fc.weight`: the operation that draws it, and its place in the history.
 Stream = Annotated[str, Text("a stream of random numbers", r"([a-z]+ [0-9]+/)?[A-Za-z0-9_.]+", 240)]
 Dtype = Annotated[str, Text("a dtype that a ResNet has", "|".join((*FLOATS, "I64")))]
@@ -64,7 +64,15 @@ class Initialised:
     how: Literal["initialised"] = "initialised"
 
 
-Provenance = Kept | Computed | Initialised
+@dataclass(frozen=True)
+class Trained:
+    """Trained since it was what `began` says, if it is not the same to the bit by chance: that is all that is known."""
+
+    began: Kept | Computed | Initialised
+    how: Literal["trained"] = "trained"
+
+
+Provenance = Kept | Computed | Initialised | Trained
 
 
 @dataclass(frozen=True)
@@ -137,14 +145,27 @@ def operation_from_record(record: Mapping[str, Any]) -> Operation:
     """The operation that a record describes. Raises CheckpointError for one that is not known, or whose options are
     wrong.
     """
-    if len(record) != 1 or next(iter(record)) not in OPERATIONS:
-        raise CheckpointError(f"an operation is one of {', '.join(OPERATIONS)}")
+    if len(record) != 1 or next(iter(record)) not in RECORDED:
+        raise CheckpointError(f"an operation is one of {', '.join(RECORDED)}")
     ((name, options),) = record.items()
     try:
-        operation: Operation = decoded(OPERATIONS[name], options)
-    except (ValueError, UsageError) as error:
+        operation: Operation = decoded(RECORDED[name], options)
+    except UsageError as error:
+        raise CheckpointError(f"operation {name}: {error.what}") from None
+    except ValueError as error:
         raise CheckpointError(f"operation {name}: {error}") from None
     return operation
+
+
+def joined(records: Iterable[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:
+    """The records with neighbours that tell of training as one: however often it was saved in between."""
+    history: list[Mapping[str, Any]] = []
+    for record in records:
+        if history and record.keys() == history[-1].keys() == {Training.name}:
+            both = [*history.pop()[Training.name]["tensors"], *record[Training.name]["tensors"]]
+            record = {Training.name: {"tensors": sorted(set(both))}}
+        history.append(record)
+    return tuple(history)
 
 
 def from_json(text: str) -> Manifest:
@@ -181,12 +202,19 @@ def _validated(document: Any) -> Manifest:
     return manifest
 
 
+def made_from(provenance: Provenance) -> tuple[Provenance, ...]:
+    """What a formula was given, or what training began with."""
+    if isinstance(provenance, Computed):
+        return provenance.inputs
+    return (provenance.began,) if isinstance(provenance, Trained) else ()
+
+
 def _check_formulas(provenance: Provenance) -> None:
     """Raises ValueError for formulas of formulas that would take anybody who works them out for ever."""
-    behind = [provenance]
+    behind: list[Provenance] = [provenance]
     count = 0
     for _ in range(MOST_OPERATIONS + 1):
-        behind = [one for formula in behind if isinstance(formula, Computed) for one in formula.inputs]
+        behind = [one for provenance in behind for one in made_from(provenance)]
         count += len(behind)
     if behind or count > _MOST_INPUTS:
         raise ValueError(
@@ -204,6 +232,8 @@ def is_manifest(text: bytes) -> bool:
 
 
 def _reason(error: Exception) -> str:
+    if isinstance(error, CheckpointError):
+        return error.reason
     return "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
 
 

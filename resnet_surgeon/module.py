@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -17,9 +18,14 @@ from resnet_surgeon.architecture import layers
 from resnet_surgeon.architecture.spec import Architecture, Head
 from resnet_surgeon.formats.tensors import LazyTensor, Stored, chunks
 from resnet_surgeon.manifest import Manifest
+from resnet_surgeon.network import Network
 from resnet_surgeon.network import open as open_network
+from resnet_surgeon.opening import Opening
 from resnet_surgeon.platform.memory import ask_for_huge_pages
 from resnet_surgeon.sources.location import Location
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 DTYPES = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64,
@@ -27,22 +33,21 @@ DTYPES = {
 
 
 def load(
-    path: Location,
+    source: Location | Network,
     device: torch.device | str | int | None = None,
     dtype: torch.dtype | None = None,
-    *,
-    key: str | None = None,
+    **opening: Unpack[Opening],
 ) -> ResNet:
     """The network in a file that this tool wrote (or any checkpoint that it reads), as a module in training mode, ready
     to train.
 
-    `path` is all that `resnet_surgeon.open` takes, and `key` chooses one of several networks in it. `device` and
-    `dtype` say where the parameters live and in which floating point type; left out, they are on the CPU (or torch's
-    default device) in the file's own. Every tensor and every parameter must fit. Raises the errors of `open`.
+    `source` is a network, or all that `resnet_surgeon.open` takes, with its keywords in `opening`. `device` and `dtype`
+    say where the parameters live and in which floating point type; left out, they are on the CPU (or torch's default
+    device) in the file's own. Every tensor and every parameter must fit. Raises the errors of `open`.
 
     >>> load("resnet50-heads-3-5.safetensors")(torch.zeros(2, 3, 224, 224))     # two tensors, [2, 3] and [2, 5]
     """
-    network = open_network(path, key=key)
+    network = source if isinstance(source, Network) else open_network(source, **opening)
     target = torch.get_default_device() if device is None else torch.device(device)
     with ThreadPoolExecutor(1) as executor:
         manifest = executor.submit(network.manifest)  # reads the file through for its digest, if it has no manifest yet
@@ -51,6 +56,7 @@ def load(
         state = {name: to_torch(tensor).to(target) for name, tensor in network.tensors.items()}
         module.load_state_dict(state, strict=True, assign=True)
         module.manifest = manifest.result()
+    module.loaded = Loaded(network)
     if network.source.container is not None:
         network.source.container.check_unchanged()
     return module.to(dtype=dtype) if dtype is not None else module
@@ -92,13 +98,30 @@ class Bottleneck(nn.Module):
 class HeadModule(nn.Module):
     """One of several heads: its own stages, pooling unless the trunk pooled, flatten, and a linear layer `fc`."""
 
+    if TYPE_CHECKING:  # the children that there can be; torch.jit.script would want what is annotated here to be there
+        layer1: nn.Module
+        layer2: nn.Module
+        layer3: nn.Module
+        layer4: nn.Module
+        avgpool: nn.Module
+        fc: nn.Module
+
     def __init__(self, architecture: Architecture, head: Head) -> None:
         super().__init__()
         _add(self, layers.branch(architecture, head))
-        self._order = tuple(self._modules)
 
     def forward(self, x: Tensor) -> Tensor:
-        return _run(self, self._order, x)
+        if hasattr(self, "layer1"):
+            x = self.layer1(x)
+        if hasattr(self, "layer2"):
+            x = self.layer2(x)
+        if hasattr(self, "layer3"):
+            x = self.layer3(x)
+        if hasattr(self, "layer4"):
+            x = self.layer4(x)
+        if hasattr(self, "avgpool"):
+            x = torch.flatten(self.avgpool(x), 1)
+        return self.fc(x)  # type: ignore[no-any-return]
 
 
 class Heads(nn.Module):
@@ -109,7 +132,10 @@ class Heads(nn.Module):
         self._modules.update(heads)
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        return [head(x) for head in self.values()]
+        outputs: list[Tensor] = []
+        for head in self.children():
+            outputs.append(head(x))
+        return outputs
 
     def __getitem__(self, name: str) -> nn.Module:
         module = self._modules[name]
@@ -138,6 +164,21 @@ class Heads(nn.Module):
         return [(name, self[name]) for name in self]
 
 
+class Loaded:
+    """The network that a module was loaded from. A copy of the module has it too; a pickled module comes back without,
+    since another process has not opened the file.
+    """
+
+    def __init__(self, network: Network) -> None:
+        self.network = network
+
+    def __deepcopy__(self, _: object) -> Loaded:
+        return self
+
+    def __reduce__(self) -> tuple[type[None], tuple[()]]:
+        return type(None), ()
+
+
 class ResNet(nn.Module):
     """The network that an Architecture describes, its children named and ordered as in torchvision.
 
@@ -146,27 +187,55 @@ class ResNet(nn.Module):
     map [batch, channels, height, width].
     """
 
-    manifest: Manifest | None = None
+    if TYPE_CHECKING:
+        conv1: nn.Module
+        bn1: nn.Module
+        relu: nn.Module
+        maxpool: nn.Module
+        layer1: nn.Module
+        layer2: nn.Module
+        layer3: nn.Module
+        layer4: nn.Module
+        avgpool: nn.Module
+        fc: nn.Module
 
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
+        self.manifest: Manifest | None = None
+        self.loaded: Loaded | None = None  # for `save` to look what has changed
         self.architecture = architecture
+        # What torchvision's own utilities ask of a ResNet, such as its detectors.
+        self.inplanes = architecture.trunk_channels
+        self.groups = architecture.groups
         _add(self, layers.trunk(architecture))
         if architecture.branches:
             self.heads = Heads({head.name: HeadModule(architecture, head) for head in architecture.branches})
 
     def forward(self, x: Tensor) -> Tensor | list[Tensor]:
-        x = _run(self, self.architecture.trunk_children, x)
-        return self.heads(x) if self.architecture.branches else x
-
-
-def _run(module: nn.Module, children: tuple[str, ...], x: Tensor) -> Tensor:
-    """`x` through the named children; what avgpool gives is flattened. Other attached modules are left alone."""
-    for name in children:
-        x = getattr(module, name)(x)
-        if name == "avgpool":
-            x = torch.flatten(x, 1)
-    return x
+        # Written out, for torch.jit.script: it knows which of these children there are, and compiles no others.
+        if hasattr(self, "conv1"):
+            x = self.conv1(x)
+        if hasattr(self, "bn1"):
+            x = self.bn1(x)
+        if hasattr(self, "relu"):
+            x = self.relu(x)
+        if hasattr(self, "maxpool"):
+            x = self.maxpool(x)
+        if hasattr(self, "layer1"):
+            x = self.layer1(x)
+        if hasattr(self, "layer2"):
+            x = self.layer2(x)
+        if hasattr(self, "layer3"):
+            x = self.layer3(x)
+        if hasattr(self, "layer4"):
+            x = self.layer4(x)
+        if hasattr(self, "avgpool"):
+            x = torch.flatten(self.avgpool(x), 1)
+        if hasattr(self, "fc"):
+            x = self.fc(x)
+        if hasattr(self, "heads"):
+            return self.heads(x)  # type: ignore[no-any-return]
+        return x
 
 
 def _add(module: nn.Module, parts: Iterable[layers.Part]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec
@@ -27,6 +27,7 @@ from resnet_surgeon.sources.names import file_name
 from resnet_surgeon.sources.progress import Progress, silent
 from resnet_surgeon.sources.source import Source, open_source
 from resnet_surgeon.writing.document import Document, document
+from resnet_surgeon.writing.forms import SAFETENSORS, form_of
 from resnet_surgeon.writing.write import stream, write
 
 Options = ParamSpec("Options")
@@ -84,7 +85,7 @@ class Network(TiedToFile):
 
     def apply(self, operation: Operation) -> Network:
         """The network after the operation. Raises OperationError if it makes no sense on this network."""
-        done = (*(self.history.operations if self.history else ()), *self.operations)
+        done = recording.done(self.opened, self.operations)
         try:
             if len(done) >= documents.MOST_OPERATIONS:
                 raise OperationError(
@@ -94,8 +95,9 @@ class Network(TiedToFile):
             checkpoint = resolved.apply(self.checkpoint)
         except SurgeonError as error:
             raise error.about(operation.name) from None
-        checkpoint = replace(checkpoint, operations=self.checkpoint.operations + 1)
-        return replace(self, checkpoint=checkpoint, operations=(*self.operations, resolved))
+        operations = (*self.operations, resolved)
+        checkpoint = replace(checkpoint, operations=len(recording.done(self.opened, operations)))
+        return replace(self, checkpoint=checkpoint, operations=operations)
 
     adapt = method(Adapt)
     remove = method(Remove)
@@ -121,13 +123,17 @@ class Network(TiedToFile):
             manifest = replace(manifest, source=self.source.identified())
         return manifest
 
-    def check(self) -> None:
-        """Raises CheckpointError if the file would be one that nobody could open; reads and writes nothing."""
-        self._document().header()
+    def check(self, output: str | os.PathLike[str] | None = None) -> None:
+        """Raises CheckpointError if the file `output`, or the stream, would be one that nobody could open; reads and
+        writes nothing.
+        """
+        form = SAFETENSORS if output is None else form_of(Path(output))
+        form.layout(self._document())
 
     def save(self, output: str | os.PathLike[str], *, force: bool = False, progress: Progress = silent) -> Path:
-        """Writes the safetensors file `output` and, beside it, the manifest (`model.json` for `model.safetensors`).
+        """Writes the file `output` and, beside it, the manifest (`model.json` for `model.safetensors`).
 
+        The form follows the name: safetensors, or for .pth, .pt, .pth.tar, .ckpt and .bin what torch.save writes.
         Returns the file's path. Raises AccessError if the file exists and not `force`, or cannot be written; then
         nothing was changed.
         """
@@ -170,14 +176,20 @@ def open(
     weights: str | None = None,
     seed: int = 0,
     key: str | None = None,
+    fc: str | None = None,
+    ignore: Sequence[str] = (),
     progress: Progress = silent,
 ) -> Network:
     """Opens a model name (`weights`: DEFAULT, IMAGENET1K_V1, IMAGENET1K_V2 or random), a checkpoint's path, `-` for
-    standard input, bytes, or a binary stream. `key` chooses one of several networks in a file.
+    standard input, bytes, or a binary stream.
+
+    `key` chooses one of several networks in a file. `fc` is the name in the file of the linear layer that is the
+    classifier, or `none`. `ignore` are patterns (as a shell's) of the names of layers that may be left out, though the
+    data passes through them.
 
     Raises UsageError, AccessError, WeightsError, or CheckpointError for what is no ResNet of torchvision's kind.
     """
-    found = open_source(source, weights, seed, key, progress)
+    found = open_source(source, weights, seed, key, progress, fc, ignore)
     try:
         opened = recognised(found)
     except CheckpointError as error:

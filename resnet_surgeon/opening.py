@@ -5,8 +5,8 @@ Reads names, shapes and documents. Knows no operation's meaning, and reads no te
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TypedDict
 
 from resnet_surgeon import manifest as documents
@@ -32,6 +32,8 @@ class Opening(TypedDict, total=False):
     weights: str | None
     seed: int
     key: str | None
+    fc: str | None
+    ignore: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -61,10 +63,13 @@ def recognised(source: Source) -> Opened:
     if index is not None:
         hint = f"give the index, `{index}`, with all shards beside it"
         raise CheckpointError("it is one of several shards, not a whole network", hint=hint)
+    if source.found.problem is not None:
+        raise source.found.problem
     text = source.metadata.get(MANIFEST_KEY)
     history = documents.from_json(text) if text is not None else None
     if history is None:
         architecture = dilated(recognise(source.tensors), source.found.dilated_stages)
+        architecture = replace(architecture, maxpool_is_identity=not source.found.maxpool)
         _check_module(source, architecture)
         preprocessing = source.entry.preprocessing if source.entry else None
     else:
@@ -85,7 +90,7 @@ def _check_module(source: Source, architecture: Architecture) -> None:
         return
     plain = {
         "stem_stride": 2,
-        "maxpool": "torchvision",
+        "maxpool": "none" if architecture.maxpool_is_identity else "torchvision",
         "eps": 1e-5,
         "bottleneck_stride": "conv2",
         "strides": (1, 2, 2, 2)[: len(architecture.stages)],

@@ -12,9 +12,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from resnet_surgeon.formats.tensors import Computed, Initialised, LazyTensor, byte_size
+from resnet_surgeon.formats.tensors import Computed, Initialised, LazyTensor, Trained, byte_size
 
-Action = Literal["kept", "renamed", "copied", "computed", "initialised", "dropped"]
+Action = Literal["kept", "renamed", "copied", "computed", "trained", "initialised", "dropped"]
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def source_names(tensor: LazyTensor, names: Mapping[int, str]) -> tuple[str, ...
         return (names[id(tensor)],)
     if isinstance(tensor, Computed):
         return tuple(name for source in tensor.inputs for name in source_names(source, names))
-    return ()
+    return source_names(tensor.began, names) if isinstance(tensor, Trained) else ()
 
 
 def by_identity(tensors: Mapping[str, LazyTensor]) -> dict[int, str]:
@@ -74,6 +74,8 @@ def _made(before: Mapping[str, LazyTensor], after: Mapping[str, LazyTensor]) -> 
             yield Step("kept" if sources == (name,) else moved, name, sources, old, _layout(tensor))
         elif isinstance(tensor, Computed):
             yield Step("computed", name, sources, old, _layout(tensor), str(tensor.formula))
+        elif isinstance(tensor, Trained):
+            yield Step("trained", name, sources, old, _layout(tensor), "trained since")
         else:
             assert isinstance(tensor, Initialised), "operations hand stored tensors on"
             yield Step("initialised", name, sources, old, _layout(tensor), f"{tensor.law}, seed {tensor.seed}")

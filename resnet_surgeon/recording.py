@@ -5,12 +5,13 @@ between come to the same. Reads nothing and writes nothing.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 from resnet_surgeon import manifest as documents
 from resnet_surgeon._version import __version__
 from resnet_surgeon.architecture.outputs import outputs
 from resnet_surgeon.architecture.spec import Architecture, Head
-from resnet_surgeon.formats.tensors import Computed, Initialised, LazyTensor
+from resnet_surgeon.formats.tensors import Computed, Initialised, LazyTensor, Trained
 from resnet_surgeon.opening import Opened
 from resnet_surgeon.operations.checkpoint import Checkpoint, Operation
 from resnet_surgeon.plan import by_identity
@@ -30,12 +31,18 @@ def manifest(opened: Opened, now: Checkpoint, operations: tuple[Operation, ...])
         architecture=now.architecture,
         inputs=documents.Inputs(now.architecture.in_channels, now.preprocessing),
         outputs=_outputs(opened, now),
-        operations=(*(history.operations if history else ()), *map(documents.operation_record, operations)),
+        operations=done(opened, operations),
         source=history.source if history else opened.source.described,
         tensors=made,
         dropped=tuple(sorted(known - _kept_names(made))),
         versions={"resnet_surgeon": __version__},
     )
+
+
+def done(opened: Opened, operations: tuple[Operation, ...]) -> tuple[Mapping[str, Any], ...]:
+    """All operations behind the network, those before it was opened too, as they are recorded."""
+    history = opened.history.operations if opened.history else ()
+    return documents.joined((*history, *map(documents.operation_record, operations)))
 
 
 def records(opened: Opened, tensors: Mapping[str, LazyTensor]) -> dict[str, documents.TensorRecord]:
@@ -50,6 +57,9 @@ def records(opened: Opened, tensors: Mapping[str, LazyTensor]) -> dict[str, docu
             return documents.Initialised(tensor.law, tensor.seed, tensor.stream)
         if name is not None:
             return documents.Kept(opened.source.found.names.get(name, name))
+        if isinstance(tensor, Trained):
+            began = provenance(tensor.began)
+            return began if isinstance(began, documents.Trained) else documents.Trained(began)
         assert isinstance(tensor, Computed)
         return documents.Computed(tensor.formula, tuple(provenance(source) for source in tensor.inputs))
 
@@ -90,8 +100,7 @@ def _kept_names(made: Mapping[str, documents.TensorRecord]) -> set[str]:
     def names(provenance: documents.Provenance) -> Iterator[str]:
         if isinstance(provenance, documents.Kept):
             yield provenance.tensor
-        elif isinstance(provenance, documents.Computed):
-            for source in provenance.inputs:
-                yield from names(source)
+        for source in documents.made_from(provenance):
+            yield from names(source)
 
     return {name for record in made.values() for name in names(record.provenance)}

@@ -41,6 +41,7 @@ def drawn(
         return Initialised(parameter.dtype, parameter.shape, parameter.law, seed, parameter.name)
     if isinstance(provenance, documents.Initialised):
         return Initialised(dtype, shape, provenance.law, provenance.seed, provenance.stream)
+    assert isinstance(provenance, documents.Computed)
     (inner,) = provenance.inputs
     (before,) = provenance.formula.input_shapes(shape)
     return Computed(dtype, shape, (drawn(inner, dtype, before, seed, source),), provenance.formula)

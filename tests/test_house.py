@@ -34,6 +34,7 @@ ROOMS = [
     "inspection",
     "comparison",
     "module",
+    "saving",
     "verification",
     "reporting",
     "__init__",
@@ -86,6 +87,7 @@ def packages_at_the_top(module: Path) -> set[str]:
 def test_only_modules_their_proofs_and_reports_import_torch_at_their_top() -> None:
     assert {room(module) for module in MODULES if "torch" in packages_at_the_top(module)} == {
         "module",
+        "saving",
         "verification",
         "reporting",
     }

@@ -281,7 +281,7 @@ LEGAL: dict[str, Callable[[dict[str, Any]], object]] = {
 def test_what_0_1_0_could_write_is_read(change: Callable[[dict[str, Any]], object], checkpoints: Path) -> None:
     document = json.loads(rs.open(checkpoints / "basic.pth").adapt(1).manifest().to_json())
     change(document)
-    assert json.loads(from_json(json.dumps(document)).to_json()) == document
+    assert subset(document, json.loads(from_json(json.dumps(document)).to_json()))
 
 
 @pytest.mark.parametrize(

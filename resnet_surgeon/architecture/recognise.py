@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Protocol
 
 from resnet_surgeon.architecture.differences import output
+from resnet_surgeon.architecture.other_kinds import refuse_other_kinds
 from resnet_surgeon.architecture.parameters import Parameter, parameters
 from resnet_surgeon.architecture.spec import STEM_CHANNELS, STEM_WEIGHT, Architecture, Block, Head, standard_stages
 from resnet_surgeon.errors import ArchitectureError, printable
@@ -36,7 +37,7 @@ def recognise(tensors: Mapping[str, Described]) -> Architecture:
     each other (all problems in one message).
     """
     shapes = {name: tensor.shape for name, tensor in tensors.items()}
-    _refuse_other_kinds(shapes)
+    refuse_other_kinds(shapes)
     try:
         architecture = _read_off(shapes)
     except ValueError as rule:
@@ -91,34 +92,6 @@ def _misfits(expected: Mapping[str, Parameter], tensors: Mapping[str, Described]
         elif tensor.dtype not in (FLOATS if parameter.dtype == "F32" else ("I64",)):
             kind = "floating point" if parameter.dtype == "F32" else "I64"
             yield f"tensor `{name}` has dtype {tensor.dtype}, expected {kind}"
-
-
-# Signs of ResNets that are not torchvision's kind: (pattern of a name, what it is).
-_OTHER_KINDS = (
-    (r"conv1\.\d+\.weight|stem\.conv\d.*", "a ResNet with a deep stem of several 3x3 convolutions (as in ResNet-D)"),
-    (r"layer\d\.\d+\.(se|se_module|attn)\..*", "a ResNet with squeeze-and-excitation or attention in its blocks"),
-    (r"layer\d\.\d+\.conv\d\.(paths|attn)\..*", "a selective-kernel network (SK-ResNet)"),
-    (r"layer\d\.\d+\.downsample\.2\..*", "a ResNet with pooling in its downsample (as in ResNet-D)"),
-    (r"(stages|layer\d?)\.\d+(\.blocks\.\d+)?\.(norm1|preact)\..*", "a pre-activation ResNet (ResNet v2)"),
-    (r"layer\d\.\d+\.shortcut\.\d\..*", "a CIFAR ResNet (shortcuts named `shortcut`)"),
-)
-
-
-def _refuse_other_kinds(shapes: Mapping[str, tuple[int, ...]]) -> None:
-    def refuse(kind: str) -> None:
-        raise ArchitectureError(f"this is {kind}, which torchvision does not have and this tool does not take")
-
-    for pattern, kind in _OTHER_KINDS:
-        if any(re.fullmatch(pattern, name) for name in shapes):
-            refuse(kind)
-    if "bn1.weight" in shapes and not any(name.endswith("running_mean") for name in shapes):
-        refuse("a ResNet without batch norms (they have no running means: group norms, or frozen in another way)")
-    stem = shapes.get(STEM_WEIGHT, ())
-    if len(stem) == 4 and stem[2:] == (3, 3):
-        refuse(f"a CIFAR ResNet ({stem[0]} channels from a 3x3 stem)")
-    norm, convolution = shapes.get("layer2.0.bn1.weight", ()), shapes.get("layer2.0.conv1.weight", ())
-    if len(norm) == 1 and len(convolution) == 4 and norm[0] == convolution[1] != convolution[0]:
-        refuse("a pre-activation ResNet (ResNet v2)")
 
 
 def _read_off(shapes: Mapping[str, tuple[int, ...]]) -> Architecture:

@@ -50,7 +50,7 @@ def _run() -> int:
         return _command()
     except SurgeonError as error:
         answers = [command(PROGRAM, sys.argv[1:], answer) for answer in error.answers]
-        return _tell(str(error), [*filter(None, [error.hint]), *answers], error.exit_code)
+        return _tell(error.what, [*filter(None, [error.hint]), *answers], error.exit_code)
     except Exception as error:
         check_signals()
         if isinstance(error, MemoryError) or _is_short_of_memory():

@@ -35,6 +35,13 @@ class Opening:
         "Published weights of a model name: DEFAULT, IMAGENET1K_V1, IMAGENET1K_V2; or random.", default=None
     )
     key: str | None = option("Which network to take, if a file holds several: its key or prefix.", default=None)
+    fc: str | None = option(
+        "Which linear layer is the classifier, if it is not plain: its name in the file; or none.", default=None
+    )
+    ignore: tuple[str, ...] = option(
+        "Layers that may be left out though data passes through them: patterns of their names, such as ca.*.",
+        default=(),
+    )
     seed: int = option("Seed of what is drawn at random.", default=0)
 
     @property
@@ -50,7 +57,8 @@ class Writing:
     panel: ClassVar[str] = "Output"
 
     output: str | None = option(
-        "The file to write, or - for a stream on standard output. Left out: a name from source and operation.",
+        "The file to write: .safetensors, or .pth, .pt, .pth.tar, .ckpt, .bin for a file like torch.save's; or - for a "
+        "safetensors stream on standard output. Left out: a name from source and operation.",
         spelling="-o",
         default=None,
     )

@@ -38,6 +38,7 @@ _BORDERS: dict[Fate, _Border] = {
     "kept": _LIGHT,
     "copied": _LIGHT,
     "changed": _Border("┏┓┛┗", "━┃", "┠┨"),
+    "trained": _Border("┏┓┛┗", "━┃", "┠┨"),
     "new": _Border("╔╗╝╚", "═║", "╟╢"),
     "gone": _Border("┌┐┘└", "╌╎", "├┤"),
 }
@@ -45,7 +46,14 @@ _ASCII = str.maketrans(
     {**dict.fromkeys("┌┐┘└┏┓┛┗╔╗╝╚├┤┠┨╟╢", "+"), **dict.fromkeys("─━", "-"), **dict.fromkeys("│┃║", "|")}
     | {"═": "=", "╌": ".", "╎": ":"}
 )
-_COLOURS: dict[Fate, str | None] = {"kept": None, "copied": "blue", "changed": "yellow", "new": "green", "gone": "red"}
+_COLOURS: dict[Fate, str | None] = {
+    "kept": None,
+    "copied": "blue",
+    "changed": "yellow",
+    "trained": "magenta",
+    "new": "green",
+    "gone": "red",
+}
 
 
 def picture(overview: Overview) -> str:

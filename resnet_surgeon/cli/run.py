@@ -17,7 +17,8 @@ from resnet_surgeon.errors import UsageError, message
 from resnet_surgeon.manifest import operation_record
 from resnet_surgeon.network import Network
 from resnet_surgeon.operations.checkpoint import Operation
-from resnet_surgeon.writing.targets import manifest_path
+from resnet_surgeon.writing.forms import manifest_path
+from resnet_surgeon.writing.targets import check_name
 
 STANDARD_OUTPUT = "-"
 
@@ -34,11 +35,13 @@ def run(source: str, operation: Operation, opening: Opening, writing: Writing, *
             "standard output is a terminal, and a stream of tensors is not text",
             hint="pipe it into a command, or name a file with `-o`",
         )
+    if writing.output is not None and not to_stream:
+        check_name(Path(writing.output))
     shown = progress(quiet)
     network = rs.open(source, progress=shown, **opening.keywords).apply(operation)
     target = network.default_name if writing.output is None else writing.output
     if writing.dry_run:
-        network.check()
+        network.check(None if to_stream else target)
     elif to_stream:
         network.stream(1, progress=shown)
     else:

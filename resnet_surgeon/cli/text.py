@@ -13,6 +13,7 @@ from resnet_surgeon.errors import listed, message, printable
 from resnet_surgeon.formats.tensors import LazyTensor, byte_size
 from resnet_surgeon.network import Network
 from resnet_surgeon.plan import Step
+from resnet_surgeon.sources.remainder import NO_CLASSIFIER
 from resnet_surgeon.sources.wrappings import Wrapping
 
 _SHOWN = 6
@@ -54,12 +55,25 @@ def wrapping_lines(wrapping: Wrapping | None) -> Iterator[str]:
     places = [f"under {printable(wrapping.key)}"] if wrapping.key else []
     places += [f"behind {printable(wrapping.prefix)}"] if wrapping.prefix else []
     yield f"packed as {wrapping.kind}{': ' * bool(places)}{', '.join(places)}"
-    if wrapping.filled:
-        yield f"filled with zeros: {len(wrapping.filled)} num_batches_tracked"
+    if wrapping.classifier == NO_CLASSIFIER:
+        yield "fc: none, as you state"
+    elif wrapping.classifier:
+        yield f"fc is its {printable(wrapping.classifier)}"
+    if counters := sum(name.endswith("num_batches_tracked") for name in wrapping.filled):
+        yield f"filled with zeros: {counters} num_batches_tracked"
+    if others := [name for name in wrapping.filled if not name.endswith("num_batches_tracked")]:
+        yield f"filled with zeros: {listed(others)}"
+    if wrapping.ignored:
+        yield f"left out, as you state: {_groups(wrapping, wrapping.ignored)}"
     if wrapping.left_out:
-        groups = dict.fromkeys(layer_of(name.removeprefix(wrapping.prefix)) for name in wrapping.left_out)
-        shown = ", ".join(map(message, list(groups)[:_SHOWN])) + ", ..." * (len(groups) > _SHOWN)
-        yield f"left out: {len(wrapping.left_out)} tensor{'s' * (len(wrapping.left_out) > 1)} ({shown})"
+        yield f"left out: {_groups(wrapping, wrapping.left_out)}"
+
+
+def _groups(wrapping: Wrapping, names: Sequence[str]) -> str:
+    """How many tensors these are, and of which layers."""
+    groups = dict.fromkeys(layer_of(name.removeprefix(wrapping.prefix)) for name in names)
+    shown = ", ".join(map(message, list(groups)[:_SHOWN])) + ", ..." * (len(groups) > _SHOWN)
+    return f"{len(names)} tensor{'s' * (len(names) > 1)} ({shown})"
 
 
 def not_loaded_lines(names: Sequence[str]) -> Iterator[str]:

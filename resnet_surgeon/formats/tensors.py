@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from resnet_surgeon.architecture.initialisation import Law
 from resnet_surgeon.arithmetic.evaluation import Operand, evaluate, needs_numpy
 from resnet_surgeon.arithmetic.formulas import Formula
-from resnet_surgeon.formats.files import OpenFile, TiedToFile
+from resnet_surgeon.errors import CheckpointError
+from resnet_surgeon.formats.files import CHUNK, OpenFile, TiedToFile
 from resnet_surgeon.formats.memory import import_numpy
 
 if TYPE_CHECKING:
@@ -80,7 +81,17 @@ class Initialised(TiedToFile):
     stream: str
 
 
-LazyTensor = Stored | Strided | Computed | Initialised
+@dataclass(frozen=True, eq=False)
+class Trained(TiedToFile):
+    """What training made of the tensor `began`: `numbers`, if they are here, since nobody can work them out again."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    began: LazyTensor
+    numbers: memoryview | None = None
+
+
+LazyTensor = Stored | Strided | Computed | Initialised | Trained
 
 
 def byte_size(tensor: LazyTensor) -> int:
@@ -128,6 +139,11 @@ def chunks(tensor: LazyTensor) -> Iterator[bytes | memoryview]:
             import_numpy()
         operands = [Operand(part.dtype, part.shape, functools.partial(pieces, part)) for part in tensor.inputs]
         yield from evaluate(tensor.formula, tensor.dtype, tensor.shape, operands)
+    elif isinstance(tensor, Trained):
+        if tensor.numbers is None:
+            raise CheckpointError("what was trained cannot be worked out again: give the file that holds it")
+        for start in range(0, len(tensor.numbers), CHUNK):
+            yield tensor.numbers[start : start + CHUNK]
     else:
         import_numpy()
         from resnet_surgeon.arithmetic.sampling import sample

@@ -23,6 +23,8 @@ from resnet_surgeon.formats.views import tree
 from resnet_surgeon.formats.zip_directory import Member
 
 _PICKLE_LIMIT = 100_000_000
+_EXTRA, _OURS = "extra/", "resnet_surgeon."  # where torch keeps what users add, and the keys of what this tool adds
+_TEXT_LIMIT = 1 << 26
 _LONGEST_WORD = 16  # bytes of the member that names the byte order
 
 
@@ -75,10 +77,12 @@ def read(file: OpenFile) -> Container:
         raise CheckpointError(
             "it is a frozen TorchScript module, whose tensors have no names", hint="save it before torch.jit.freeze"
         )
+    metadata = {key: _text(key, small(f"{_EXTRA}{key}", _TEXT_LIMIT)) for key in _extra(members, root)}
     return Container(
         "torchscript" if is_script else "torch_zip",
         file,
         found.root,
+        metadata,
         checksums=tuple(checksums),
         not_loaded=ledger.not_loaded(found.walked),
     )
@@ -98,6 +102,19 @@ def _root(members: Mapping[str, Member]) -> str:
     if f"{root}/data.pkl" not in members:
         raise CheckpointError("it is a zip archive without `data.pkl`: not a torch checkpoint, or an incomplete one")
     return root
+
+
+def _extra(members: Mapping[str, Member], root: str) -> list[str]:
+    """The keys of the text that this tool put beside the tensors."""
+    folder = f"{root}/{_EXTRA}"
+    return [name.removeprefix(folder) for name in members if name.startswith(f"{folder}{_OURS}")]
+
+
+def _text(key: str, data: bytes) -> str:
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        raise CheckpointError(f"its member {printable(_EXTRA + key)} is not UTF-8") from None
 
 
 def _folder(members: Mapping[str, Member], root: str) -> str:

@@ -78,7 +78,8 @@ def tree(root: object, record: Callable[[Storage], Stored], swapped: bool = Fals
             if isinstance(value, (list, tuple)):
                 made[id(value)] = value  # looked through once, however often the file refers to it
             return _closed(value)
-        made[id(value)] = mapping = {}
+        mapping: dict[Any, Node] = {}
+        made[id(value)] = mapping
         waiting.append((mapping, items))
         return mapping
 

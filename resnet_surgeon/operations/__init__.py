@@ -10,5 +10,9 @@ from resnet_surgeon.operations.adapt import Adapt
 from resnet_surgeon.operations.checkpoint import Operation
 from resnet_surgeon.operations.heads import Heads
 from resnet_surgeon.operations.remove import Remove
+from resnet_surgeon.operations.training import Training
 
 OPERATIONS: dict[str, type[Operation]] = {operation.name: operation for operation in (Adapt, Remove, Heads)}
+
+# What a manifest can record.
+RECORDED: dict[str, type[Operation]] = {**OPERATIONS, Training.name: Training}

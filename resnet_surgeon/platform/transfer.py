@@ -10,6 +10,7 @@ import contextlib
 import errno
 import os
 import threading
+import zlib
 from collections.abc import Callable
 
 _PIECE = 1 << 20  # bytes that are moved by hand at once
@@ -94,6 +95,18 @@ def _by_hand(source: int, offset: int, count: int, write: Callable[[memoryview, 
         write(buffer[:size], done)
         done += size
     return done
+
+
+def checksum(descriptor: int, position: int, size: int) -> int:
+    """The CRC-32 of `size` bytes from `position`, or of as many as there are. Raises OSError."""
+    crc = 0
+
+    def add(piece: memoryview, _: int) -> None:
+        nonlocal crc
+        crc = zlib.crc32(piece, crc)
+
+    _by_hand(descriptor, position, size, add)
+    return crc
 
 
 def drain(source: int, target: int) -> None:

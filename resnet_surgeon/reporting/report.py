@@ -177,6 +177,8 @@ def _origin(provenance: Provenance) -> str:
         return provenance.tensor
     if isinstance(provenance, records.Computed):
         return f"{provenance.formula}, of {', '.join(map(_origin, provenance.inputs))}"
+    if isinstance(provenance, records.Trained):
+        return f"trained since; it began as {_origin(provenance.began)}"
     return f"{provenance.law}, seed {provenance.seed}"
 
 

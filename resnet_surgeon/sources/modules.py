@@ -40,6 +40,7 @@ def says(node: ModuleNode, names: Mapping[str, str], architecture: Architecture,
     """
     paths = {name.rpartition(".")[0]: own.rpartition(".")[0] for name, own in names.items()}
     module = _Module(node.layers, paths, {name.rpartition(".")[0] for name in node})
+    module.check_readable(architecture)
     if not settled:
         module.check_classes(architecture)
     stages = [module.stage(stage, architecture) for stage in architecture.stages]
@@ -87,6 +88,19 @@ class _Module:
         for name, layer in self.layers.items():
             if name.startswith(prefix) and name != path and "." not in name[len(prefix) :]:
                 yield name[len(prefix) :], layer
+
+    def check_readable(self, architecture: Architecture) -> None:
+        """Raises ArchitectureError for a quantised layer, and for a classifier of which no tensor was read."""
+        within = f"{self.scope}." if self.scope else ""
+        for path, layer in self.layers.items():
+            is_quantised = ".quantized." in layer.kind and _own_name(layer) not in _IDENTITIES
+            if path.startswith(within) and (
+                is_quantised
+                or (path == f"{within}fc" and not architecture.heads and _own_name(layer) not in _IDENTITIES)
+            ):
+                raise ArchitectureError(
+                    f"its {printable(path)} is of the class {printable(layer.kind)}, whose tensors are not read"
+                )
 
     def check_classes(self, architecture: Architecture) -> None:
         """Raises ArchitectureError for a class of which it is not known that it computes as torchvision's."""
@@ -136,8 +150,10 @@ class _Module:
             self._refuse(path, f"is of the class {printable(layer.kind)}")
         if name == "relu" and kind not in _ACTIVATIONS:
             self._refuse(path, f"is of the class {printable(layer.kind)}")
-        if kind == "AdaptiveAvgPool2d" and _pair(layer.attributes.get("output_size", 1)) != (1, 1):
-            self._refuse(path, "pools to another size than 1x1")
+        sizes = {"AdaptiveAvgPool2d": ("output_size", (1, 1)), "AvgPool2d": ("kernel_size", (7, 7))}
+        attribute, size = sizes.get(kind, ("", ()))
+        if attribute in layer.attributes and _pair(layer.attributes[attribute]) != size:
+            self._refuse(path, "pools to another size than 1x1, for images of 224x224")
 
     def _check_class(self, path: str, allowed: set[str]) -> None:
         layer = self.layers.get(path)

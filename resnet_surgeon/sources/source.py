@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from resnet_surgeon.architecture.parameters import parameters
@@ -80,24 +80,32 @@ def open_source(
     seed: int = 0,
     key: str | None = None,
     progress: Progress = silent,
+    fc: str | None = None,
+    ignore: Sequence[str] = (),
 ) -> Source:
     """Opens a model name (with `weights`: DEFAULT, a published name, or random), a path, a URL, `-`, bytes, or a
     stream.
 
-    `key` chooses one of several networks in a file. A digest that a published name or a URL promises is checked here,
-    before anything can be made of the file. Raises UsageError, AccessError, CheckpointError or WeightsError.
+    `key` chooses one of several networks in a file, `fc` names the module that is its classifier (or is `none`), and
+    `ignore` are patterns of the names of layers that may be left out. A digest that a published name or a URL promises
+    is checked here, before anything can be made of the file. Raises UsageError, AccessError, CheckpointError or
+    WeightsError.
     """
     weights = checked(str | None, weights, "weights")
     seed = checked(Seed, seed, "seed")
     key = checked(str | None, key, "key")
+    fc = checked(str | None, fc, "fc")
+    ignore = checked(tuple[str, ...], ignore, "ignore")
     if isinstance(location, str) and location in VARIANTS:
         if weights == "random":
+            if fc is not None or ignore:
+                raise UsageError("random weights have nothing to choose or ignore", subject="fc, ignore")
             return _random(location, seed)
-        return _in_file(files.published(catalog.entry(location, weights or "DEFAULT"), progress), key)
+        return _in_file(files.published(catalog.entry(location, weights or "DEFAULT"), progress), key, fc, ignore)
     if weights is not None:
         hint = f"model names are {', '.join(VARIANTS)}"
         raise UsageError("weights are chosen for a model name, not for a file", subject="weights", hint=hint)
-    return _in_file(files.located(location, progress), key)
+    return _in_file(files.located(location, progress), key, fc, ignore)
 
 
 def _random(name: str, seed: int) -> Source:
@@ -106,7 +114,7 @@ def _random(name: str, seed: int) -> Source:
     return Source(name, Origin(architecture=name, weights="random", seed=seed), Found(tensors))
 
 
-def _in_file(named: NamedFile, key: str | None) -> Source:
+def _in_file(named: NamedFile, key: str | None, fc: str | None, ignore: Sequence[str]) -> Source:
     promised = promise(named.name, named.digest)
     entry = promised.entry
     try:
@@ -115,7 +123,7 @@ def _in_file(named: NamedFile, key: str | None) -> Source:
         error.reason += promised.shortfall(named.file)
         raise
     digest = promised.kept_by(container)
-    found = _found(container, key)
+    found = _found(container, key, fc, ignore)
     warnings = (*container.warnings, *_shared_storage(found.tensors))
     origin = Origin(named.name, container.kind, digest, url=named.url, wrapping=found.wrapping, warnings=warnings)
     origin = replace(origin, not_loaded=container.not_loaded)
@@ -125,11 +133,11 @@ def _in_file(named: NamedFile, key: str | None) -> Source:
     return Source(named.label, origin, found, container, entry, named.is_anonymous)
 
 
-def _found(container: Container, key: str | None) -> Found:
+def _found(container: Container, key: str | None, fc: str | None, ignore: Sequence[str]) -> Found:
     try:
-        if MANIFEST_KEY in container.metadata and key is None:
+        if MANIFEST_KEY in container.metadata and key is fc is None and not ignore:
             return Found.bare(container.root)
-        return unwrap(container.root, key)
+        return unwrap(container.root, key, fc, ignore)
     except CheckpointError as error:
         raise error.about(container.file.name) from None
 

@@ -1,49 +1,64 @@
 """Finds the ResNet in what people save: under keys, behind prefixes, by other libraries' names, among other tensors.
 
-Told by content alone. Each way of naming and each habit of saving is an entry of a table; knows no bytes.
+Recognised by content alone. Each habit of saving is a line of a table; knows no bytes.
 """
 
 from __future__ import annotations
 
 import re
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated
 
-from resnet_surgeon.architecture.initialisation import Constant
-from resnet_surgeon.errors import CheckpointError, listed, printable
+from resnet_surgeon.architecture.other_kinds import refuse_other_kinds
+from resnet_surgeon.errors import Answer, ArchitectureError, CheckpointError, listed, printable
 from resnet_surgeon.fields import Name, Text
-from resnet_surgeon.formats.tensors import Initialised, LazyTensor
+from resnet_surgeon.formats.tensors import LazyTensor, Stored, Strided
 from resnet_surgeon.formats.views import Unread
+from resnet_surgeon.sources.networks import Leaf, Modules, Place, modules, places
+from resnet_surgeon.sources.remainder import NO_CLASSIFIER, remainder
+from resnet_surgeon.sources.spelling import spelled
 
 _DEEPEST = 4  # keys on the way to a state_dict
 _LONGEST_KEY = 1000  # of these keys, in characters
-_SHOWN = 10  # places named in one message
+_SHOWN = 10  # networks named in one message
+TOP = "."  # what `--key` calls a network under no key and behind no prefix
+_OUR_HEADS = re.compile(r"heads\.\w+\.(fc|layer[1-4])(\.|$)")
 
 
 @dataclass(frozen=True)
 class Wrapping:
-    """How a ResNet was packed: by whose habit, under which key and prefix; what lay beside it, and what it lacked."""
+    """How a ResNet was packed: by whose habit, under which key and prefix; what lay beside it, and what it lacked.
+
+    `classifier` is the module that became `fc`, where it is called otherwise in the file, and `ignored` are tensors
+    that the user said may go.
+    """
 
     kind: Annotated[str, Text("the name of a packing", r"[A-Za-z0-9_. -]+", 100)]
     key: Name | None = None
     prefix: Name = ""
     left_out: tuple[Name, ...] = ()
     filled: tuple[Name, ...] = ()
+    classifier: Name | None = None
+    ignored: tuple[Name, ...] = ()
 
 
 @dataclass(frozen=True)
 class Found:
     """The tensors of a ResNet by torchvision's names, how they were packed, and what the packing says of the network.
 
-    `names` are those in the file, by torchvision's, where they differ.
+    `names` are those in the file, by torchvision's, and `parts` the file's tensors, by its names, that others are
+    computed from. `problem` says why the tensors are as they were found, and not a network's.
     """
 
     tensors: Mapping[str, LazyTensor]
     names: Mapping[str, str] = field(default_factory=dict)
     wrapping: Wrapping | None = None
+    parts: Mapping[str, LazyTensor] = field(default_factory=dict)
     dilated_stages: tuple[str, ...] = ()
+    maxpool: bool = True
+    problem: CheckpointError | None = None
 
     @classmethod
     def bare(cls, root: object) -> Found:
@@ -53,110 +68,49 @@ class Found:
         return cls(root)
 
 
-def unwrap(root: object, key: str | None = None) -> Found:
-    """The ResNet in `root`; `key` chooses one of several, by the key or prefix that it stands under.
+def unwrap(root: object, key: str | None = None, fc: str | None = None, ignore: Sequence[str] = ()) -> Found:
+    """The ResNet in `root`; `key` chooses one of several, `fc` names its classifier, and `ignore` are patterns of
+    layers that may go.
 
-    Where there is none, the tensors as they are, for the caller to say what is odd about them. Raises CheckpointError
-    for what holds no named tensors, for several ResNets without `key`, and for two tensors that would get one name.
+    Where there is none, or the user must say more about it, the tensors as they are, with the problem. Raises
+    CheckpointError for what holds no named tensors, for several ResNets without `key`, and for a `key` that fits none.
     """
     mappings = [*_mappings(root)]
-    if not any(_tensors(mapping) for _, mapping in mappings):
+    if not any(_tensors(nodes) for _, nodes in mappings):
         what = "a single tensor" if isinstance(root, LazyTensor) else f"a {type(root).__name__} without named tensors"
         what = root.what if isinstance(root, Unread) else what
         raise CheckpointError(
             f"it holds {what}, expected a state_dict", hint="save with torch.save(model.state_dict(), path)"
         )
-    found = {
-        (find.path, find.prefix, find.naming.name): find for path, nodes in mappings for find in _finds(path, nodes)
-    }
-    finds = _preferred([find for find in found.values() if key is None or key in (find.key, find.prefix.rstrip("."))])
-    if len(finds) > 1:
-        raise CheckpointError(f"it holds {len(finds)} ResNets, under {_places(finds)}", hint="choose one with `--key`")
-    if key is not None and not finds:
-        hint: str | None = f"those that it holds are under {_places([*found.values()])}" if found else None
-        raise CheckpointError(f"it holds no ResNet under the key {printable(key)}", hint=hint)
-    if not finds:
+    every = [find for path, nodes in mappings for find in _finds(path, nodes)]
+    find = _chosen(_distinct(every), key)
+    if find is None:
         with_tensors = [(path, tensors) for path, nodes in mappings if (tensors := _tensors(nodes))]
         path, tensors = min(with_tensors, key=lambda mapping: len(".".join(mapping[0])))
-        return Found(tensors, {}, Wrapping("nested", ".".join(path)) if path else None)
-    return _found(finds[0], root)
+        return Found(tensors, wrapping=Wrapping("nested", ".".join(path)) if path else None)
+    others = [other.place for other in every if other is not find and other.modules is find.modules]
+    try:
+        return _found(find, others, root, fc, tuple(ignore))
+    except ArchitectureError as problem:
+        return Found(find.tensors, wrapping=Wrapping("nested", find.key) if find.key else None, problem=problem)
 
 
-@dataclass(frozen=True)
-class _Naming:
-    """A library's names for the parts of a ResNet. `mark` is the tensor that gives it away, after any prefix."""
-
-    name: str
-    mark: str
-    rename: Callable[[str], str | None]
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Find:
     """A ResNet in a mapping; `path` are the keys on the way to it."""
 
     path: tuple[str, ...]
-    prefix: str
-    naming: _Naming
+    place: Place
     tensors: Mapping[str, LazyTensor]
-    unread: Mapping[str, Unread]
+    modules: Modules
 
     @property
     def key(self) -> str:
         return ".".join(self.path)
 
-
-_OWN = r"(conv1|bn1|layer[1-4]|heads)\..+|fc\.(weight|bias)"
-
-
-def _torchvision(name: str) -> str | None:
-    return name if re.fullmatch(_OWN, name) else None
-
-
-def _sequential(name: str) -> str | None:
-    """`nn.Sequential(*model.children())`, as fastai and many tutorials cut networks."""
-    parts = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4", "9": "fc"}
-    index, _, rest = name.partition(".")
-    return _torchvision(f"{parts.get(index, '-')}.{rest}")
-
-
-def _transformers(name: str) -> str | None:
-    """`ResNetModel` of transformers."""
-    if match := re.fullmatch(r"embedder\.embedder\.(convolution|normalization)\.(\w+)", name):
-        return f"{'conv1' if match[1] == 'convolution' else 'bn1'}.{match[2]}"
-    match = re.fullmatch(
-        r"encoder\.stages\.(\d)\.layers\.(\d+)\.(shortcut|layer\.(\d))\.(convolution|normalization)\.(\w+)", name
-    )
-    if not match:
-        return None
-    convolution = match[5] == "convolution"
-    if match[3] == "shortcut":
-        part = f"downsample.{0 if convolution else 1}"
-    else:
-        part = f"{'conv' if convolution else 'bn'}{int(match[4]) + 1}"
-    return f"layer{int(match[1]) + 1}.{match[2]}.{part}.{match[6]}"
-
-
-def _detectron2(name: str) -> str | None:
-    """detectron2's `build_resnet_backbone`."""
-    if match := re.fullmatch(r"stem\.conv1\.(norm\.)?(\w+)", name):
-        return f"{'bn1' if match[1] else 'conv1'}.{match[2]}"
-    match = re.fullmatch(r"res([2-5])\.(\d+)\.(shortcut|conv(\d))\.(norm\.)?(\w+)", name)
-    if not match:
-        return None
-    if match[3] == "shortcut":
-        part = f"downsample.{1 if match[5] else 0}"
-    else:
-        part = f"{'bn' if match[5] else 'conv'}{match[4]}"
-    return f"layer{int(match[1]) - 1}.{match[2]}.{part}.{match[6]}"
-
-
-_NAMINGS = (
-    _Naming("torchvision", "layer1.0.conv1.weight", _torchvision),
-    _Naming("nn.Sequential", "4.0.conv1.weight", _sequential),
-    _Naming("transformers", "embedder.embedder.convolution.weight", _transformers),
-    _Naming("detectron2", "res2.0.conv1.weight", _detectron2),
-)
+    @property
+    def prefix(self) -> str:
+        return self.place.scope.rstrip("._")
 
 
 @dataclass(frozen=True)
@@ -169,30 +123,39 @@ class _Habit:
     dilated_stages: tuple[str, ...] = ()
 
 
-def _beside(find: _Find, pattern: str) -> bool:
-    """Whether a tensor of this name lies in the same mapping."""
-    return any(re.fullmatch(pattern, name) for name in find.tensors)
+def _beside(find: _Find, pattern: str, dimensions: int | None = None) -> bool:
+    """Whether a tensor of this name, and of so many dimensions, lies in the same mapping."""
+    return any(
+        re.fullmatch(pattern, name) and dimensions in (None, len(tensor.shape)) for name, tensor in find.tensors.items()
+    )
 
 
 _HABITS = (
-    _Habit("MoCo", lambda find, root: find.prefix.endswith(("encoder_q.", "base_encoder.")), drops_fc=True),
-    _Habit("torchvision detection", lambda find, root: find.prefix.endswith("backbone.body.")),
+    _Habit("MoCo", lambda find, root: find.place.scope.endswith(("encoder_q.", "base_encoder.")), drops_fc=True),
+    _Habit("torchvision detection", lambda find, root: find.place.scope.endswith("backbone.body.")),
     _Habit(
         "torchvision segmentation",
-        lambda find, root: find.prefix.endswith("backbone.") and _beside(find, r"classifier\.4\..*"),
+        # Its head ends with a convolution, and torchvision dilates bottlenecks only.
+        lambda find, root: (
+            find.place.scope.endswith("backbone.")
+            and _beside(find, r"(.*\.)?classifier\.4\.weight", dimensions=4)
+            and _beside(find, r".*layer1\.0\.conv3\.weight")
+        ),
         dilated_stages=("layer3", "layer4"),
     ),
     _Habit(
-        "segmentation_models_pytorch", lambda find, root: find.prefix == "encoder." and _beside(find, r"decoder\..*")
+        "segmentation_models_pytorch",
+        lambda find, root: find.place.scope == "encoder." and _beside(find, r"decoder\..*"),
     ),
-    _Habit("self-supervised", lambda find, root: _beside(find, r"(.*\.)?(projector|projection_head|head)\..*")),
-    _Habit("transformers", lambda find, root: find.naming.name == "transformers"),
-    _Habit("detectron2", lambda find, root: find.naming.name == "detectron2"),
-    _Habit("fastai", lambda find, root: find.naming.name == "nn.Sequential" and find.prefix.endswith("0.")),
-    _Habit("nn.Sequential", lambda find, root: find.naming.name == "nn.Sequential"),
+    _Habit("OpenMMLab", lambda find, root: "meta" in root and find.place.scope.endswith("backbone.")),
+    _Habit("self-supervised", lambda find, root: _beside(find, r"(.*\.)?(projector|projection_head|head\.mlp)\..*")),
+    _Habit("transformers", lambda find, root: find.place.library == "transformers"),
+    _Habit("detectron2", lambda find, root: find.place.library == "detectron2"),
+    _Habit("fastai", lambda find, root: find.place.library == "sequential" and find.place.scope.endswith("0.")),
+    _Habit("nn.Sequential", lambda find, root: find.place.library == "sequential"),
     _Habit("PyTorch Lightning", lambda find, root: "pytorch-lightning_version" in root),
-    _Habit("torch.compile", lambda find, root: "_orig_mod." in find.prefix),
-    _Habit("DistributedDataParallel", lambda find, root: find.prefix.startswith("module.")),
+    _Habit("torch.compile", lambda find, root: any("_orig_mod." in name for name in find.tensors)),
+    _Habit("DistributedDataParallel", lambda find, root: find.place.scope.startswith("module.")),
 )
 
 # Of twins that are trained together, the one that people take: (the one, its twin).
@@ -235,81 +198,168 @@ def _check_names(*names: str) -> None:
 
 
 def _finds(path: tuple[str, ...], nodes: _Nodes) -> Iterator[_Find]:
-    tensors = _tensors(nodes)
-    unread = {name: node for name, node in nodes.items() if isinstance(node, Unread)}
-    for naming in _NAMINGS:
-        for name in nodes:
-            prefix = name.removesuffix(naming.mark)
-            if prefix != name and (not prefix or prefix.endswith(".")):
-                yield _Find(path, prefix, naming, tensors, unread)
+    found = modules(nodes)
+    for place in places(found):
+        yield _Find(path, place, _tensors(nodes), found)
 
 
-def _check_read(find: _Find) -> None:
-    """Raises CheckpointError for a part of the network that is no tensor, such as a quantised layer."""
-    for name, node in find.unread.items():
-        inner = name.removeprefix(find.prefix)
-        is_inside = name.startswith(find.prefix) and (inner.split(".")[0] in _LAYERS or find.naming.rename(inner))
-        if is_inside and "." in inner:
-            raise CheckpointError(f"the network's {printable(name)} is {node.what}", hint=node.hint)
+def _distinct(finds: list[_Find]) -> list[_Find]:
+    """Each network once, by whatever keys and prefixes the very same tensors are there."""
+    if len(finds) < 2:
+        return finds
+    return [*{_identity(find): find for find in reversed(finds)}.values()][::-1]
 
 
-_LAYERS = {"conv1", "bn1", "layer1", "layer2", "layer3", "layer4", "fc"}
+def _identity(find: _Find) -> object:
+    """Equal for two finds of the very same tensors: where each is in its file."""
+    parts: list[object] = []
+    for path, leaves in find.modules.items():
+        if (ours := find.place.ours(path)) is not None:
+            parts += (
+                (ours, name, id(leaf.node.file), leaf.node.offset, leaf.shape)
+                if isinstance(leaf.node, Stored | Strided)
+                else id(leaf.node)
+                for name, leaf in leaves.items()
+            )
+    return frozenset(parts)
+
+
+def _chosen(finds: list[_Find], key: str | None) -> _Find | None:
+    """The network that `key` chooses, or the only one. Raises CheckpointError for several, and for none of that key."""
+    if key is None:
+        left = _preferred(finds)
+    else:
+        # A whole name says more than a prefix or a key alone.
+        whole = [find for find, name in zip(finds, _whole_names(finds), strict=True) if name == key]
+        left = whole or [find for find in finds if find.prefix == key] or [find for find in finds if find.key == key]
+    if len(left) == 1:
+        return left[0]
+    if key is not None and not left:
+        hint = None if finds else "it holds none at all"
+        reason = f"it holds no ResNet under the key {printable(key)}"
+        raise CheckpointError(
+            reason + (f", but under {_listed(finds)}" if finds else ""), hint=hint, answers=_answers(finds)
+        )
+    if left:
+        raise CheckpointError(f"it holds {len(left)} ResNets, under {_listed(left)}", answers=_answers(left))
+    return None
 
 
 def _preferred(finds: list[_Find]) -> list[_Find]:
     for one, twin in _TWINS:
-        if any(find.prefix.endswith(one) for find in finds):
-            finds = [find for find in finds if not find.prefix.endswith(twin)]
+        if any(find.place.scope.endswith(one) for find in finds):
+            finds = [find for find in finds if not find.place.scope.endswith(twin)]
     return finds
 
 
-def _places(finds: list[_Find]) -> str:
-    """What `--key` takes to tell them apart: their keys, or their prefixes where they share a key."""
-    by_key = len({find.key for find in finds}) == len(finds)
-    places = [find.key if by_key else find.prefix.rstrip(".") for find in finds]
-    return listed([printable(place) if place else "the top level" for place in places])
+def _told_apart(finds: list[_Find]) -> list[str]:
+    """What `--key` takes for each: its key or its prefix where that is enough, else both."""
+    for names in ([find.key or TOP for find in finds], [find.prefix or TOP for find in finds]):
+        if len({*names}) == len(names):
+            return names
+    return _whole_names(finds)
 
 
-def _found(find: _Find, root: object) -> Found:
+def _whole_names(finds: list[_Find]) -> list[str]:
+    """Each network's key and prefix; those that read alike are numbered."""
+    names = [".".join(filter(None, (find.key, find.prefix))) or TOP for find in finds]
+    seen: Counter[str] = Counter()
+    made = []
+    for name in names:
+        seen[name] += 1
+        made.append(name if seen[name] == 1 else f"{name}#{seen[name]}")
+    return made
+
+
+def _listed(finds: list[_Find]) -> str:
+    return listed(["the top level" if name == TOP else printable(name) for name in _told_apart(finds)], _SHOWN)
+
+
+def _answers(finds: list[_Find]) -> list[Answer]:
+    """The first few, each as `--key` takes it."""
+    names = _told_apart(finds)[:_SHOWN]
+    return [
+        Answer("key", name, "the top level" if name == TOP else f"the one under {printable(name)}") for name in names
+    ]
+
+
+def _found(find: _Find, others: list[Place], root: object, fc: str | None, ignore: tuple[str, ...]) -> Found:
     habit = next((habit for habit in _HABITS if isinstance(root, Mapping) and habit.fits(find, root)), None)
-    _check_read(find)
-    tensors: dict[str, LazyTensor] = {}
-    names: dict[str, str] = {}
-    left_out: list[str] = []
-    for name, tensor in find.tensors.items():
-        new = _renamed(name, find)
-        if new is None or (habit and habit.drops_fc and new.startswith("fc.")):
-            left_out.append(name)
-        elif new in tensors:
-            raise CheckpointError(f"tensors {printable(names[new])} and {printable(name)} would both be `{new}`")
-        else:
-            tensors[new], names[new] = tensor, name
-    filled = dict(_missing_counters(tensors))
-    is_plain = not (find.key or find.prefix or left_out or filled) and find.naming.name == "torchvision"
-    kind = habit.name if habit else ("nested" if find.key else "prefixed" if find.prefix else "plain")
-    wrapping = Wrapping(kind, find.key or None, find.prefix, tuple(left_out), tuple(filled))
+    network: dict[str, Mapping[str, Leaf]] = {}
+    for path, leaves in find.modules.items():
+        ours = _ours(path, find.place)
+        if ours is not None and ours in network:
+            one, other = next(iter(network[ours].values())), next(iter(leaves.values()))
+            reason = f"tensors {printable(one.name)} and {printable(other.name)} would both be of `{ours}`"
+            raise CheckpointError(reason)
+        if ours is not None:
+            network[ours] = leaves
+    refuse_other_kinds({name: leaf.shape for name, leaf in _relative(find, network)})
+    has_heads = any(module.startswith("heads.") for module in network)
+    stated = fc or (NO_CLASSIFIER if has_heads or (habit and habit.drops_fc) else None)
+    beside = {path: leaves for path, leaves in find.modules.items() if _ours(path, find.place) is None}
+    rest = remainder(find.place, beside, _channels(network), others, stated, ignore)
+    if rest.classifier is not None:
+        network["fc"] = find.modules[rest.classifier]
+    made = spelled(network)
+    classifier = rest.classifier if rest.classifier != f"{find.place.scope}fc" else None
+    is_plain = not (find.key or find.place.scope or rest.left_out or made.filled or classifier or rest.ignored)
+    is_plain = is_plain and all(name == ours for ours, name in made.names.items()) and not made.parts
+    kind = habit.name if habit else ("nested" if find.key else "prefixed" if find.place.scope else "plain")
+    wrapping = Wrapping(
+        kind,
+        find.key or None,
+        find.place.scope,
+        rest.left_out,
+        tuple(made.filled),
+        NO_CLASSIFIER if fc == NO_CLASSIFIER else classifier,
+        rest.ignored,
+    )
     return Found(
-        {**tensors, **filled},
-        names,
+        made.tensors,
+        made.names,
         None if is_plain else wrapping,
+        made.parts,
         habit.dilated_stages if habit else (),
+        maxpool=_has_maxpool(find.place),
     )
 
 
-def _renamed(name: str, find: _Find) -> str | None:
-    """torchvision's name of a tensor, or None if it is no part of the ResNet."""
-    if find.naming.name == "transformers":
-        outer = find.prefix.removesuffix("resnet.")
-        if name in (f"{outer}classifier.1.weight", f"{outer}classifier.1.bias"):
-            return f"fc.{name.rsplit('.', 1)[1]}"
-    if not name.startswith(find.prefix):
+def _ours(path: str, place: Place) -> str | None:
+    """torchvision's path of a module, or our own of a head's; None if it is neither."""
+    if not path.startswith(place.scope):
         return None
-    return find.naming.rename(name.removeprefix(find.prefix))
+    inner = path[len(place.scope) :]
+    return inner if _OUR_HEADS.match(inner) else place.ours(path)
 
 
-def _missing_counters(tensors: Mapping[str, LazyTensor]) -> Iterator[tuple[str, LazyTensor]]:
-    """Zeros for `num_batches_tracked`, which old and frozen batch norms lack and which inference never reads."""
-    for name in tensors:
-        counter = name.replace("running_mean", "num_batches_tracked")
-        if counter not in tensors:
-            yield counter, Initialised("I64", (), Constant(0.0), 0, counter)
+def _relative(find: _Find, network: Mapping[str, Mapping[str, Leaf]]) -> Iterator[tuple[str, Leaf]]:
+    """Every tensor of the network by torchvision's name, and what stands beside it by its own."""
+    for module, leaves in network.items():
+        yield from ((f"{module}.{name}", leaf) for name, leaf in leaves.items())
+    for path, leaves in find.modules.items():
+        if path.startswith(find.place.scope) and _ours(path, find.place) is None:
+            yield from ((f"{path[len(find.place.scope) :]}.{name}", leaf) for name, leaf in leaves.items())
+
+
+def _channels(network: Mapping[str, Mapping[str, Leaf]]) -> int:
+    """The channels of the last stage; 0 if they cannot be told."""
+    last = max((module for module in network if module.startswith("layer")), default="")[:6]
+    for convolution in ("conv3", "conv2"):
+        for module, leaves in network.items():
+            if module.startswith(last) and module.endswith(convolution):
+                return next((leaf.shape[0] for leaf in leaves.values() if len(leaf.shape) == 4), 0)
+    return 0
+
+
+def _has_maxpool(place: Place) -> bool:
+    """Whether there is room for it between the stem and the stages of an nn.Sequential: 0, 1, (relu, maxpool), 4.
+
+    Raises ArchitectureError where the numbers leave room for something else.
+    """
+    if place.library != "sequential" or place.first == 4:
+        return True
+    if place.first == 3:
+        return False
+    reason = f"its stages begin at {place.first} of an nn.Sequential, which leaves open whether it has a maxpool"
+    raise ArchitectureError(reason)

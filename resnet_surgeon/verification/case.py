@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from resnet_surgeon import manifest as documents
 from resnet_surgeon.architecture.recognise import check_fit
@@ -23,7 +24,7 @@ from resnet_surgeon.sources.origin import Origin
 from resnet_surgeon.sources.progress import Progress
 from resnet_surgeon.sources.source import MANIFEST_KEY, Source, open_source
 from resnet_surgeon.verification.proof import some
-from resnet_surgeon.writing.targets import manifest_path
+from resnet_surgeon.writing.forms import manifest_path
 
 MOST_CHANNELS = 1 << 20  # on the way from source to file: a manifest may state any number
 
@@ -177,6 +178,8 @@ def _original(
         known = {entry.weights for entry in catalog.entries() if entry.architecture == against} | {"random"}
         weights = recorded.weights if recorded.weights in known else None
         opening = {"weights": weights, "seed": recorded.seed or 0, **opening}
+    if recorded and recorded.wrapping:
+        opening = {"fc": recorded.wrapping.classifier, "ignore": recorded.wrapping.ignored, **opening}
     opened = open_network(against, progress=progress, **opening)
     return _named(opened, recorded) if recorded else opened
 
@@ -193,18 +196,31 @@ def _named(original: Network, recorded: Origin) -> Network:
     return Network(Opened(replace(original.source, entry=entry), checkpoint), checkpoint)
 
 
+def _since(
+    done: tuple[Mapping[str, Any], ...], recorded: tuple[Mapping[str, Any], ...]
+) -> tuple[Mapping[str, Any], ...] | None:
+    """The recorded operations after those that are done; training that went on is among them once more. None if they do
+    not begin with those.
+    """
+    if recorded[: len(done)] == done:
+        return recorded[len(done) :]
+    *before, last = done
+    goes_on = recorded[: len(before)] == tuple(before) and documents.joined((last, *recorded[len(before) :]))
+    return recorded[len(before) :] if goes_on == recorded[len(before) :] else None
+
+
 def _replayed(original: Network, manifest: Manifest) -> Network | str:
     """The source after the recorded operations, but for those that it has behind it already."""
-    done = original.history.operations if original.history else ()
-    if manifest.operations[: len(done)] != done:
+    since = _since(original.history.operations if original.history else (), manifest.operations)
+    if since is None:
         return "the source has operations behind it that the manifest does not begin with"
     network = original
     try:
-        for record in manifest.operations[len(done) :]:
+        for record in since:
             operation = documents.operation_from_record(record)
             if getattr(operation, "in_channels", 0) > MOST_CHANNELS:
                 return f"more than {MOST_CHANNELS:,} channels are too many to repeat"
             network = network.apply(operation)
     except SurgeonError as error:
-        return str(error)
+        return error.what
     return network

@@ -31,4 +31,8 @@ def _renamed(expected: Provenance, recorded: Provenance | None) -> Provenance:
     if isinstance(expected, records.Computed) and isinstance(recorded, records.Computed):
         pairs = itertools.zip_longest(expected.inputs, recorded.inputs)
         return replace(expected, inputs=tuple(_renamed(ours, theirs) for ours, theirs in pairs if ours))
+    if isinstance(expected, records.Trained) and isinstance(recorded, records.Trained):
+        began = _renamed(expected.began, recorded.began)
+        assert not isinstance(began, records.Trained)
+        return records.Trained(began)
     return expected

@@ -32,6 +32,7 @@ def checks(case: Case) -> Iterator[Check]:
     yield from _kept(case, manifest)
     yield from _computed(case, manifest)
     yield from _initialised(case, manifest)
+    yield from _trained(case, manifest)
 
 
 def _kept(case: Case, manifest: Manifest) -> Iterator[Check]:
@@ -118,6 +119,8 @@ def _recomputed(provenance: Provenance, name: str, like: LazyTensor, known: Know
         return to_torch(Initialised(like.dtype, like.shape, provenance.law, provenance.seed, provenance.stream))
     if isinstance(provenance, records.Kept):
         raise _UnknownError("give the source with `--against`")
+    if isinstance(provenance, records.Trained):
+        raise _UnknownError("what was trained cannot be worked out again")
     formula = provenance.formula
     try:
         shapes = formula.input_shapes(tuple(like.shape))
@@ -169,6 +172,33 @@ def _initialised(case: Case, manifest: Manifest) -> Iterator[Check]:
     finding = f"{len(drawn) - len(wrong)} of {len(drawn)} tensors ({numbers:,} numbers) come again from law and seed"
     within = f"; their moments lie within {furthest:.1f} standard errors of the law's" if not wrong else ""
     yield _check("initialised", finding + within, wrong)
+
+
+def _trained(case: Case, manifest: Manifest) -> Iterator[Check]:
+    """What training made of the tensors nobody can prove; but how many of them it left as they were can be counted."""
+    trained = {name: record.provenance for name, record in manifest.tensors.items() if _is(record, records.Trained)}
+    if not trained:
+        return
+    finding = f"{len(trained)} of {len(manifest.tensors)} tensors were trained since, which cannot be proven"
+    if case.original is None:
+        yield Check("trained", "unproven", f"{finding}; `--against` the source tells how many are still as they were")
+        return
+    laws = {parameter.name: _laws(parameter) for parameter in parameters(manifest.architecture)}
+    same = sum(_is_still(case, name, provenance, laws[name]) for name, provenance in trained.items())
+    yield Check("trained", "unproven", f"{finding}; {same} of them are to the bit what they were before")
+
+
+def _is_still(case: Case, name: str, provenance: Provenance, laws: tuple[Law, ...]) -> bool:
+    """Whether the tensor has the very bits that it had before it was trained, as far as these can be known."""
+    assert isinstance(provenance, records.Trained)
+    tensor, began = case.file.tensors[name], provenance.began
+    if isinstance(began, records.Initialised):
+        drawn = Initialised(tensor.dtype, tensor.shape, began.law, began.seed, began.stream)
+        return began.law in laws and not _differing(drawn, tensor)
+    try:
+        return same_bits(_recomputed(began, name, tensor, case.known), to_torch(tensor))
+    except (ValueError, _UnknownError):
+        return False
 
 
 def _laws(parameter: Parameter) -> tuple[Law, ...]:

@@ -18,7 +18,8 @@ from resnet_surgeon.sources.source import MANIFEST_KEY, Source
 
 @dataclass(frozen=True)
 class Document:
-    """All that goes into a file: its tensors in the file's order, and the text of their manifest.
+    """All that goes into a file: its tensors by their names in it, and the text of their manifest, which stands beside
+    the file, and in it too unless the names are others than the manifest's.
 
     Where the source's SHA-256 is not known yet, `digest_place` stands for it in the text, and `source` can tell it.
     """
@@ -27,15 +28,19 @@ class Document:
     manifest: str
     source: Source
     digest_place: str | None
+    is_embedded: bool = True
 
-    def digest(self) -> str:
-        """The source's SHA-256, for which the source is read once. Raises CheckpointError."""
-        return self.source.identified().sha256 or ""
-
-    def identified(self, digest: str) -> Document:
-        """The document with the digest in its place, exactly as long as before."""
-        assert self.digest_place is not None
-        return replace(self, manifest=self.manifest.replace(self.digest_place, digest), digest_place=None)
+    def read_through(self) -> Document:
+        """The document with the digest in its place, exactly as long as before: for that the source is read once, and
+        for the checksums that it carries, unless it was when it was opened. Raises CheckpointError.
+        """
+        if self.digest_place is not None:
+            digest = self.source.identified().sha256 or ""
+            return replace(self, manifest=self.manifest.replace(self.digest_place, digest), digest_place=None)
+        container = self.source.container
+        if container is not None and container.checksums and self.source.origin.sha256 is None:
+            container.check()
+        return self
 
     def check_unchanged(self) -> None:
         """Raises CheckpointError if a file that the tensors or the digest come from was written to since it was
@@ -46,10 +51,11 @@ class Document:
             file.check_unchanged()
 
     def header(self) -> bytes:
-        """The file's first bytes. Raises CheckpointError if nobody could open a file that begins so."""
-        metadata = {**self.source.metadata, "format": "pt", MANIFEST_KEY: self.manifest}
+        """The first bytes of a safetensors file. Raises CheckpointError if nobody could open a file that begins so."""
+        embedded = {MANIFEST_KEY: self.manifest} if self.is_embedded else {}
+        others = {key: text for key, text in self.source.metadata.items() if key != MANIFEST_KEY}
         try:
-            return safetensors.header(self.tensors, metadata)
+            return safetensors.header(safetensors.in_file_order(self.tensors), {**others, "format": "pt", **embedded})
         except CheckpointError as error:
             raise error.about(self.source.subject) from None
 
@@ -64,4 +70,4 @@ def document(tensors: Mapping[str, LazyTensor], manifest: Manifest, source: Sour
     if manifest.source.container is not None and manifest.source.sha256 is None:
         place = secrets.token_hex(32)  # unlike any text that is there already
         manifest = replace(manifest, source=replace(manifest.source, sha256=place))
-    return Document(safetensors.in_file_order(tensors), manifest.to_json(), source, place)
+    return Document(tensors, manifest.to_json(), source, place)

@@ -28,6 +28,11 @@ class Copy:
     offset: int
     size: int
 
+    def ends_at(self, position: int, tensor: Stored) -> bool:
+        """Whether the tensor's bytes follow, both where they are and where they go."""
+        file, offset, place = self.file, self.offset + self.size, self.position + self.size
+        return (file, offset, place) == (tensor.file, tensor.offset, position)
+
     def write(self, descriptor: int, advance: Advance) -> None:
         """Into a file."""
 
@@ -94,13 +99,12 @@ class Make:
         return end
 
 
-def runs(tensors: Iterable[LazyTensor], start: int) -> Iterator[Copy | Make]:
-    """The contents of `tensors` one after the other from position `start`, in as few runs as they come in."""
-    position = start
+def runs(placed: Iterable[tuple[int, LazyTensor]]) -> Iterator[Copy | Make]:
+    """The contents of tensors with their positions, in as few runs as they come in."""
     copy: Copy | None = None
-    for tensor in tensors:
+    for position, tensor in placed:
         size = byte_size(tensor)
-        if isinstance(tensor, Stored) and copy and (copy.file, copy.offset + copy.size) == (tensor.file, tensor.offset):
+        if isinstance(tensor, Stored) and copy and copy.ends_at(position, tensor):
             copy = replace(copy, size=copy.size + size)
         else:
             if copy:
@@ -108,7 +112,6 @@ def runs(tensors: Iterable[LazyTensor], start: int) -> Iterator[Copy | Make]:
             copy = Copy(position, tensor.file, tensor.offset, size) if isinstance(tensor, Stored) else None
             if copy is None:
                 yield Make(position, tensor)
-        position += size
     if copy:
         yield copy
 

@@ -16,6 +16,7 @@ from resnet_surgeon.errors import AccessError, UsageError
 from resnet_surgeon.formats.files import OpenFile
 from resnet_surgeon.manifest import MANIFEST_LIMIT, is_manifest
 from resnet_surgeon.platform.names import OPEN_FILES_MOVE
+from resnet_surgeon.writing.forms import form_of, manifest_path
 
 _CHECKPOINTS = (".safetensors", ".pth", ".pt", ".ckpt", ".bin", ".tar", ".onnx", ".json")
 _BEGINNING = 1024  # bytes of a page in which it says that it is one
@@ -29,24 +30,15 @@ class Pair:
     manifest: Path
 
 
-def manifest_path(path: Path) -> Path:
-    """`model.json` for `model.safetensors`."""
-    return path.with_name(path.name.removesuffix(".safetensors") + ".json")
-
-
 def checked_pair(path: Path, force: bool, sources: Sequence[OpenFile]) -> Pair:
     """The places for the output `path` and its manifest, made from `sources`, before anything is read.
 
     Raises UsageError for a name that cannot be an output's; AccessError for a place that cannot be written, where a
     file stands without `force`, or where one stands that is not to be replaced even with it.
     """
-    if not path.name:
-        raise UsageError("the output names no file", subject=f"{path}", hint="for instance `-o model.safetensors`")
-    if ".json" in (path.suffix, path.resolve().suffix):
-        reason = "the output is a safetensors file; its manifest gets the .json name"
-        raise UsageError(reason, subject=str(path), hint="end its name in .safetensors")
+    check_name(path)
     beside = manifest_path(path)
-    _check_regular(path, beside)
+    _check_regular(beside)
     _check_folder(path)
     pair = Pair(path.resolve(), beside.resolve())
     _check_manifest(beside, pair, sources)
@@ -59,6 +51,19 @@ def checked_pair(path: Path, force: bool, sources: Sequence[OpenFile]) -> Pair:
             reason = "it is the source, and this system replaces no file that is open"
             raise AccessError(reason, subject=str(path), hint="write to another file")
     return pair
+
+
+def check_name(path: Path) -> None:
+    """Raises UsageError for a name that does not say what to write, or that links to one which says otherwise;
+    AccessError for what is there and is not a file.
+    """
+    if not path.name:
+        raise UsageError("the output names no file", subject=f"{path}", hint="for instance `-o model.safetensors`")
+    _check_regular(path)
+    form, real = form_of(path), path.resolve()
+    if real.suffix and real.name != path.name and form_of(real) != form:
+        hint = f"write to {real.name}, or remove the link"
+        raise UsageError(f"it is a link to {real.name}, whose name says otherwise", subject=str(path), hint=hint)
 
 
 def checked_page(path: Path, force: bool) -> Path:

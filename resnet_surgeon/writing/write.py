@@ -5,16 +5,18 @@ Bytes that no operation touched go from file to file inside the kernel. Knows do
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from resnet_surgeon.errors import AccessError
 from resnet_surgeon.formats.tensors import prepare
 from resnet_surgeon.platform import disk, names
 from resnet_surgeon.platform.signals import check_signals, signals_wait
-from resnet_surgeon.platform.transfer import widen_pipe, write_all, write_at
+from resnet_surgeon.platform.transfer import checksum, widen_pipe, write_all, write_at
 from resnet_surgeon.sources.progress import Progress
 from resnet_surgeon.writing.background import Background
 from resnet_surgeon.writing.document import Document
+from resnet_surgeon.writing.forms import SAFETENSORS, form_of
 from resnet_surgeon.writing.publish import Temporaries, publish_pair, turn
 from resnet_surgeon.writing.runs import runs, write_runs
 from resnet_surgeon.writing.targets import cannot_write, checked_page, checked_pair
@@ -29,22 +31,18 @@ def write(content: Document, path: Path, *, force: bool, progress: Progress) -> 
     container = content.source.container
     places = checked_pair(path, force, container.files if container else ())
     target, sidecar = places.output, places.manifest
-    total = content.size()
-    header = content.header()
-    start, place = len(header), header.find((content.digest_place or "").encode())
+    layout = form_of(path).layout(content)
     prepare(content.tensors.values())
     with Temporaries() as temporaries, temporaries:
         try:
-            digest = Background(content.digest) if content.digest_place else None
+            reading = Background(content.read_through)
             temporary, descriptor = temporaries.make(target)
-            disk.reserve(descriptor, start + total)
-            write_at(descriptor, header, 0)
-            del header  # which may be long
-            with progress(f"writing {path.name}", total) as advance:
-                write_runs(descriptor, runs(content.tensors.values(), start), advance)
-            if digest:
-                content = content.identified(digest.result())
-                write_at(descriptor, digest.result().encode(), place)
+            disk.reserve(descriptor, layout.size)
+            with progress(f"writing {path.name}", content.size()) as advance:
+                write_runs(descriptor, runs(layout.tensors), advance)
+            content = reading.result()
+            for position, data in layout.frame(content, partial(checksum, descriptor)):
+                write_at(descriptor, data, position)
             disk.sync(descriptor)
             manifest_temporary, manifest_descriptor = temporaries.make(sidecar)
             write_at(manifest_descriptor, content.manifest.encode(), 0)
@@ -83,13 +81,13 @@ def stream(content: Document, descriptor: int, progress: Progress) -> None:
     other failures, CheckpointError if the source changed; then what was sent is not whole, and its reader notices.
     """
     prepare(content.tensors.values())
-    if content.digest_place:
-        content = content.identified(content.digest())
+    content = content.read_through()
+    layout = SAFETENSORS.layout(content)
     widen_pipe(descriptor)
     try:
         write_all(descriptor, content.header())
         with progress("streaming", content.size()) as advance:
-            *first, last = runs(content.tensors.values(), start=0)
+            *first, last = runs(layout.tensors)
             for run in first:
                 run.send(descriptor, advance)
             end = last.send_but_for_the_end(descriptor, advance)

@@ -134,10 +134,16 @@ def test_json_is_one_document(run: Run, checkpoints: Path, tmp_path: Path, dry: 
 
 def test_lists_and_spellings(run: Run, checkpoints: Path, tmp_path: Path) -> None:
     names = run(
-        "heads", checkpoints / "basic.pth", "--classes=3, 5", "--names", "lesion,grade", "--own=layer3", "-oa.st"
+        "heads",
+        checkpoints / "basic.pth",
+        "--classes=3, 5",
+        "--names",
+        "lesion,grade",
+        "--own=layer3",
+        "-oa.safetensors",
     )
     assert names.returncode == 0, names.stderr
-    assert set(rs.load(tmp_path / "a.st").heads) == {"lesion", "grade"}
+    assert set(rs.load(tmp_path / "a.safetensors").heads) == {"lesion", "grade"}
     assert run("adapt", checkpoints / "basic.pth", "--in-channels", "2", "--init", "scaled").returncode == 0
     assert (
         run("remove", checkpoints / "basic.pth", "--layers", "avgpool,fc").stdout

@@ -69,7 +69,9 @@ def closed(folder: Path) -> Path:
 def many(folder: Path) -> Path:
     """So many heads that their names are far longer than any message."""
     network = rs.open(SMALL)
-    return network.heads([2] * 60, names=[f"h{number:060}" for number in range(60)], own="none").save(folder / "many")
+    return network.heads([2] * 60, names=[f"h{number:060}" for number in range(60)], own="none").save(
+        folder / "many.safetensors"
+    )
 
 
 FILES: dict[str, Callable[[Path], Path]] = {

@@ -42,7 +42,7 @@ MODULES = {
     "DataParallel": nn.DataParallel(small_network()),
     "AveragedModel": torch.optim.swa_utils.AveragedModel(small_network()),
     "odds and ends": Odd(),
-    "pruned": prune.identity(nn.Conv2d(3, 4, 3), "weight"),
+    "pruned": prune.identity(nn.Conv2d(3, 4, 3), "weight"),  # type: ignore[no-untyped-call]
     "a Sequential": nn.Sequential(nn.Conv2d(3, 4, 3), nn.Sequential(nn.BatchNorm2d(4), nn.ReLU())),
 }
 
@@ -115,7 +115,7 @@ def hook(*_: object) -> None:
 
 
 def test_hooks_are_told_but_for_those_of_torch() -> None:
-    hooked = nn.Sequential(nn.Linear(2, 2), prune.identity(nn.Linear(2, 2), "weight"))
+    hooked = nn.Sequential(nn.Linear(2, 2), prune.identity(nn.Linear(2, 2), "weight"))  # type: ignore[no-untyped-call]
     hooked[0].register_forward_hook(hook)
     node = opened(hooked).root
     assert isinstance(node, ModuleNode)
@@ -157,7 +157,7 @@ def test_torchscript_has_the_tensors_of_its_state_dict(tmp_path: Path) -> None:
     assert container.not_loaded == ()
     assert isinstance(container.root, ModuleNode)
     assert container.root.keys() == module.state_dict().keys()
-    witness = torch.jit.load(io.BytesIO(data)).state_dict()
+    witness = torch.jit.load(io.BytesIO(data)).state_dict()  # type: ignore[no-untyped-call]
     assert {name: content(tensor) for name, tensor in container.root.items()} == {  # type: ignore[arg-type]
         name: raw(tensor) for name, tensor in witness.items()
     }

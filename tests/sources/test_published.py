@@ -140,7 +140,7 @@ def test_without_a_network_the_error_names_address_and_cache(cache: Path) -> Non
     entry = replace(RIGHT, url=f"http://127.0.0.1:9/{RIGHT.file_name}")
     with pytest.raises(WeightsError) as caught:
         published.fetch(entry, silent)
-    assert str(caught.value) == f"resnet18 IMAGENET1K_V1: cannot download {entry.url}: Connection refused"
+    assert caught.value.what == f"resnet18 IMAGENET1K_V1: cannot download {entry.url}: Connection refused"
 
 
 def test_progress_is_told_byte_for_byte(cache: Path) -> None:

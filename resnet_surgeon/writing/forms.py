@@ -1,0 +1,138 @@
+"""The forms that a file can have, each with the endings of its name: where everything of a document stands in it.
+
+Knows the formats; opens and writes nothing.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from resnet_surgeon.errors import CheckpointError, UsageError
+from resnet_surgeon.formats import safetensors, torch_pickle, zip_frame
+from resnet_surgeon.formats.tensors import LazyTensor, byte_size
+from resnet_surgeon.sources.source import MANIFEST_KEY
+from resnet_surgeon.writing.document import Document
+
+# (position, size) -> the CRC-32 of these bytes of the file
+Checksum = Callable[[int, int], int]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where everything stands: the tensors with their positions, and the bytes in all.
+
+    `frame` gives all the other bytes with their positions, when the document is complete and the tensors' bytes are in
+    their places, of which it may ask for checksums.
+    """
+
+    tensors: tuple[tuple[int, LazyTensor], ...]
+    size: int
+    frame: Callable[[Document, Checksum], Iterator[tuple[int, bytes]]]
+
+
+@dataclass(frozen=True)
+class Form:
+    """A container that is written. `layout` raises CheckpointError for a document that it cannot hold."""
+
+    endings: tuple[str, ...]
+    layout: Callable[[Document], Layout]
+
+
+def _safetensors(document: Document) -> Layout:
+    header = document.header()
+
+    def frame(document: Document, _: Checksum) -> Iterator[tuple[int, bytes]]:
+        yield 0, document.header()
+
+    placed = tuple(_from(len(header), safetensors.in_file_order(document.tensors)))
+    return Layout(placed, len(header) + document.size(), frame)
+
+
+def _from(position: int, tensors: Mapping[str, LazyTensor]) -> Iterator[tuple[int, LazyTensor]]:
+    """The tensors one after the other."""
+    for tensor in tensors.values():
+        yield position, tensor
+        position += byte_size(tensor)
+
+
+_ROOT = "archive"
+
+
+def _torch(document: Document) -> Layout:
+    """As torch.save writes, with the manifest as one more member, which torch passes over."""
+    before, after = _small_members(document)
+    storages = [
+        (f"{_ROOT}/data/{number}", byte_size(tensor)) for number, tensor in enumerate(document.tensors.values())
+    ]
+    members = zip_frame.places([*_sizes(before), *storages, *_sizes(after)])
+    stored = members[len(before) : len(before) + len(storages)]
+
+    def frame(document: Document, checksum: Checksum) -> Iterator[tuple[int, bytes]]:
+        small = {f"{_ROOT}/{name}".encode(): data for part in _small_members(document) for name, data in part.items()}
+        for place in members:
+            if place.name in small:
+                yield place.begin, small[place.name]
+
+        def crc(place: zip_frame.Place) -> int:
+            data = small.get(place.name)
+            return checksum(place.begin, place.size) if data is None else zlib.crc32(data)
+
+        yield from zip_frame.frame(members, crc)
+
+    placed = tuple((place.begin, tensor) for place, tensor in zip(stored, document.tensors.values(), strict=True))
+    try:
+        return Layout(placed, zip_frame.size(members), frame)
+    except CheckpointError as error:
+        raise error.about(document.source.subject) from None
+
+
+def _small_members(document: Document) -> tuple[dict[str, bytes], dict[str, bytes]]:
+    """What stands before the storages, and what after them."""
+    before = {
+        "data.pkl": torch_pickle.state_dict(document.tensors),
+        ".format_version": b"1",
+        ".storage_alignment": b"%d" % zip_frame.ALIGNMENT,
+        "byteorder": b"little",
+    }
+    embedded = {f"extra/{MANIFEST_KEY}": document.manifest.encode()} if document.is_embedded else {}
+    return before, {"version": b"3\n", **embedded}
+
+
+def _sizes(members: Mapping[str, bytes]) -> list[tuple[str, int]]:
+    return [(f"{_ROOT}/{name}", len(data)) for name, data in members.items()]
+
+
+SAFETENSORS = Form((".safetensors",), _safetensors)
+TORCH = Form((".pth", ".pt", ".pth.tar", ".ckpt", ".bin"), _torch)
+_FORMS = {ending: form for form in (SAFETENSORS, TORCH) for ending in form.endings}
+
+
+def form_of(path: Path) -> Form:
+    """The form that a file's name asks for. Raises UsageError for any other name."""
+    ending = _ending(path)
+    if ending is None:
+        what = f"a name that ends in {path.suffix}" if path.suffix else "a name without an ending"
+        reason = f"{what} does not say what to write"
+        if path.suffix == ".json":
+            reason = "the output holds tensors; its manifest gets the .json name"
+        raise UsageError(
+            reason,
+            subject=str(path),
+            hint=f"end its name in .safetensors, or in {', '.join(TORCH.endings)} for a file like torch.save's",
+        )
+    return _FORMS[ending]
+
+
+def manifest_path(path: Path) -> Path:
+    """Where the manifest of the file `path` stands: `model.json` for `model.safetensors` and for `model.pth`."""
+    return path.with_name(path.name[: len(path.name) - len(_ending(path) or "")] + ".json")
+
+
+def _ending(path: Path) -> str | None:
+    """The longest known ending of a name that is more than that."""
+    name = path.name.lower()
+    known = (ending for ending in _FORMS if name.endswith(ending) and name != ending)
+    return max(known, key=len, default=None)
