@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from resnet_surgeon._version import __version__
+from resnet_surgeon.cli.convert import convert
 from resnet_surgeon.cli.declaration import Typed, declare
 from resnet_surgeon.cli.diff import diff
 from resnet_surgeon.cli.inspect import inspect
@@ -75,6 +76,7 @@ def _main(
 for _operation in OPERATIONS.values():
     declare(app, _operation.name, _operates(_operation), _operation.example)
 _OTHERS: dict[str, tuple[Callable[..., Any], str]] = {
+    "convert": (convert, "convert lightning.ckpt -o model.pth"),
     "verify": (verify, "verify model.safetensors --against resnet50"),
     "report": (report, "report model.safetensors --against resnet50 -o report.html"),
     "diff": (diff, "diff resnet50.pth resnet50-in1.safetensors"),
