@@ -28,6 +28,7 @@ from resnet_surgeon.sources.progress import Progress, silent
 from resnet_surgeon.sources.source import Source, open_source
 from resnet_surgeon.writing.document import Document, document
 from resnet_surgeon.writing.forms import SAFETENSORS, form_of
+from resnet_surgeon.writing.spelling import Names
 from resnet_surgeon.writing.write import stream, write
 
 Options = ParamSpec("Options")
@@ -123,25 +124,32 @@ class Network(TiedToFile):
             manifest = replace(manifest, source=self.source.identified())
         return manifest
 
-    def check(self, output: str | os.PathLike[str] | None = None) -> None:
+    def check(self, output: str | os.PathLike[str] | None = None, *, names: Names = "torchvision") -> None:
         """Raises CheckpointError if the file `output`, or the stream, would be one that nobody could open; reads and
         writes nothing.
         """
         form = SAFETENSORS if output is None else form_of(Path(output))
-        form.layout(self._document())
+        form.layout(self._document(names))
 
-    def save(self, output: str | os.PathLike[str], *, force: bool = False, progress: Progress = silent) -> Path:
+    def save(
+        self,
+        output: str | os.PathLike[str],
+        *,
+        force: bool = False,
+        names: Names = "torchvision",
+        progress: Progress = silent,
+    ) -> Path:
         """Writes the file `output` and, beside it, the manifest (`model.json` for `model.safetensors`).
 
         The form follows the name: safetensors, or for .pth, .pt, .pth.tar, .ckpt and .bin what torch.save writes.
         Returns the file's path. Raises AccessError if the file exists and not `force`, or cannot be written; then
         nothing was changed.
         """
-        return write(self._document(), Path(output), force=force, progress=progress)
+        return write(self._document(names), Path(output), force=force, progress=progress)
 
-    def stream(self, descriptor: int, *, progress: Progress = silent) -> None:
+    def stream(self, descriptor: int, *, names: Names = "torchvision", progress: Progress = silent) -> None:
         """Sends the safetensors file to an open descriptor, such as a pipe's."""
-        stream(self._document(), descriptor, progress)
+        stream(self._document(names), descriptor, progress)
 
     @property
     def label(self) -> str:
@@ -162,10 +170,10 @@ class Network(TiedToFile):
             operations = [*map(documents.operation_from_record, self.history.operations), *operations]
         return file_name("-".join([self.label, *(operation.suffix for operation in operations)])) + ".safetensors"
 
-    def _document(self) -> Document:
+    def _document(self, names: Names) -> Document:
         try:
             manifest = recording.manifest(self.opened, self.checkpoint, self.operations)
-            return document(self.tensors, manifest, self.source)
+            return document(self.tensors, manifest, self.source, names)
         except CheckpointError as error:
             raise error.about(self.source.subject) from None
 
@@ -178,6 +186,7 @@ def open(
     key: str | None = None,
     fc: str | None = None,
     ignore: Sequence[str] = (),
+    manifest: str | os.PathLike[str] | None = None,
     progress: Progress = silent,
 ) -> Network:
     """Opens a model name (`weights`: DEFAULT, IMAGENET1K_V1, IMAGENET1K_V2 or random), a checkpoint's path, `-` for
@@ -185,11 +194,12 @@ def open(
 
     `key` chooses one of several networks in a file. `fc` is the name in the file of the linear layer that is the
     classifier, or `none`. `ignore` are patterns (as a shell's) of the names of layers that may be left out, though the
-    data passes through them.
+    data passes through them. `manifest` is the path of the file's manifest, if that is neither in the file nor beside
+    it under the same name in .json; of such a file every tensor may have been trained since.
 
     Raises UsageError, AccessError, WeightsError, or CheckpointError for what is no ResNet of torchvision's kind.
     """
-    found = open_source(source, weights, seed, key, progress, fc, ignore)
+    found = open_source(source, weights, seed, key, progress, fc, ignore, manifest)
     try:
         opened = recognised(found)
     except CheckpointError as error:

@@ -17,14 +17,24 @@ from resnet_surgeon.errors import UsageError, message
 from resnet_surgeon.manifest import operation_record
 from resnet_surgeon.network import Network
 from resnet_surgeon.operations.checkpoint import Operation
-from resnet_surgeon.writing.forms import manifest_path
+from resnet_surgeon.sources.sidecar import manifest_path
+from resnet_surgeon.writing.spelling import Names
 from resnet_surgeon.writing.targets import check_name
 
 STANDARD_OUTPUT = "-"
 
 
-def run(source: str, operation: Operation, opening: Opening, writing: Writing, *, json: bool, quiet: bool) -> None:
-    """Opens, operates, writes, and says so."""
+def run(
+    source: str,
+    operation: Operation | None,
+    opening: Opening,
+    writing: Writing,
+    *,
+    names: Names = "torchvision",
+    json: bool,
+    quiet: bool,
+) -> None:
+    """Opens, operates if there is an operation, writes, and says so."""
     # numpy's linear algebra, which no operation uses, would take 40 MiB and a thread for each processor.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     to_stream = writing.output == STANDARD_OUTPUT
@@ -38,14 +48,16 @@ def run(source: str, operation: Operation, opening: Opening, writing: Writing, *
     if writing.output is not None and not to_stream:
         check_name(Path(writing.output))
     shown = progress(quiet)
-    network = rs.open(source, progress=shown, **opening.keywords).apply(operation)
+    network = rs.open(source, progress=shown, **opening.keywords)
+    if operation is not None:
+        network = network.apply(operation)
     target = network.default_name if writing.output is None else writing.output
     if writing.dry_run:
-        network.check(None if to_stream else target)
+        network.check(None if to_stream else target, names=names)
     elif to_stream:
-        network.stream(1, progress=shown)
+        network.stream(1, names=names, progress=shown)
     else:
-        network.save(target, force=writing.force, progress=shown)
+        network.save(target, force=writing.force, names=names, progress=shown)
     if not quiet:
         print(text.summary(network, "standard output" if to_stream else target), file=sys.stderr)
         if writing.dry_run:

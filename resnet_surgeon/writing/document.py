@@ -7,19 +7,22 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from resnet_surgeon.errors import CheckpointError
 from resnet_surgeon.formats import safetensors
 from resnet_surgeon.formats.tensors import LazyTensor, byte_size, files
 from resnet_surgeon.manifest import Manifest
-from resnet_surgeon.sources.source import MANIFEST_KEY, Source
+from resnet_surgeon.sources.sidecar import MANIFEST_KEY
+from resnet_surgeon.sources.source import Source
+from resnet_surgeon.writing.spelling import Names, spelled
 
 
 @dataclass(frozen=True)
 class Document:
     """All that goes into a file: its tensors by their names in it, and the text of their manifest, which stands beside
-    the file, and in it too unless the names are others than the manifest's.
+    the file, and in it too unless the names are others than the manifest's. `companions` are the contents of more files
+    that stand beside it, by their names; `file_names`, if there are any, are those that it may have then.
 
     Where the source's SHA-256 is not known yet, `digest_place` stands for it in the text, and `source` can tell it.
     """
@@ -29,6 +32,8 @@ class Document:
     source: Source
     digest_place: str | None
     is_embedded: bool = True
+    companions: Mapping[str, bytes] = field(default_factory=dict)
+    file_names: tuple[str, ...] = ()
 
     def read_through(self) -> Document:
         """The document with the digest in its place, exactly as long as before: for that the source is read once, and
@@ -64,10 +69,18 @@ class Document:
         return sum(byte_size(tensor) for tensor in self.tensors.values())
 
 
-def document(tensors: Mapping[str, LazyTensor], manifest: Manifest, source: Source) -> Document:
-    """The document of these tensors, with a place for the source's digest where that is not known."""
+def document(
+    tensors: Mapping[str, LazyTensor], manifest: Manifest, source: Source, names: Names = "torchvision"
+) -> Document:
+    """The document of these tensors, by torchvision's names, under `names`; with a place for the source's digest where
+    that is not known. Raises OperationError where the names cannot say what the network is.
+    """
+    written = spelled(tensors, manifest, names)
+    is_embedded = written.tensors.keys() == tensors.keys()
     place = None
     if manifest.source.container is not None and manifest.source.sha256 is None:
         place = secrets.token_hex(32)  # unlike any text that is there already
         manifest = replace(manifest, source=replace(manifest.source, sha256=place))
-    return Document(tensors, manifest.to_json(), source, place)
+    return Document(
+        written.tensors, manifest.to_json(), source, place, is_embedded, written.companions, written.file_names
+    )

@@ -11,7 +11,7 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from resnet_surgeon.platform import disk, names, opening
@@ -107,16 +107,17 @@ def turn(folder: Path) -> Iterator[int | None]:
         os.close(descriptor)
 
 
-def publish_pair(temporary: Path, target: Path, manifest_temporary: Path, sidecar: Path, force: bool) -> None:
-    """Gives the file its name, then its manifest; without `force`, only if nobody took them meanwhile.
+def publish(files: Sequence[tuple[Path, Path]], force: bool) -> None:
+    """Gives temporary files their names, the network's first; without `force`, only if nobody took them meanwhile.
 
-    If the second fails, the file goes too; where it replaced another, it stays, which has its own manifest embedded,
-    but not the old one's beside it.
+    If one fails, those before it go too. Where they replaced others, they stay, since the network has its own manifest
+    embedded, but not the old ones' companions beside it.
     """
-    names.give_name(temporary, target, replacing=force)
-    try:
-        names.give_name(manifest_temporary, sidecar, replacing=force)
-    except (OSError, MemoryError):
-        with contextlib.suppress(OSError):
-            (sidecar if force else target).unlink(missing_ok=True)
-        raise
+    for number, (temporary, target) in enumerate(files):
+        try:
+            names.give_name(temporary, target, replacing=force)
+        except (OSError, MemoryError):
+            for _, stale in (files[number:] if number else ()) if force else files[:number]:
+                with contextlib.suppress(OSError):
+                    stale.unlink(missing_ok=True)
+            raise

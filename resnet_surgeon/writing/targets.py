@@ -6,6 +6,7 @@ by whatever names. Writes nothing.
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 from collections.abc import Sequence
@@ -14,11 +15,13 @@ from pathlib import Path
 
 from resnet_surgeon.errors import AccessError, UsageError
 from resnet_surgeon.formats.files import OpenFile
-from resnet_surgeon.manifest import MANIFEST_LIMIT, is_manifest
+from resnet_surgeon.manifest import is_manifest
 from resnet_surgeon.platform.names import OPEN_FILES_MOVE
-from resnet_surgeon.writing.forms import form_of, manifest_path
+from resnet_surgeon.sources.sidecar import MANIFEST_LIMIT, manifest_path
+from resnet_surgeon.writing.forms import form_of
 
 _CHECKPOINTS = (".safetensors", ".pth", ".pt", ".ckpt", ".bin", ".tar", ".onnx", ".json")
+_CONFIGURATION = 1 << 22  # bytes of a configuration that names a ResNet's classes
 _BEGINNING = 1024  # bytes of a page in which it says that it is one
 
 
@@ -64,6 +67,19 @@ def check_name(path: Path) -> None:
     if real.suffix and real.name != path.name and form_of(real) != form:
         hint = f"write to {real.name}, or remove the link"
         raise UsageError(f"it is a link to {real.name}, whose name says otherwise", subject=str(path), hint=hint)
+
+
+def checked_companion(path: Path, force: bool) -> Path:
+    """The place for a configuration beside an output, with every link followed: free, or with `force` that of another
+    ResNet. Raises AccessError.
+    """
+    _check_regular(path)
+    if not force:
+        _check_free(path)
+    if path.exists() and not _is_configuration(path):
+        reason, hint = "it is not a ResNet's configuration, and would be replaced", "write to another folder"
+        raise AccessError(reason, subject=str(path), hint=hint)
+    return path.resolve()
 
 
 def checked_page(path: Path, force: bool) -> Path:
@@ -145,6 +161,15 @@ def _are_one(pair: Pair) -> bool:
 def _holds_manifest(path: Path) -> bool:
     file = OpenFile.at(path)
     return file.size <= MANIFEST_LIMIT and is_manifest(file.read(0, file.size))
+
+
+def _is_configuration(path: Path) -> bool:
+    file = OpenFile.at(path)
+    try:
+        document = json.loads(file.read(0, file.size)) if file.size <= _CONFIGURATION else None
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(document, dict) and document.get("model_type") == "resnet"
 
 
 def _is_same(path: Path, source: OpenFile) -> bool:

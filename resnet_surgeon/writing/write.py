@@ -8,7 +8,7 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from resnet_surgeon.errors import AccessError
+from resnet_surgeon.errors import AccessError, UsageError
 from resnet_surgeon.formats.tensors import prepare
 from resnet_surgeon.platform import disk, names
 from resnet_surgeon.platform.signals import check_signals, signals_wait
@@ -17,9 +17,9 @@ from resnet_surgeon.sources.progress import Progress
 from resnet_surgeon.writing.background import Background
 from resnet_surgeon.writing.document import Document
 from resnet_surgeon.writing.forms import SAFETENSORS, form_of
-from resnet_surgeon.writing.publish import Temporaries, publish_pair, turn
+from resnet_surgeon.writing.publish import Temporaries, publish, turn
 from resnet_surgeon.writing.runs import runs, write_runs
-from resnet_surgeon.writing.targets import cannot_write, checked_page, checked_pair
+from resnet_surgeon.writing.targets import cannot_write, checked_companion, checked_page, checked_pair
 
 
 def write(content: Document, path: Path, *, force: bool, progress: Progress) -> Path:
@@ -29,14 +29,18 @@ def write(content: Document, path: Path, *, force: bool, progress: Progress) -> 
     or changed).
     """
     container = content.source.container
+    if content.file_names and path.name not in content.file_names:
+        raise _misnamed(content, path.name, str(path.with_name(content.file_names[0])))
     places = checked_pair(path, force, container.files if container else ())
-    target, sidecar = places.output, places.manifest
+    beside = {places.manifest: None} | {
+        checked_companion(path.with_name(name), force): data for name, data in content.companions.items()
+    }
     layout = form_of(path).layout(content)
     prepare(content.tensors.values())
     with Temporaries() as temporaries, temporaries:
         try:
             reading = Background(content.read_through)
-            temporary, descriptor = temporaries.make(target)
+            temporary, descriptor = temporaries.make(places.output)
             disk.reserve(descriptor, layout.size)
             with progress(f"writing {path.name}", content.size()) as advance:
                 write_runs(descriptor, runs(layout.tensors), advance)
@@ -44,15 +48,18 @@ def write(content: Document, path: Path, *, force: bool, progress: Progress) -> 
             for position, data in layout.frame(content, partial(checksum, descriptor)):
                 write_at(descriptor, data, position)
             disk.sync(descriptor)
-            manifest_temporary, manifest_descriptor = temporaries.make(sidecar)
-            write_at(manifest_descriptor, content.manifest.encode(), 0)
-            disk.sync(manifest_descriptor)
+            files = [(temporary, places.output)]
+            for target, text in beside.items():
+                temporary, descriptor = temporaries.make(target)
+                write_at(descriptor, content.manifest.encode() if text is None else text, 0)
+                disk.sync(descriptor)
+                files.append((temporary, target))
             temporaries.complete()
-            with turn(target.parent) as folder:
+            with turn(places.output.parent) as folder:
                 content.check_unchanged()
                 check_signals()
                 with signals_wait():
-                    publish_pair(temporary, target, manifest_temporary, sidecar, force)
+                    publish(files, force)
                     disk.sync_folder(folder)
         except OSError as error:
             raise cannot_write(path, error) from None
@@ -81,6 +88,8 @@ def stream(content: Document, descriptor: int, progress: Progress) -> None:
     other failures, CheckpointError if the source changed; then what was sent is not whole, and its reader notices.
     """
     prepare(content.tensors.values())
+    if content.file_names:
+        raise _misnamed(content, "standard output", content.file_names[0])
     content = content.read_through()
     layout = SAFETENSORS.layout(content)
     widen_pipe(descriptor)
@@ -98,3 +107,8 @@ def stream(content: Document, descriptor: int, progress: Progress) -> None:
         raise
     except OSError as error:
         raise AccessError(f"writing failed: {error.strerror}", subject="standard output") from None
+
+
+def _misnamed(content: Document, name: str, hint: str) -> UsageError:
+    reason = f"beside {', '.join(content.companions)} the file is called {' or '.join(content.file_names)}, not {name}"
+    return UsageError(reason, subject="--output", hint=f"use `-o {hint}`")
