@@ -18,10 +18,10 @@ from resnet_surgeon.cli.style import styled
 from resnet_surgeon.cli.units import size
 from resnet_surgeon.errors import message
 from resnet_surgeon.sources.location import DEFAULT_NAME
-from resnet_surgeon.sources.origin import Origin
 
 if TYPE_CHECKING:
     from resnet_surgeon.inspection import Inspection
+    from resnet_surgeon.sources.origin import Origin
 
 
 def inspect(
@@ -34,7 +34,7 @@ def inspect(
 ) -> None:
     """Say what a file is: container, packing, network, dtypes, digest, history, and which operations apply.
 
-    A file that is no checkpoint is explained: a Git LFS pointer, a web page, TorchScript, ONNX, a broken download.
+    A file that is no checkpoint is explained: a Git LFS pointer, a web page, ONNX, a broken download.
     """
     found = rs.inspect(source, progress=progress(), **opening.keywords)
     if json:

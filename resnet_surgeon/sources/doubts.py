@@ -68,7 +68,7 @@ _DOUBTS = (
     ),
     Doubt(
         "a network with a batch norm neck is of re-identification, where layer4 mostly has stride 1",
-        _beside(r"(bottleneck|bnneck|bottleneck\.0|bn_neck)\.running_mean"),
+        _beside(r"(bottleneck|bnneck|bottleneck\.0|bn_neck|neck)\.running_mean"),
         ("strides",),
         (("reid", "layer4 with stride 1"), ("strides=1-2-2-2", "layer4 with stride 2, as torchvision has it")),
     ),

@@ -15,6 +15,8 @@ from resnet_surgeon.architecture.spec import STAGE_NAMES, Architecture
 from resnet_surgeon.errors import AccessError, ArchitectureError, CheckpointError, printable
 from resnet_surgeon.formats.files import OpenFile
 from resnet_surgeon.formats.json_text import parsed
+from resnet_surgeon.formats.modules import ModuleNode
+from resnet_surgeon.sources import modules
 from resnet_surgeon.sources.source import Source
 
 _LARGEST = 1 << 16  # characters or bytes of a document that are looked at
@@ -22,7 +24,7 @@ _LARGEST = 1 << 16  # characters or bytes of a document that are looked at
 
 def claims(source: Source, architecture: Architecture) -> tuple[Claim, ...]:
     """All that is said, by whatever says it. Raises ArchitectureError for what no network of ours can be."""
-    readers = (_published, _packing, _openmmlab, _transformers, _detector)
+    readers = (_published, _packing, _module, _openmmlab, _transformers, _detector)
     return tuple(claim for read in readers for claim in read(source, architecture))
 
 
@@ -37,6 +39,16 @@ def _packing(source: Source, architecture: Architecture) -> Iterator[Claim]:
         yield Claim(Facts(maxpool="none"), "file", "its modules in a row")
     if source.found.dilated_stages and architecture.block == "bottleneck" and source.found.wrapping:
         yield Claim(Facts(dilated=source.found.dilated_stages), "file", source.found.wrapping.kind)
+
+
+def _module(source: Source, architecture: Architecture) -> Iterator[Claim]:
+    """The attributes of a whole module; of its classes answers whoever has stated every fact."""
+    key = source.found.wrapping.key if source.found.wrapping else None
+    node = modules.at(source.container.root, key) if source.container else None
+    if isinstance(node, ModuleNode):
+        is_settled = source.stated.items().keys() == TORCHVISION.items().keys()
+        said = modules.says(node, source.found.names, architecture, is_settled)
+        yield Claim(Facts(**said), "file", "its module")
 
 
 # torchvision's published detectors with frozen norms, whose eps it sets to 0 when it loads them.
