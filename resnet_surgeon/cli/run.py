@@ -59,7 +59,8 @@ def run(
     else:
         network.save(target, force=writing.force, names=names, progress=shown)
     if not quiet:
-        print(text.summary(network, "standard output" if to_stream else target), file=sys.stderr)
+        around = network.packing if names == "packed" else None
+        print(text.summary(network, "standard output" if to_stream else target, around), file=sys.stderr)
         if writing.dry_run:
             in_the_way = not writing.force and not to_stream and os.path.lexists(target)
             note = f" ({target} exists already: this would need `--force`)" if in_the_way else ""

@@ -14,7 +14,7 @@ from resnet_surgeon.formats import safetensors
 from resnet_surgeon.formats.tensors import LazyTensor, byte_size, files
 from resnet_surgeon.manifest import Manifest
 from resnet_surgeon.sources.source import MANIFEST_KEY, Source
-from resnet_surgeon.writing.spelling import Names, spelled
+from resnet_surgeon.writing.spelling import Change, Names, spelled
 
 
 @dataclass(frozen=True)
@@ -68,14 +68,12 @@ class Document:
         return sum(byte_size(tensor) for tensor in self.tensors.values())
 
 
-def document(
-    tensors: Mapping[str, LazyTensor], manifest: Manifest, source: Source, names: Names = "torchvision"
-) -> Document:
-    """The document of these tensors, by torchvision's names, under `names`; with a place for the source's digest where
-    that is not known. Raises OperationError where the names cannot say what the network is.
+def document(change: Change, manifest: Manifest, names: Names = "torchvision") -> Document:
+    """The document of a network under `names`; with a place for the source's digest where that is not known. Raises
+    the errors of `spelled`.
     """
-    written = spelled(tensors, manifest, names)
-    is_embedded = written.tensors.keys() == tensors.keys()
+    source, written = change.source, spelled(change, manifest, names)
+    is_embedded = written.tensors.keys() == change.after.keys()
     place = None
     if manifest.source.container is not None and manifest.source.sha256 is None:
         place = secrets.token_hex(32)  # unlike any text that is there already
