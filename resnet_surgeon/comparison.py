@@ -30,7 +30,8 @@ from resnet_surgeon.opening import Opening, recognised
 from resnet_surgeon.plan import Layout
 from resnet_surgeon.sources.location import Location, check_distinct
 from resnet_surgeon.sources.progress import Progress, silent
-from resnet_surgeon.sources.source import MANIFEST_KEY, Source, open_source
+from resnet_surgeon.sources.sidecar import MANIFEST_KEY, MANIFEST_LIMIT
+from resnet_surgeon.sources.source import Source, open_source
 
 if TYPE_CHECKING:
     import numpy as np
@@ -151,10 +152,12 @@ def _side(location: Location, opening: Opening, progress: Progress) -> _Side:
 
 
 def _concerning(location: Location, opening: Opening) -> Opening:
-    """What of the opening concerns this side: of a file with a manifest nothing is left to choose or ignore."""
-    if not isinstance(location, (str, os.PathLike)) or not (opening.get("fc") or opening.get("ignore")):
+    """What of the opening concerns this side: of a file with a manifest nothing is left to choose, ignore or name."""
+    if not isinstance(location, (str, os.PathLike)) or not any(map(opening.get, ("fc", "ignore", "manifest"))):
         return opening
-    bare: Opening = {**opening, "fc": None, "ignore": ()}
+    bare: Opening = {**opening, "fc": None, "ignore": (), "manifest": None}
+    if location in VARIANTS:
+        return {**opening, "manifest": None}
     return bare if MANIFEST_KEY in open_source(location, **bare).metadata else opening
 
 
@@ -182,7 +185,7 @@ def _manifest_at(location: Location) -> Manifest | None:
     if not isinstance(location, (str, os.PathLike)) or Path(location).suffix != ".json":
         return None
     file = OpenFile.at(location)
-    if file.size > documents.MANIFEST_LIMIT:
+    if file.size > MANIFEST_LIMIT:
         return None
     text = file.read(0, file.size).decode("utf-8", "replace")
     if '"weight_map"' in text and '"format_version"' not in text:

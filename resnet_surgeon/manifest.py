@@ -19,14 +19,15 @@ from resnet_surgeon.arithmetic.formulas import Formula
 from resnet_surgeon.errors import CheckpointError, UsageError
 from resnet_surgeon.fields import Count, Line, Name, Seed, Size, Text, decoded, plain
 from resnet_surgeon.formats.json_text import parsed
+from resnet_surgeon.formats.tensors import LazyTensor
 from resnet_surgeon.operations import RECORDED
 from resnet_surgeon.operations.checkpoint import Operation
 from resnet_surgeon.operations.training import TensorName, Training
 from resnet_surgeon.sources.origin import Origin
+from resnet_surgeon.sources.sidecar import MANIFEST_LIMIT
 from resnet_surgeon.upgrades import upgraded
 
 FORMAT_VERSION = 2  # 1: formulas were words
-MANIFEST_LIMIT = 1 << 26  # bytes of a manifest, in whatever place it stands
 MOST_OPERATIONS = 100  # one after the other, each of which may put a formula round the last one's
 
 _MOST_INPUTS = 1000  # tensors from which one is computed, those on the way counted
@@ -166,6 +167,19 @@ def joined(records: Iterable[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...
             record = {Training.name: {"tensors": sorted(set(both))}}
         history.append(record)
     return tuple(history)
+
+
+def trained_since(manifest: Manifest, tensors: Mapping[str, LazyTensor]) -> Manifest:
+    """The manifest of the network when something else has saved it since: any of its tensors may have been trained."""
+    operations = joined((*manifest.operations, operation_record(Training(tuple(sorted(tensors))))))
+    records = {
+        name: TensorRecord(tensors[name].dtype, record.provenance)
+        if isinstance(record.provenance, Trained)
+        else TensorRecord(tensors[name].dtype, Trained(record.provenance))
+        for name, record in manifest.tensors.items()
+    }
+    outputs = tuple(replace(output, categories=None) for output in manifest.outputs)
+    return replace(manifest, operations=operations, tensors=records, outputs=outputs)
 
 
 def from_json(text: str) -> Manifest:

@@ -199,6 +199,7 @@ def open(
     key: str | None = None,
     fc: str | None = None,
     ignore: Sequence[str] = (),
+    manifest: str | os.PathLike[str] | None = None,
     progress: Progress = silent,
 ) -> Network:
     """Opens a model name (`weights`: DEFAULT, IMAGENET1K_V1, IMAGENET1K_V2 or random), a checkpoint's path, `-` for
@@ -206,11 +207,12 @@ def open(
 
     `key` chooses one of several networks in a file. `fc` is the name in the file of the linear layer that is the
     classifier, or `none`. `ignore` are patterns (as a shell's) of the names of layers that may be left out, though the
-    data passes through them.
+    data passes through them. `manifest` is the path of the file's manifest, if that is neither in the file nor beside
+    it under the same name in .json; of such a file every tensor may have been trained since.
 
     Raises UsageError, AccessError, WeightsError, or CheckpointError for what is no ResNet of torchvision's kind.
     """
-    found = open_source(source, weights, seed, key, progress, fc, ignore)
+    found = open_source(source, weights, seed, key, progress, fc, ignore, manifest)
     try:
         opened = recognised(found)
     except CheckpointError as error:

@@ -5,6 +5,7 @@ Reads names, shapes and documents. Knows no operation's meaning, and reads no te
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypedDict
@@ -14,12 +15,14 @@ from resnet_surgeon.architecture.dilation import dilated
 from resnet_surgeon.architecture.parameters import parameters
 from resnet_surgeon.architecture.recognise import check_fit, recognise
 from resnet_surgeon.architecture.spec import Architecture
-from resnet_surgeon.errors import CheckpointError
+from resnet_surgeon.errors import CheckpointError, printable
 from resnet_surgeon.formats.files import TiedToFile
 from resnet_surgeon.formats.safetensors_index import index_of
 from resnet_surgeon.formats.tensors import LazyTensor
 from resnet_surgeon.operations.checkpoint import Checkpoint
-from resnet_surgeon.sources.source import MANIFEST_KEY, Source
+from resnet_surgeon.sources.sidecar import MANIFEST_KEY
+from resnet_surgeon.sources.source import Source
+from resnet_surgeon.sources.wrappings import Found
 
 
 class Opening(TypedDict, total=False):
@@ -32,6 +35,7 @@ class Opening(TypedDict, total=False):
     key: str | None
     fc: str | None
     ignore: Sequence[str]
+    manifest: str | os.PathLike[str] | None
 
 
 @dataclass(frozen=True)
@@ -61,10 +65,16 @@ def recognised(source: Source) -> Opened:
     if index is not None:
         hint = f"give the index, `{index}`, with all shards beside it"
         raise CheckpointError("it is one of several shards, not a whole network", hint=hint)
-    if source.found.problem is not None:
-        raise source.found.problem
     text = source.metadata.get(MANIFEST_KEY)
-    history = documents.from_json(text) if text is not None else None
+    if text is None:
+        source, history = _by_sidecar(source)
+    else:
+        history = documents.from_json(text)
+        if source.sidecar is not None and source.sidecar.text != text:
+            hint = "leave `--manifest` out"
+            raise CheckpointError(f"it holds a manifest, which is not `{source.sidecar.name}`", hint=hint)
+    if source.found.problem is not None and history is None:
+        raise source.found.problem
     if history is None:
         architecture = dilated(recognise(source.tensors), source.found.dilated_stages)
         architecture = replace(architecture, maxpool_is_identity=not source.found.maxpool)
@@ -77,3 +87,41 @@ def recognised(source: Source) -> Opened:
     tensors = {parameter.name: source.tensors[parameter.name] for parameter in parameters(architecture)}
     operations = len(history.operations) if history else 0
     return Opened(source, Checkpoint(architecture, tensors, preprocessing, operations), history)
+
+
+def _by_sidecar(source: Source) -> tuple[Source, documents.Manifest | None]:
+    """The source and its history by the manifest that lies beside it or was named, if there is one.
+
+    What lies beside it is passed over if this tool did not write it, or if it tells what was made of this very file.
+    Raises CheckpointError for a manifest that the tensors do not fit.
+    """
+    sidecar = source.sidecar
+    if sidecar is None or not (sidecar.is_named or documents.is_manifest(sidecar.text.encode())):
+        return source, None
+    try:
+        manifest = documents.from_json(sidecar.text)
+        if not sidecar.is_named and manifest.source.file == source.origin.file:
+            return source, None
+        names = _names_in(source.tensors, manifest)
+        tensors = {name: source.tensors[there] for name, there in names.items()}
+        check_fit(manifest.architecture, tensors)
+    except CheckpointError as error:
+        where = "was named as its manifest" if sidecar.is_named else "lies beside it"
+        hint = "name the right one with `--manifest`" + ("" if sidecar.is_named else ", or move the wrong one away")
+        reason = f"{printable(sidecar.name)} {where}, but does not fit it: {error.reason}"
+        raise CheckpointError(reason, hint=hint) from None
+    return replace(source, found=Found(tensors, names)), documents.trained_since(manifest, tensors)
+
+
+def _names_in(tensors: Mapping[str, LazyTensor], manifest: documents.Manifest) -> dict[str, str]:
+    """The manifest's names of the tensors, and those in the file: the same, or behind one prefix that no other has.
+
+    Where there are none such, the names as they are, for the caller to say what is odd about them.
+    """
+    first = next(iter(manifest.tensors), "")
+    prefixes = (name.removesuffix(first) for name in tensors if name.endswith(first))
+    for prefix in prefixes:
+        if all(prefix + name in tensors for name in manifest.tensors):
+            members = [name for name in tensors if name.startswith(prefix)]
+            return {name.removeprefix(prefix): name for name in members}
+    return {name: name for name in tensors}

@@ -108,7 +108,7 @@ def _read_off(shapes: Mapping[str, tuple[int, ...]]) -> Architecture:
     if any(name.startswith("heads.") for name in shapes):
         raise ArchitectureError(
             "it has several heads but no manifest, which alone knows their order",
-            hint="keep the metadata `resnet_surgeon.manifest` of the safetensors file when you save it again",
+            hint="name its manifest with `--manifest FILE`, or give that the file's name, in .json",
         )
     block: Block = "bottleneck" if "layer1.0.conv3.weight" in shapes else "basic"
     groups, width_per_group = _grouping(shapes.get("layer1.0.conv2.weight", ())) if block == "bottleneck" else (1, 64)

@@ -42,6 +42,10 @@ class Opening:
         "Layers that may be left out though data passes through them: patterns of their names, such as ca.*.",
         default=(),
     )
+    manifest: str | None = option(
+        "The file's manifest, if that is neither in the file nor beside it: of what was trained and saved without it.",
+        default=None,
+    )
     seed: int = option("Seed of what is drawn at random.", default=0)
 
     @property

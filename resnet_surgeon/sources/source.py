@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -17,16 +18,16 @@ from resnet_surgeon.fields import Seed, checked
 from resnet_surgeon.formats import sniff
 from resnet_surgeon.formats.container import Container
 from resnet_surgeon.formats.tensors import Initialised, LazyTensor, Stored, byte_size, content
-from resnet_surgeon.sources import catalog, files
+from resnet_surgeon.sources import catalog, files, sidecar
 from resnet_surgeon.sources.files import NamedFile
 from resnet_surgeon.sources.location import DEFAULT_NAME, Location
 from resnet_surgeon.sources.origin import Origin
 from resnet_surgeon.sources.progress import Progress, silent
 from resnet_surgeon.sources.promise import promise
+from resnet_surgeon.sources.sidecar import MANIFEST_KEY, Sidecar
 from resnet_surgeon.sources.wrappings import Found, unwrap
 
 _LARGEST_STEM = 1 << 22  # bytes of conv1.weight that are looked at
-MANIFEST_KEY = "resnet_surgeon.manifest"  # in a safetensors file's metadata, where this tool wrote it
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,8 @@ class Source:
 
     Where the file's SHA-256 was promised, by a published name or a URL, it has been read through and `origin` has the
     digest. `label` is how people call it, and what default file names begin with; streams and bytes are anonymous.
-    Random weights have no `container`; published weights have an `entry`.
+    Random weights have no `container`; published weights have an `entry`. `sidecar` is what was named as its manifest,
+    or may be it since it lies beside the file.
     """
 
     label: str
@@ -44,6 +46,7 @@ class Source:
     container: Container | None = None
     entry: catalog.Entry | None = None
     is_anonymous: bool = False
+    sidecar: Sidecar | None = None
 
     @property
     def tensors(self) -> Mapping[str, LazyTensor]:
@@ -82,12 +85,14 @@ def open_source(
     progress: Progress = silent,
     fc: str | None = None,
     ignore: Sequence[str] = (),
+    manifest: str | os.PathLike[str] | None = None,
 ) -> Source:
     """Opens a model name (with `weights`: DEFAULT, a published name, or random), a path, a URL, `-`, bytes, or a
     stream.
 
     `key` chooses one of several networks in a file, `fc` names the module that is its classifier (or is `none`), and
-    `ignore` are patterns of the names of layers that may be left out. A digest that a published name or a URL promises
+    `ignore` are patterns of the names of layers that may be left out. `manifest` is the path of the file's manifest, if
+    that is neither in the file nor beside it. A digest that a published name or a URL promises
     is checked here, before anything can be made of the file. Raises UsageError, AccessError, CheckpointError or
     WeightsError.
     """
@@ -97,6 +102,8 @@ def open_source(
     fc = checked(str | None, fc, "fc")
     ignore = checked(tuple[str, ...], ignore, "ignore")
     if isinstance(location, str) and location in VARIANTS:
+        if manifest is not None:
+            raise UsageError("a model name has no manifest", subject="manifest", hint="name the file that it tells of")
         if weights == "random":
             if fc is not None or ignore:
                 raise UsageError("random weights have nothing to choose or ignore", subject="fc, ignore")
@@ -105,7 +112,11 @@ def open_source(
     if weights is not None:
         hint = f"model names are {', '.join(VARIANTS)}"
         raise UsageError("weights are chosen for a model name, not for a file", subject="weights", hint=hint)
-    return _in_file(files.located(location, progress), key, fc, ignore)
+    given = None if manifest is None else sidecar.named(manifest)
+    source = _in_file(files.located(location, progress), key, fc, ignore)
+    if given is None and source.container and source.entry is None and MANIFEST_KEY not in source.metadata:
+        given = sidecar.beside(source.container.file)
+    return replace(source, sidecar=given)
 
 
 def _random(name: str, seed: int) -> Source:

@@ -14,17 +14,17 @@ from resnet_surgeon.architecture.recognise import check_fit
 from resnet_surgeon.architecture.variants import VARIANTS
 from resnet_surgeon.errors import CheckpointError, SurgeonError
 from resnet_surgeon.formats.tensors import LazyTensor
-from resnet_surgeon.manifest import MANIFEST_LIMIT, Manifest, Provenance
+from resnet_surgeon.manifest import Manifest, Provenance
 from resnet_surgeon.network import Network
 from resnet_surgeon.network import open as open_network
-from resnet_surgeon.opening import Opened, Opening
+from resnet_surgeon.opening import Opened, Opening, recognised
 from resnet_surgeon.sources import catalog
 from resnet_surgeon.sources.location import Location, check_distinct
 from resnet_surgeon.sources.origin import Origin
 from resnet_surgeon.sources.progress import Progress
-from resnet_surgeon.sources.source import MANIFEST_KEY, Source, open_source
+from resnet_surgeon.sources.sidecar import MANIFEST_KEY, MANIFEST_LIMIT, manifest_path
+from resnet_surgeon.sources.source import Source, open_source
 from resnet_surgeon.verification.proof import some
-from resnet_surgeon.writing.forms import manifest_path
 
 MOST_CHANNELS = 1 << 20  # on the way from source to file: a manifest may state any number
 
@@ -104,8 +104,13 @@ class Known:
 def open_case(path: Location, against: Location | None, opening: Opening, progress: Progress) -> Case:
     """Raises the errors of `open` for a file that cannot be read, CheckpointError for one without any manifest."""
     check_distinct(path, against)
-    file = open_source(path)
+    named = opening.get("manifest")
+    opening = {**opening, "manifest": None}  # the rest concerns the source
+    file = open_source(path, manifest=named)
     text, sidecar = file.metadata.get(MANIFEST_KEY), _sidecar(path, file)
+    if text is None and file.sidecar is not None:
+        sidecar = file.sidecar.text.encode()
+        file = _fitted(file)
     if text is None and sidecar is None:
         raise CheckpointError(
             "it has no manifest, which says what to prove",
@@ -115,6 +120,8 @@ def open_case(path: Location, against: Location | None, opening: Opening, progre
     manifest = problem = None
     try:
         manifest = documents.from_json(text if text is not None else _decoded(sidecar or b""))
+        if text is None and manifest.tensors.keys() == file.tensors.keys():
+            manifest = documents.trained_since(manifest, file.tensors)
     except CheckpointError as error:
         problem = error.reason
     misfit = _misfit(manifest, file) if manifest else None
@@ -122,6 +129,14 @@ def open_case(path: Location, against: Location | None, opening: Opening, progre
     replayed = _replayed(original, manifest) if original and manifest else None
     expected = replayed.manifest() if isinstance(replayed, Network) else None
     return Case(file, text, sidecar, manifest, problem, misfit, original, replayed, expected)
+
+
+def _fitted(file: Source) -> Source:
+    """The file with its tensors by the names of the manifest beside it, if they fit that; else as it is."""
+    try:
+        return recognised(file).source
+    except CheckpointError:
+        return file
 
 
 def published(source: Origin) -> catalog.Entry | None:

@@ -8,7 +8,8 @@ from dataclasses import replace
 from resnet_surgeon import manifest as documents
 from resnet_surgeon.architecture.outputs import IMAGE, outputs
 from resnet_surgeon.errors import CheckpointError
-from resnet_surgeon.manifest import MANIFEST_LIMIT, Manifest
+from resnet_surgeon.manifest import Manifest
+from resnet_surgeon.sources.sidecar import MANIFEST_LIMIT
 from resnet_surgeon.verification import origin, streams
 from resnet_surgeon.verification.case import Case
 from resnet_surgeon.verification.implied import contradictions
@@ -36,7 +37,8 @@ def _manifest(case: Case) -> Check:
 def _pair(case: Case) -> Check:
     """The sidecar is the very text that is embedded. A stream, or a file sent alone, has none to compare."""
     if case.text is None:
-        return Check("pair", "failed", "the manifest stands beside the file, but is not embedded in it")
+        finding = "the manifest stands beside the file, and not in it: something else has saved the file since"
+        return Check("pair", "unproven", finding)
     if case.sidecar is None:
         return Check("pair", "unproven", "the manifest is embedded; none stands beside the file to compare it with")
     if case.sidecar == case.text.encode("utf-8", "surrogatepass"):

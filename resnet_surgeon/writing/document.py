@@ -13,7 +13,8 @@ from resnet_surgeon.errors import CheckpointError
 from resnet_surgeon.formats import safetensors
 from resnet_surgeon.formats.tensors import LazyTensor, byte_size, files
 from resnet_surgeon.manifest import Manifest
-from resnet_surgeon.sources.source import MANIFEST_KEY, Source
+from resnet_surgeon.sources.sidecar import MANIFEST_KEY
+from resnet_surgeon.sources.source import Source
 from resnet_surgeon.writing.spelling import Change, Names, spelled
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from resnet_surgeon.errors import CheckpointError, UsageError
 from resnet_surgeon.formats import safetensors, torch_pickle, zip_frame
 from resnet_surgeon.formats.tensors import LazyTensor, byte_size
-from resnet_surgeon.sources.source import MANIFEST_KEY
+from resnet_surgeon.sources.sidecar import MANIFEST_KEY, ending
 from resnet_surgeon.writing.document import Document
 
 # (position, size) -> the CRC-32 of these bytes of the file
@@ -112,8 +112,8 @@ _FORMS = {ending: form for form in (SAFETENSORS, TORCH) for ending in form.endin
 
 def form_of(path: Path) -> Form:
     """The form that a file's name asks for. Raises UsageError for any other name."""
-    ending = _ending(path)
-    if ending is None:
+    name = ending(path)
+    if name is None:
         what = f"a name that ends in {path.suffix}" if path.suffix else "a name without an ending"
         reason = f"{what} does not say what to write"
         if path.suffix == ".json":
@@ -123,16 +123,4 @@ def form_of(path: Path) -> Form:
             subject=str(path),
             hint=f"end its name in .safetensors, or in {', '.join(TORCH.endings)} for a file like torch.save's",
         )
-    return _FORMS[ending]
-
-
-def manifest_path(path: Path) -> Path:
-    """Where the manifest of the file `path` stands: `model.json` for `model.safetensors` and for `model.pth`."""
-    return path.with_name(path.name[: len(path.name) - len(_ending(path) or "")] + ".json")
-
-
-def _ending(path: Path) -> str | None:
-    """The longest known ending of a name that is more than that."""
-    name = path.name.lower()
-    known = (ending for ending in _FORMS if name.endswith(ending) and name != ending)
-    return max(known, key=len, default=None)
+    return _FORMS[name]

@@ -15,9 +15,10 @@ from pathlib import Path
 
 from resnet_surgeon.errors import AccessError, UsageError
 from resnet_surgeon.formats.files import OpenFile
-from resnet_surgeon.manifest import MANIFEST_LIMIT, is_manifest
+from resnet_surgeon.manifest import is_manifest
 from resnet_surgeon.platform.names import OPEN_FILES_MOVE
-from resnet_surgeon.writing.forms import form_of, manifest_path
+from resnet_surgeon.sources.sidecar import MANIFEST_LIMIT, manifest_path
+from resnet_surgeon.writing.forms import form_of
 
 _CHECKPOINTS = (".safetensors", ".pth", ".pt", ".ckpt", ".bin", ".tar", ".onnx", ".json")
 _CONFIGURATION = 1 << 22  # bytes of a configuration that names a ResNet's classes

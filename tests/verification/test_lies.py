@@ -21,9 +21,9 @@ from resnet_surgeon.architecture.initialisation import Constant, Law, Normal, Un
 from resnet_surgeon.architecture.spec import Head
 from resnet_surgeon.architecture.variants import resnet
 from resnet_surgeon.arithmetic import sampling
-from resnet_surgeon.manifest import MANIFEST_LIMIT
 from resnet_surgeon.module import ResNet
 from resnet_surgeon.sources.progress import silent
+from resnet_surgeon.sources.sidecar import MANIFEST_LIMIT
 from resnet_surgeon.verification import case, function, independence
 from resnet_surgeon.verification.modules import as_torchvision, torchvision_has
 from resnet_surgeon.verification.tensors import deviation_of

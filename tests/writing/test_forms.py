@@ -16,7 +16,8 @@ from torchvision.models import ResNet
 import resnet_surgeon as rs
 from resnet_surgeon.errors import CheckpointError, UsageError
 from resnet_surgeon.formats import zip_frame
-from resnet_surgeon.writing.forms import SAFETENSORS, TORCH, form_of, manifest_path
+from resnet_surgeon.sources.sidecar import ENDINGS, manifest_path
+from resnet_surgeon.writing.forms import SAFETENSORS, TORCH, form_of
 from tests.conftest import Run, small_network
 
 TORCH_NAMES = ["m.pth", "m.pt", "m.pth.tar", "m.ckpt", "m.bin", "M.PTH"]
@@ -144,3 +145,7 @@ def test_members_of_all_lengths_are_aligned_and_readable() -> None:
     with zipfile.ZipFile(io.BytesIO(archive)) as found:
         assert {name: found.read(name) for name in found.namelist()} == contents
     assert all(place.begin % 64 == 0 for place in places)
+
+
+def test_every_ending_that_is_written_is_known_to_have_a_manifest_beside_it() -> None:
+    assert {*SAFETENSORS.endings, *TORCH.endings} == {*ENDINGS}
