@@ -29,7 +29,8 @@ from resnet_surgeon.sources.progress import Progress, silent
 from resnet_surgeon.sources.source import Source, open_source
 from resnet_surgeon.writing.document import Document, document
 from resnet_surgeon.writing.forms import SAFETENSORS, form_of
-from resnet_surgeon.writing.spelling import Change, Names
+from resnet_surgeon.writing.names import Names
+from resnet_surgeon.writing.spelling import Change
 from resnet_surgeon.writing.write import stream, write
 
 Options = ParamSpec("Options")

@@ -8,22 +8,19 @@ from typing import Annotated, Any
 
 import typer
 
-from resnet_surgeon._version import __version__
 from resnet_surgeon.cli.convert import convert
 from resnet_surgeon.cli.declaration import Typed, declare
 from resnet_surgeon.cli.diff import diff
 from resnet_surgeon.cli.inspect import inspect
 from resnet_surgeon.cli.list import list_weights
 from resnet_surgeon.cli.options import Json, Opening, Packing, Quiet, Source, Writing
-from resnet_surgeon.cli.output import to_standard_output
+from resnet_surgeon.cli.output import PROGRAM, show_version
 from resnet_surgeon.cli.report import report
 from resnet_surgeon.cli.verify import verify
 from resnet_surgeon.operations import OPERATIONS
 from resnet_surgeon.operations.checkpoint import Operation
 from resnet_surgeon.sources.location import DEFAULT_NAME
-from resnet_surgeon.writing.spelling import Names
-
-PROGRAM = "resnet-surgeon"
+from resnet_surgeon.writing.names import Names
 
 app = typer.Typer(
     name=PROGRAM,
@@ -77,7 +74,7 @@ def _operates(kind: type[Operation]) -> Callable[..., None]:
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        to_standard_output(f"{PROGRAM} {__version__}")
+        show_version()
         raise typer.Exit
 
 

@@ -18,7 +18,7 @@ from resnet_surgeon.manifest import operation_record
 from resnet_surgeon.network import Network
 from resnet_surgeon.operations.checkpoint import Operation
 from resnet_surgeon.sources.sidecar import manifest_path
-from resnet_surgeon.writing.spelling import Names
+from resnet_surgeon.writing.names import Names
 from resnet_surgeon.writing.targets import check_name
 
 STANDARD_OUTPUT = "-"

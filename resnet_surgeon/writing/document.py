@@ -15,7 +15,8 @@ from resnet_surgeon.formats.tensors import LazyTensor, byte_size, files
 from resnet_surgeon.manifest import Manifest
 from resnet_surgeon.sources.sidecar import MANIFEST_KEY, NAMES_KEY
 from resnet_surgeon.sources.source import Source
-from resnet_surgeon.writing.spelling import Change, Names, spelled
+from resnet_surgeon.writing.names import Names
+from resnet_surgeon.writing.spelling import Change, spelled
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
 
 from resnet_surgeon.architecture.naming import NAMINGS
 from resnet_surgeon.architecture.spec import STEM_CHANNELS, Architecture, standard_stages
@@ -18,8 +17,7 @@ from resnet_surgeon.formats.tensors import LazyTensor, Stored
 from resnet_surgeon.manifest import Computed, Initialised, Kept, Manifest, Provenance
 from resnet_surgeon.sources.packing import packing
 from resnet_surgeon.sources.source import Source
-
-Names = Literal["torchvision", "timm", "transformers", "detectron2", "sequential", "original", "packed"]
+from resnet_surgeon.writing.names import Names
 
 # What a network may have that torchvision's default has not, in words.
 _FACTS = {
