@@ -45,7 +45,8 @@ def summary(network: Network, target: str) -> str:
     drawn = picture(overview(steps, network.opened.architecture, network.architecture))
     details = [f"  {line}" for line in table(rows)]
     result = f"{target}: {describe(network.architecture)}, {_total(network.tensors)}"
-    return "\n".join([*map(message, lines), drawn, *details, message(result)])
+    noted = [message(f"  note: {note}") for note in network.notes]
+    return "\n".join([*map(message, lines), drawn, *details, *noted, message(result)])
 
 
 def wrapping_lines(wrapping: Wrapping | None) -> Iterator[str]:
