@@ -20,6 +20,7 @@ from resnet_surgeon.formats.files import TiedToFile
 from resnet_surgeon.formats.safetensors_index import index_of
 from resnet_surgeon.formats.tensors import LazyTensor
 from resnet_surgeon.operations.checkpoint import Checkpoint
+from resnet_surgeon.sources import modules
 from resnet_surgeon.sources.sidecar import MANIFEST_KEY
 from resnet_surgeon.sources.source import Source
 from resnet_surgeon.sources.wrappings import Found
@@ -78,6 +79,7 @@ def recognised(source: Source) -> Opened:
     if history is None:
         architecture = dilated(recognise(source.tensors), source.found.dilated_stages)
         architecture = replace(architecture, maxpool_is_identity=not source.found.maxpool)
+        modules.check(source, architecture)
         preprocessing = source.entry.preprocessing if source.entry else None
     else:
         architecture, preprocessing = history.architecture, history.inputs.preprocessing

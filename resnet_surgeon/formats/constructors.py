@@ -192,6 +192,8 @@ CONSTRUCTORS: dict[tuple[str, str], Callable[..., Any]] = {
     ("collections", "defaultdict"): _defaultdict,
     ("collections", "deque"): _items,
     ("_codecs", "encode"): _latin1,
+    **{("torch.jit._pickle", f"build_{kind}list"): _items for kind in ("int", "double", "bool", "tensor")},
+    ("torch.jit._pickle", "restore_type_tag"): lambda value, *_: value,
     **{
         (module, name): made
         for module in ("copyreg", "copy_reg")

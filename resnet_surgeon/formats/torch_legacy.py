@@ -51,7 +51,8 @@ def read(file: OpenFile) -> Container:
     def record(storage: Storage) -> Stored:
         return Stored(storage.dtype, (storage.count,), file, places[storage.key])
 
-    return Container("torch_legacy", file, tree(root, record), not_loaded=ledger.not_loaded)
+    made = tree(root, record)
+    return Container("torch_legacy", file, made.root, not_loaded=ledger.not_loaded(made.walked))
 
 
 def check_system(system: object) -> None:

@@ -54,7 +54,8 @@ def read(file: OpenFile) -> Container:
     def record(storage: Storage) -> Stored:
         return Stored(storage.dtype, (storage.count,), file, places[storage.key])
 
-    return Container("torch_tar", file, tree(root, record), not_loaded=ledger.not_loaded)
+    found = tree(root, record)
+    return Container("torch_tar", file, found.root, not_loaded=ledger.not_loaded(found.walked))
 
 
 def _number(text: object) -> int | None:

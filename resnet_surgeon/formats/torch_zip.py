@@ -1,5 +1,5 @@
 """The zip archive that `torch.save` has written since 2020: `<root>/data.pkl` and one member `<root>/data/<key>` a
-storage.
+storage. TorchScript's is one too, whose code is not looked at.
 
 Read in place; what others have compressed is inflated into one unnamed temporary file. Nothing is unpacked by name.
 Knows nothing of networks: its tensors have the names that the file gives them.
@@ -15,6 +15,7 @@ from resnet_surgeon.formats import zip_directory
 from resnet_surgeon.formats.container import Checksum, Container
 from resnet_surgeon.formats.deflate import MOST_RATIO, SMALL, inflated
 from resnet_surgeon.formats.files import OpenFile
+from resnet_surgeon.formats.modules import ModuleNode
 from resnet_surgeon.formats.pickled import Storage
 from resnet_surgeon.formats.tensors import Stored
 from resnet_surgeon.formats.unpickle import Ledger, unpickle
@@ -70,9 +71,21 @@ def read(file: OpenFile) -> Container:
             raise CheckpointError(f"it reads the storage {printable(storage.key)} in two ways")
         return known
 
-    tensors = tree(root_object, record, swapped=order == b"big")
+    found = tree(root_object, record, swapped=order == b"big")
+    is_script = f"{root}/constants.pkl" in members
+    if is_script and isinstance(found.root, ModuleNode) and not found.root:
+        raise CheckpointError(
+            "it is a frozen TorchScript module, whose tensors have no names", hint="save it before torch.jit.freeze"
+        )
     metadata = {key: _text(key, small(f"{_EXTRA}{key}", _TEXT_LIMIT)) for key in _extra(members, root)}
-    return Container("torch_zip", file, tensors, metadata, checksums=tuple(checksums), not_loaded=ledger.not_loaded)
+    return Container(
+        "torchscript" if is_script else "torch_zip",
+        file,
+        found.root,
+        metadata,
+        checksums=tuple(checksums),
+        not_loaded=ledger.not_loaded(found.walked),
+    )
 
 
 def _root(members: Mapping[str, Member]) -> str:
@@ -86,11 +99,6 @@ def _root(members: Mapping[str, Member]) -> str:
             "its zip archive has not one folder, as torch writes it", hint="give a file that torch.save wrote"
         )
     (root,) = roots
-    if f"{root}/constants.pkl" in members or any(name.startswith(f"{root}/code/") for name in members):
-        raise CheckpointError(
-            "it is a TorchScript archive",
-            hint="save the state_dict: torch.save(torch.jit.load(path).state_dict(), path)",
-        )
     if f"{root}/data.pkl" not in members:
         raise CheckpointError("it is a zip archive without `data.pkl`: not a torch checkpoint, or an incomplete one")
     return root

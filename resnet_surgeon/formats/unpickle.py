@@ -10,7 +10,7 @@ from __future__ import annotations
 import codecs
 import re
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, NoReturn
 
 from resnet_surgeon.errors import CheckpointError, escaped
@@ -60,12 +60,12 @@ class Ledger:
         self.names: dict[tuple[str, str], Global] = {}
         self.work = 0  # elements that were copied by calls of the names that are known
 
-    @property
-    def not_loaded(self) -> tuple[str, ...]:
+    def not_loaded(self, walked: Collection[Global] = ()) -> tuple[str, ...]:
         """The names of classes and functions that were passed over, in alphabetical order: escaped, and of many the
-        first.
+        first. Of the `walked` ones the objects were read.
         """
-        names = sorted(found.qualified for key, found in self.names.items() if not is_known(*key))
+        passed_over = (found for key, found in self.names.items() if not is_known(*key) and found not in walked)
+        names = sorted(found.qualified for found in passed_over)
         shown = [escaped(name[:_LONGEST_SHOWN]) for name in names[:_MOST_SHOWN]]
         return (*shown, f"and {len(names) - _MOST_SHOWN} more") if len(names) > _MOST_SHOWN else (*shown,)
 
@@ -124,7 +124,7 @@ _MOST_INSTRUCTIONS = 1_500_000  # of a file: ResNet-152 with a twin and Adam has
 _TALLEST = 100_000  # values on the stack: Python's pickler hands lists and dicts on by the thousand
 _MOST_SHOWN = 100  # names
 _LONGEST_SHOWN = 200  # characters of one
-_MOST_WORK = 10_000_000  # elements: a state_dict of Python 2 is a list of pairs first
+_MOST_WORK = 2_000_000  # elements: a state_dict of Python 2 is a list of pairs first
 _FIRST_PIECE = 1 << 10
 _LONGEST_LINE = 1000  # of a number or a name
 _LONGEST_NUMBER = 1000  # bytes
@@ -302,7 +302,7 @@ class _Machine:
             self.refuse("calls something that is no function")
         else:
             if is_known(called.module, called.name):
-                self.ledger.work += len(arguments) + sum(len(item) for item in arguments if type(item) in _SIZED)
+                self.ledger.work += _work(arguments)
                 if self.ledger.work > _MOST_WORK:
                     self.refuse("has more work in it than any checkpoint needs")
             self.push(construct(called, arguments))
@@ -347,7 +347,16 @@ class _Machine:
         self.push(found)
 
 
+def _work(arguments: tuple[Any, ...]) -> int:
+    """How many elements are copied at most when one of our own constructors is given these."""
+    copied = (
+        len(item) // _TEXT_AT_ONCE if type(item) is str else len(item) for item in arguments if type(item) in _SIZED
+    )
+    return len(arguments) + sum(copied)
+
+
 _SIZED = {dict, list, tuple, str}
+_TEXT_AT_ONCE = 64  # characters that are copied in the time of an element
 _WITH_ATTRIBUTES = {dict, list, Global, Parameter, Storage, View}
 
 

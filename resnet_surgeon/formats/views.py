@@ -6,11 +6,13 @@ Shared by the containers of torch; knows none of them.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from resnet_surgeon.errors import CheckpointError, printable
 from resnet_surgeon.formats.constructors import KINDS
+from resnet_surgeon.formats.modules import ModuleNode, is_module, rebuilt, visits
 from resnet_surgeon.formats.pickled import Global, OddKey, Opaque, Parameter, Storage, View
 from resnet_surgeon.formats.tensors import BITS, LARGEST_SIZE, LazyTensor, Stored, Strided
 
@@ -18,6 +20,7 @@ from resnet_surgeon.formats.tensors import BITS, LARGEST_SIZE, LazyTensor, Store
 Node = object
 
 _LONGEST = 10_000  # of a list or tuple that is looked into
+_MOST_ARGUMENTS = 10  # of an object that are looked at
 _CLOSED = {dict, list, tuple, View, Parameter, Storage, Global, Opaque}  # all else is plain data already
 
 
@@ -32,17 +35,28 @@ class Unread:
     hint: str | None = None
 
 
-def tree(root: object, record: Callable[[Storage], Stored], swapped: bool = False) -> Node:
+class Tree(NamedTuple):
+    """What a pickle describes, and the classes of the modules that were read for it."""
+
+    root: Node
+    walked: frozenset[Global]
+
+
+def tree(root: object, record: Callable[[Storage], Stored], swapped: bool = False) -> Tree:
     """`root` with every view made a lazy tensor; `record` gives a storage's bytes, which are big-endian if `swapped`.
 
     Lists and tuples with more in them than plain data become dicts of their places ("0", "1"), or of the pairs that
-    they hold, and objects into which items were put become dicts of these. Keys that are no text or number are passed
-    over; of two that read alike the first counts. What is referred to twice is made once, and may lie in itself.
+    they hold; objects into which items were put, dicts of these; and modules, their state_dicts. Keys that are no text
+    or number are passed over; of two that read alike the first counts. What is referred to twice is made once, and may
+    lie in itself.
 
     Raises CheckpointError for a view that reaches outside of its storage.
     """
-    made: dict[int, dict[object, Node]] = {}
-    waiting: deque[tuple[dict[object, Node], dict[object, object]]] = deque()
+    made: dict[int, Node] = {}
+    walked: set[Global] = set()
+    plain: set[int] = set()  # attributes of objects that were looked through, and have no modules among them
+    allowed = visits()
+    waiting: deque[tuple[dict[Any, Node], Mapping[Any, object]]] = deque()
 
     def node(value: object, where: str) -> Node:
         if type(value) is Parameter:
@@ -51,10 +65,21 @@ def tree(root: object, record: Callable[[Storage], Stored], swapped: bool = Fals
             return tensor(value, where, record, swapped)
         if id(value) in made:
             return made[id(value)]
-        items = _items(value)
+        if isinstance(value, Opaque) and is_module(value):
+            module = rebuilt(value, allowed)
+            if module is None:
+                return Unread(f"a module of the class {value.kind}, of more layers than any checkpoint has")
+            walked.update(module.kinds)
+            made[id(value)] = state = ModuleNode(module.layers)
+            waiting.append((state.tensors, module.tensors))
+            return state
+        items = _items(value, plain)
         if items is None:
+            if isinstance(value, (list, tuple)):
+                made[id(value)] = value  # looked through once, however often the file refers to it
             return _closed(value)
-        mapping = made[id(value)] = {}
+        mapping: dict[Any, Node] = {}
+        made[id(value)] = mapping
         waiting.append((mapping, items))
         return mapping
 
@@ -66,13 +91,15 @@ def tree(root: object, record: Callable[[Storage], Stored], swapped: bool = Fals
             if type(name) is not OddKey and name not in mapping:
                 where = name if type(name) is str else type(name).__name__
                 mapping[name] = node(item, where) if type(item) in _CLOSED else item
-    return result
+    return Tree(result, frozenset(walked))
 
 
-def _items(value: object) -> dict[object, object] | None:
-    """What lies in a dict, a list, a tuple or an object that items were put into, by key; None for plain data."""
+def _items(value: object, plain: set[int]) -> dict[object, object] | None:
+    """What lies in a dict, a list, a tuple or an object that items were put into, by key; the modules of an object;
+    None for plain data.
+    """
     if isinstance(value, Opaque):
-        value = value.held
+        value = value.held if value.held is not None else _modules_of(value, plain)
     if isinstance(value, dict):
         return value
     if not isinstance(value, (list, tuple)) or len(value) > _LONGEST or _CLOSED.isdisjoint(map(type, value)):
@@ -80,6 +107,16 @@ def _items(value: object) -> dict[object, object] | None:
     if all(type(pair) in (list, tuple) and len(pair) == 2 and type(pair[0]) is str for pair in value):
         return dict(value)
     return {str(place): item for place, item in enumerate(value)}
+
+
+def _modules_of(value: Opaque, plain: set[int]) -> dict[Any, object] | None:
+    """The modules that an object was made of or has as attributes, such as the one that `torch.compile` wraps."""
+    attributes = value.state if isinstance(value.state, dict) and id(value.state) not in plain else {}
+    found = {name: item for name, item in attributes.items() if is_module(item)}
+    if not found:
+        plain.add(id(value.state))
+    made_of = enumerate(value.arguments[:_MOST_ARGUMENTS])
+    return {**found, **{str(place): item for place, item in made_of if is_module(item)}} or None
 
 
 def _closed(value: object) -> Node:

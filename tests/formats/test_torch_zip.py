@@ -176,8 +176,6 @@ REFUSED = {
     ),
     "a short storage": (rezipped(SAVED, replaced("data/0", bytes(8))), "has 8 bytes, not 24 numbers"),
     "an unknown byte order": (rezipped(SAVED, replaced("byteorder", b"foo")), "byte order is `foo`"),
-    "TorchScript": (with_member(SAVED, "archive/constants.pkl"), "TorchScript"),
-    "TorchScript code": (with_member(SAVED, "archive/code/__torch__.py"), "TorchScript"),
     "two roots": (with_member(SAVED, "other/data.pkl"), "not one folder"),
     "a way out": (with_member(SAVED, "../evil"), "not one folder"),
     "compressed by bzip2": (rezipped(SAVED, lambda *member: member, compression=zipfile.ZIP_BZIP2), "in a way that is"),

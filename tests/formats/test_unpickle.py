@@ -174,15 +174,15 @@ def test_what_stayed_closed_is_listed_by_name() -> None:
     unpickle(
         pickled({"a": torch.zeros(1), "b": Counter("x"), "c": slice(1), "d": (re.escape, re.compile)}), ledger=ledger
     )
-    assert ledger.not_loaded == ("__builtin__.slice", "re.compile", "re.escape")
+    assert ledger.not_loaded() == ("__builtin__.slice", "re.compile", "re.escape")
 
 
 def test_of_many_names_the_first_are_listed_and_long_ones_cut() -> None:
     ledger = Ledger()
     unpickle(b"\x80\x02" + b"".join(b"ca\nC%03d%s\n0" % (n, b"x" * 300) for n in range(150)) + b"N.", ledger=ledger)
-    assert len(ledger.not_loaded) == 101
-    assert ledger.not_loaded[-1] == "and 50 more"
-    assert max(map(len, ledger.not_loaded)) == 200
+    assert len(ledger.not_loaded()) == 101
+    assert ledger.not_loaded()[-1] == "and 50 more"
+    assert max(map(len, ledger.not_loaded())) == 200
 
 
 def test_more_names_than_any_checkpoint_has_are_refused() -> None:
@@ -357,7 +357,7 @@ def test_a_log_of_a_million_numbers_is_read() -> None:
 def test_work_that_calls_repeat_is_bounded() -> None:
     """A dict of pairs is made anew by each call, however short the call is."""
     pairs = b"(" + b"](X\x01\x00\x00\x00aK\x01e" * 1000 + b"e"
-    data = b"\x80\x02]" + pairs + b"\x85q\x00ccollections\nOrderedDict\nq\x01" + b"h\x01h\x00R0" * 20_000 + b"00N."
+    data = b"\x80\x02]" + pairs + b"\x85q\x00ccollections\nOrderedDict\nq\x01" + b"h\x01h\x00R0" * 4_000 + b"00N."
     with pytest.raises(CheckpointError, match="more work in it"):
         unpickle(data)
 

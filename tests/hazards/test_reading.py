@@ -208,6 +208,29 @@ STREAMS = {
         for _ in range(18)
     )
     + b".",
+    "closed objects without end": b"\x80\x02ca\nC\nq\x00]" + (b"(" + b"h\x00)\x81" * 1000 + b"e") * 450 + b".",
+    "sets without end": b"\x80\x02]" + (b"(" + b"\x8f" * 1000 + b"e") * 1400 + b".",
+    "keys that name nothing, without end": b"\x80\x02}" + (b"(" + b")N" * 1000 + b"u") * 600 + b".",
+    "dicts of pairs, made again and again": b"\x80\x02ccollections\nOrderedDict\nq\x00]("
+    + b"]q\x01(NNe" * 1000
+    + b"e\x85q\x02"
+    + b"h\x00h\x02R0" * 300_000
+    + b".",
+    "bytes of text, made again and again": b"\x80\x02c_codecs\nencode\nq\x00X\x40\x42\x0f\x00"
+    + b"x" * 1_000_000
+    + b"X\x06\x00\x00\x00latin1\x86q\x02"
+    + b"h\x00h\x02R0" * 300_000
+    + b".",
+    "a state of itself": b"\x80\x02ca\nC\n)\x81q\x00h\x00b.",
+    "a list of pairs of itself": b"\x80\x02ccollections\nOrderedDict\n]q\x00(h\x00h\x00e\x85R.",
+    "a parameter of itself": b"\x80\x02ctorch.nn.parameter\nParameter\n)R(q\x00NNNNtb.",
+    "a name of a megabyte": b"\x80\x04X\x40\x42\x0f\x00" + b"x." * 500_000 + b"X\x01\x00\x00\x00x\x93.",
+    "a function that makes itself": b"\x80\x02ccopyreg\n__newobj__\n(" + b"ccopyreg\n__newobj__\n" * 5000 + b"tR.",
+    "dicts in dicts in dicts": b"\x80\x02" + b"}X\x01\x00\x00\x00a" * 45_000 + b"}" + b"s" * 45_000 + b".",
+    "names without end": b"\x80\x02" + b"".join(b"ca\nC%d\n0" % number for number in range(100_000)) + b"N.",
+    "a number of a megabyte": b"\x80\x02\x8b\x40\x42\x0f\x00" + b"\xff" * 1_000_000 + b".",
+    "digits without end": b"L" + b"9" * 1_000_000 + b"L\n.",
+    "an attribute to climb by": b"\x80\x02cbuiltins\ngetattr\nca\nC\nX\x0b\x00\x00\x00__globals__\x86R.",
     "a size that repeats": test_torch_zip.pickle_of(shape=(2**40,), strides=(0,)),
     "a view of a million sizes": test_torch_zip.pickle_of(shape=(2**62,) * 1_000_000, strides=(0,) * 1_000_000),
     "a view of huge sizes": test_torch_zip.pickle_of(shape=(2**2000,) * 30_000, strides=(0,) * 30_000),

@@ -1,0 +1,172 @@
+"""A whole module, as `torch.save(model)` pickles it: its state_dict rebuilt, and what each layer says of itself.
+
+A module's pickle is its attributes, among them its parameters, buffers and children as plain dicts: nothing is executed
+or looked up. Knows no network.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from resnet_surgeon.formats.pickled import Global, Opaque, Parameter, View
+
+_DEEPEST = 64  # modules in each other
+_MOST = 1_000_000  # attributes, tensors and children of all modules in a file: ResNet-152 has 20,000
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A module of a module: its class as the file names it, its attributes that are plain data, and whether a hook of a
+    class or function that torch.nn does not have stands around its forward.
+    """
+
+    kind: str
+    attributes: Mapping[str, object]
+    has_hooks: bool
+
+
+@dataclass(frozen=True)
+class Rebuilt:
+    """A module's tensors by the names of its state_dict, and its layers by their paths ("" for the module itself), both
+    in order; `kinds` are their classes.
+    """
+
+    tensors: Mapping[str, object]
+    layers: Mapping[str, Layer]
+    kinds: frozenset[Global]
+
+
+class ModuleNode(Mapping[str, object]):
+    """What a module became: a mapping of its state_dict, with its layers beside it."""
+
+    def __init__(self, layers: Mapping[str, Layer]) -> None:
+        self.tensors: dict[str, object] = {}
+        self.layers = layers
+
+    def __getitem__(self, name: str) -> object:
+        return self.tensors[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.tensors)
+
+    def __len__(self) -> int:
+        return len(self.tensors)
+
+
+def is_module(value: object) -> bool:
+    """Whether an object that stayed closed is a module of torch, eager or of TorchScript."""
+    return isinstance(value, Opaque) and (_is_eager(value) or _is_script(value))
+
+
+def visits() -> Iterator[int]:
+    """A number for each attribute, tensor and child that the modules of a file may have."""
+    return iter(range(_MOST))
+
+
+def rebuilt(module: Opaque, visits: Iterator[int]) -> Rebuilt | None:
+    """The module's state_dict and layers; None for one without end, or where no visits are left.
+
+    What stands in a tensor's place and is none is kept, for whoever needs it to say so.
+    """
+    tensors: dict[str, object] = {}
+    layers: dict[str, Layer] = {}
+    kinds: set[Global] = set()
+
+    def visit(node: Opaque, path: str, depth: int) -> bool:
+        size = _size(node)
+        if depth > _DEEPEST or sum(1 for _ in itertools.islice(visits, size)) < size:
+            return False
+        own, children = _script(node) if _is_script(node) else _eager(node)
+        layers[path] = _layer(node)
+        kinds.add(node.kind)
+        prefix = f"{path}." if path else ""
+        tensors.update((prefix + name, tensor) for name, tensor in own.items())
+        for name, child in children.items():
+            if not is_module(child):
+                tensors[prefix + name] = child
+            elif not visit(child, prefix + name, depth + 1):  # type: ignore[arg-type]
+                return False
+        return True
+
+    return Rebuilt(tensors, layers, frozenset(kinds)) if visit(module, "", 0) else None
+
+
+def _size(module: Opaque) -> int:
+    """How much there is to look at in one layer."""
+    state = _state(module)
+    return 1 + len(state) + sum(len(part) for part in state.values() if isinstance(part, (dict, list)))
+
+
+_PARTS = ("_parameters", "_buffers", "_modules")
+
+
+def _state(module: Opaque) -> Mapping[object, object]:
+    """The attributes that were set."""
+    return module.state if isinstance(module.state, dict) else {}
+
+
+def _is_eager(module: Opaque) -> bool:
+    return all(isinstance(_state(module).get(part), dict) for part in _PARTS)
+
+
+def _is_script(module: Opaque) -> bool:
+    return module.kind.module.startswith("__torch__") and isinstance(module.state, dict)
+
+
+def _eager(module: Opaque) -> tuple[dict[str, object], dict[str, object]]:
+    """Parameters and buffers by name, and children, as `state_dict` takes them."""
+    state = _state(module)
+    listed = state.get("_non_persistent_buffers_set")
+    transient = {name for name in listed if type(name) is str} if isinstance(listed, list) else set()
+    buffers = {name: item for name, item in _named(state.get("_buffers")) if name not in transient}
+    own = {**dict(_named(state.get("_parameters"))), **buffers}
+    return {name: item for name, item in own.items() if item is not None}, {
+        name: item for name, item in _named(state.get("_modules")) if item is not None
+    }
+
+
+def _script(module: Opaque) -> tuple[dict[str, object], dict[str, object]]:
+    """A module of TorchScript has its tensors and children as attributes."""
+    items = dict(_named(module.state))
+    own = {name: item for name, item in items.items() if type(item) in (View, Parameter)}
+    return own, {name: item for name, item in items.items() if is_module(item)}
+
+
+def _named(part: object) -> Iterator[tuple[str, object]]:
+    return ((name, item) for name, item in part.items() if type(name) is str) if isinstance(part, dict) else iter(())
+
+
+def _layer(module: Opaque) -> Layer:
+    state = _state(module)
+    attributes = {name: item for name, item in _named(state) if not name.startswith("_") and _is_plain(item)}
+    hooks = [hook for part in ("_forward_hooks", "_forward_pre_hooks") for hook in _hooks(state.get(part))]
+    return Layer(_class(module), attributes, any(not _is_of_torch(hook) for hook in hooks))
+
+
+def _class(module: Opaque) -> str:
+    """The qualified name of its class, without what TorchScript puts around that."""
+    name = module.kind.qualified
+    if not _is_script(module):
+        return name
+    return ".".join(part for part in name.split(".")[1:] if not part.startswith("___torch_mangle_"))
+
+
+def _is_plain(value: object) -> bool:
+    if type(value) is tuple:
+        return len(value) <= _LONGEST_TUPLE and all(type(item) in _PLAIN for item in value)
+    return type(value) in _PLAIN
+
+
+_PLAIN = {int, float, bool, str, type(None)}
+_LONGEST_TUPLE = 8  # sizes, one for each dimension or side
+
+
+def _hooks(part: object) -> Iterator[object]:
+    return iter(part.values()) if isinstance(part, dict) else iter(())
+
+
+def _is_of_torch(hook: object) -> bool:
+    """Whether it is one of those by which torch.nn.utils computes a weight (prune, weight_norm)."""
+    return isinstance(hook, Opaque) and hook.kind.module.startswith("torch.nn.utils.")

@@ -1,0 +1,325 @@
+"""What a whole module says of the network in it: the classes of its layers, and the strides, dilations and the like
+that its tensors do not show.
+
+A class whose forward may be another than torchvision's is refused by its name. Knows names and attributes, executes
+nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from resnet_surgeon.architecture.spec import Architecture, Stage
+from resnet_surgeon.errors import Answer, ArchitectureError, printable
+from resnet_surgeon.formats.modules import Layer, ModuleNode
+from resnet_surgeon.sources.source import Source
+
+# Classes by their own names: libraries and courses copy torchvision's under the same ones.
+_NETWORKS = {"ResNet", "QuantizableResNet", "ResNetEncoder", "IntermediateLayerGetter", "Sequential"}
+_BLOCKS = {
+    "basic": {"BasicBlock", "QuantizableBasicBlock"},
+    "bottleneck": {"Bottleneck", "QuantizableBottleneck"},
+}
+_NORMS = {"BatchNorm2d", "SyncBatchNorm", "FrozenBatchNorm2d", "BatchNormAct2d"}
+# Layers that pass on what they are given, at least in inference.
+_IDENTITIES = {
+    "Identity", "Dropout", "Dropout2d", "DropPath", "Flatten", "QuantStub", "DeQuantStub", "FloatFunctional",
+}  # fmt: skip
+_ACTIVATIONS = {"ReLU"}
+_MEANS = {"AdaptiveAvgPool2d", "AvgPool2d", "SelectAdaptivePool2d"}
+_AROUND_STAGES = _IDENTITIES | _ACTIVATIONS | _MEANS | {"MaxPool2d"}
+_CONVOLUTIONS = {"basic": ("conv1", "conv2"), "bottleneck": ("conv1", "conv2", "conv3")}
+
+
+def says(node: ModuleNode, names: Mapping[str, str], architecture: Architecture, settled: bool) -> dict[str, Any]:
+    """The facts about the network, by name as `Facts` has them, as far as the module's attributes show them.
+
+    `names` are those of the tensors in the module, by torchvision's. With `settled` its user has stated all facts, and
+    so answers for its classes. Raises ArchitectureError for a class or an attribute that torchvision's network has not.
+    """
+    paths = {name.rpartition(".")[0]: own.rpartition(".")[0] for name, own in names.items()}
+    module = _Module(node.layers, paths, {name.rpartition(".")[0] for name in node})
+    module.check_readable(architecture)
+    if not settled:
+        module.check_classes(architecture)
+    stages = [module.stage(stage, architecture) for stage in architecture.stages]
+    dilated, strides = _dilated([stage for stage in stages if stage is not None])
+    found = {
+        "stem_stride": module.number("conv1", "stride"),
+        "maxpool": module.maxpool(),
+        "eps": module.eps(),
+        "bottleneck_stride": module.bottleneck_stride(architecture),
+        "strides": strides if None not in stages else None,
+        "dilated": dilated if None not in stages else None,
+    }
+    return {name: value for name, value in found.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class _Convolutions:
+    """Of a stage: the stride of its first block, and the dilations of its blocks."""
+
+    name: str
+    stride: int
+    dilations: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class _Module:
+    """The layers of a module by their paths in it, these paths by torchvision's, and those of layers with tensors."""
+
+    layers: Mapping[str, Layer]
+    paths: Mapping[str, str]
+    filled: Collection[str]
+
+    def layer(self, path: str) -> Layer | None:
+        """The layer with torchvision's path, if it has tensors."""
+        return self.layers.get(self.paths.get(path, path)) if path in self.paths else None
+
+    @property
+    def scope(self) -> str:
+        """The path of the network itself."""
+        return self.paths["conv1"].rpartition(".")[0]
+
+    def children(self, path: str) -> Iterator[tuple[str, Layer]]:
+        """The modules in the one with this path in the file, by their own names."""
+        prefix = f"{path}." if path else ""
+        for name, layer in self.layers.items():
+            if name.startswith(prefix) and name != path and "." not in name[len(prefix) :]:
+                yield name[len(prefix) :], layer
+
+    def check_readable(self, architecture: Architecture) -> None:
+        """Raises ArchitectureError for a quantised layer, and for a classifier of which no tensor was read."""
+        within = f"{self.scope}." if self.scope else ""
+        for path, layer in self.layers.items():
+            is_quantised = ".quantized." in layer.kind and _own_name(layer) not in _IDENTITIES
+            if path.startswith(within) and (
+                is_quantised
+                or (path == f"{within}fc" and not architecture.heads and _own_name(layer) not in _IDENTITIES)
+            ):
+                raise ArchitectureError(
+                    f"its {printable(path)} is of the class {printable(layer.kind)}, whose tensors are not read"
+                )
+
+    def check_classes(self, architecture: Architecture) -> None:
+        """Raises ArchitectureError for a class of which it is not known that it computes as torchvision's."""
+        self._check_class(self.scope, _NETWORKS)
+        if _own_name(self.layers[self.scope]) == "Sequential" and not any(
+            _own_name(layer) in _ACTIVATIONS for _, layer in self.children(self.scope)
+        ):
+            self._refuse(self.scope, "has no ReLU behind its stem")
+        for name, layer in self.children(self.scope):
+            path = f"{self.scope}.{name}" if self.scope else name
+            if not any(own == path or own.startswith(f"{path}.") for own in self.filled):
+                self._check_child(path, layer, _AROUND_STAGES)
+        pools = [name for name, layer in self.children(self.scope) if _own_name(layer) in _MEANS]
+        if len(pools) > 1:
+            self._refuse(self.scope, f"averages in {printable(pools[0])} and {printable(pools[1])}")
+        if "fc" in self.paths and "." in (inner := self.paths["fc"].removeprefix(self.scope).strip(".")):
+            for name, layer in self.children(self._around("fc", 1)):
+                if not inner.endswith(f".{name}"):
+                    self._check_child(f"{self._around('fc', 1)}.{name}", layer, _IDENTITIES)
+        for module, own in self.paths.items():
+            kind = "linear" if module == "fc" else "norm" if "bn" in module or module.endswith(".1") else "conv"
+            self._check_class(own, {"linear": {"Linear"}, "norm": _NORMS, "conv": {"Conv2d"}}[kind])
+        for stage in architecture.stages:
+            self._check_class(self._around(f"{stage.name}.0.conv1", 2), {"Sequential"})
+            for index in range(stage.blocks):
+                block = self._around(f"{stage.name}.{index}.conv1", 1)
+                self._check_class(block, _BLOCKS[architecture.block])
+                for name, layer in self.children(block):
+                    path = f"{block}.{name}"
+                    if path not in self.paths.values() and name not in ("downsample", "shortcut"):
+                        self._check_child(path, layer, _IDENTITIES | _ACTIVATIONS)
+        for path, layer in self.layers.items():
+            if layer.has_hooks and (not self.scope or path == self.scope or path.startswith(f"{self.scope}.")):
+                self._refuse(path, "has hooks, which may change what it computes")
+
+    def _around(self, path: str, levels: int) -> str:
+        """The path in the file of a module around the one with torchvision's path."""
+        return self.paths[path].rsplit(".", levels)[0]
+
+    def _check_child(self, path: str, layer: Layer, kinds: Collection[str]) -> None:
+        """Raises ArchitectureError for a layer without tensors that no network of torchvision's has there."""
+        kind = _own_name(layer)
+        if kind not in kinds or (kind == "SelectAdaptivePool2d" and layer.attributes.get("pool_type") != "avg"):
+            self._refuse(path, f"is of the class {printable(layer.kind)}")
+        name = path.rpartition(".")[2]
+        if name == "avgpool" and kind not in _MEANS:
+            self._refuse(path, f"is of the class {printable(layer.kind)}")
+        if name == "relu" and kind not in _ACTIVATIONS:
+            self._refuse(path, f"is of the class {printable(layer.kind)}")
+        sizes = {"AdaptiveAvgPool2d": ("output_size", (1, 1)), "AvgPool2d": ("kernel_size", (7, 7))}
+        attribute, size = sizes.get(kind, ("", ()))
+        if attribute in layer.attributes and _pair(layer.attributes[attribute]) != size:
+            self._refuse(path, "pools to another size than 1x1, for images of 224x224")
+
+    def _check_class(self, path: str, allowed: set[str]) -> None:
+        layer = self.layers.get(path)
+        if layer is not None and _own_name(layer) not in allowed:
+            self._refuse(path, f"is of the class {printable(layer.kind)}")
+
+    def _refuse(self, path: str, what: str) -> None:
+        raise ArchitectureError(
+            f"{printable(path) if path else 'the module'} {what}: whether it computes as torchvision's cannot be told",
+            answers=[Answer("assume", "torchvision", "it computes as torchvision's ResNet does")],
+        )
+
+    def number(self, path: str, attribute: str) -> int | None:
+        """An attribute of a convolution that is the same along both axes; None where it is not told."""
+        layer = self.layer(path)
+        if layer is None or attribute not in layer.attributes:
+            return None
+        first, second = _pair(layer.attributes[attribute])
+        if type(first) is not int or first != second:
+            value = layer.attributes[attribute]
+            raise ArchitectureError(f"{printable(self.paths[path])} has {attribute} {value}, which no ResNet has")
+        return first
+
+    def stage(self, stage: Stage, architecture: Architecture) -> _Convolutions | None:
+        """The strides and dilations of its convolutions. Raises ArchitectureError for those that no stage has."""
+        dilations = []
+        stride = 1
+        for index in range(stage.blocks):
+            block = f"{stage.name}.{index}"
+            strides = {name: self.number(f"{block}.{name}", "stride") for name in _CONVOLUTIONS[architecture.block]}
+            inner = "conv1" if architecture.block == "basic" else "conv2"
+            dilation = self.number(f"{block}.{inner}", "dilation")
+            if dilation is None or None in strides.values():
+                return None
+            dilations.append(dilation)
+            total = 1
+            for one in strides.values():
+                total *= one or 1
+            short = self.number(f"{block}.downsample.0", "stride")
+            if (index and total != 1) or short not in (None, total) or strides.get("conv3", 1) != 1:
+                raise ArchitectureError(f"{block} has strides that no block of torchvision's has")
+            if architecture.block == "basic" and strides["conv2"] != 1:
+                raise ArchitectureError(f"{block} has its stride in its second convolution")
+            stride = total if index == 0 else stride
+            for name in _CONVOLUTIONS[architecture.block]:
+                self._check_padding(f"{block}.{name}")
+        return _Convolutions(stage.name, stride, tuple(dilations))
+
+    def _check_padding(self, path: str) -> None:
+        """Raises ArchitectureError for a convolution that is not padded so that only its stride changes the size."""
+        layer = self.layer(path)
+        if layer is None or "kernel_size" not in layer.attributes:
+            return
+        kernel, padding, dilation = (self.number(path, name) for name in ("kernel_size", "padding", "dilation"))
+        mode = layer.attributes.get("padding_mode", "zeros")
+        if None in (kernel, padding, dilation) or (kernel - 1) * dilation != 2 * padding or mode != "zeros":  # type: ignore[operator]
+            raise ArchitectureError(f"{printable(self.paths[path])} is padded otherwise than torchvision's")
+
+    def bottleneck_stride(self, architecture: Architecture) -> str | None:
+        """Which convolution of the bottlenecks has the stride."""
+        if architecture.block != "bottleneck":
+            return None
+        strided = {
+            name
+            for stage in architecture.stages
+            for name in ("conv1", "conv2")
+            if (self.number(f"{stage.name}.0.{name}", "stride") or 1) > 1
+        }
+        if len(strided) > 1:
+            raise ArchitectureError("some of its bottlenecks have the stride in conv1, others in conv2")
+        return next(iter(strided), None)
+
+    def maxpool(self) -> str | None:
+        """What stands between the stem and the stages: torchvision's maxpool, Caffe's, or none."""
+        self._check_padding("conv1")
+        children = dict(self.children(self.scope))
+        pools = [(name, layer) for name, layer in children.items() if _own_name(layer) == "MaxPool2d"]
+        if not pools:
+            has_place = _own_name(children["maxpool"]) == "Identity" if "maxpool" in children else False
+            return "none" if has_place or _own_name(self.layers[self.scope]) == "Sequential" else None
+        _, pool = pools[0]
+        told = [pool.attributes.get(name) for name in ("kernel_size", "stride", "padding", "dilation", "ceil_mode")]
+        if told == [None] * 5:
+            return None
+        kind = _MAXPOOLS.get((*map(_pair, told[:4]), told[4]))
+        if kind is None or len(pools) > 1:
+            raise ArchitectureError("its maxpool is neither torchvision's nor Caffe's")
+        return kind
+
+    def eps(self) -> float | None:
+        """That of every batch norm."""
+        told = {
+            layer.attributes["eps"]
+            for path in self.paths
+            if (layer := self.layer(path)) is not None and type(layer.attributes.get("eps")) in (int, float)
+        }
+        if len(told) > 1:
+            raise ArchitectureError("its batch norms have different eps")
+        return float(told.pop()) if told else None  # type: ignore[arg-type]
+
+
+# By kernel, stride, padding, dilation and ceil_mode.
+_MAXPOOLS: dict[tuple[object, ...], str] = {
+    ((3, 3), (2, 2), (1, 1), (1, 1), False): "torchvision",
+    ((3, 3), (2, 2), (0, 0), (1, 1), True): "caffe",
+}
+
+
+def _own_name(layer: Layer) -> str:
+    """The name of its class, without the module that it stands in."""
+    return layer.kind.rpartition(".")[2]
+
+
+def _pair(value: object) -> tuple[object, object]:
+    if type(value) is tuple:
+        return (value[0], value[1]) if len(value) == 2 else (None, value)
+    return value, value
+
+
+def _dilated(stages: list[_Convolutions]) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """Which stages are dilated, and the strides that they have, or had before torchvision replaced them by dilation.
+
+    Raises ArchitectureError for what neither is.
+    """
+    strides = tuple(stage.stride for stage in stages)
+    if all(len({*stage.dilations}) == 1 for stage in stages):
+        dilations = [stage.dilations[0] for stage in stages]
+        return (() if {*dilations} <= {1} else tuple(map(str, dilations))), strides
+    before, names, replaced = 1, [], []
+    for stage in stages:
+        after = stage.dilations[-1] if len(stage.dilations) > 1 else before
+        if stage.dilations[0] != before or {*stage.dilations[1:]} > {after} or after % before:
+            raise ArchitectureError(f"{stage.name} has dilations {stage.dilations}, which torchvision cannot")
+        names += [stage.name] * (after > before)
+        replaced.append(stage.stride * (after // before))
+        before = after
+    return tuple(names), tuple(replaced)
+
+
+def at(root: object, key: str | None) -> object:
+    """What stands in a file under a key of a packing: names with points between them."""
+    if not key:
+        return root
+    for name, node in root.items() if isinstance(root, Mapping) else ():
+        if isinstance(name, str) and (key == name or key.startswith(f"{name}.")):
+            found = at(node, key[len(name) + 1 :])
+            if found is not None:
+                return found
+    return None
+
+
+def check(source: Source, architecture: Architecture) -> None:
+    """Raises ArchitectureError for a whole module that says of itself what its tensors do not show."""
+    key = source.found.wrapping.key if source.found.wrapping else None
+    node = at(source.container.root, key) if source.container else None
+    if not isinstance(node, ModuleNode):
+        return
+    plain = {
+        "stem_stride": 2,
+        "maxpool": "none" if architecture.maxpool_is_identity else "torchvision",
+        "eps": 1e-5,
+        "bottleneck_stride": "conv2",
+        "strides": (1, 2, 2, 2)[: len(architecture.stages)],
+        "dilated": (),
+    }
+    for name, value in says(node, source.found.names, architecture, settled=False).items():
+        if value != plain[name]:
+            raise ArchitectureError(f"its module has {name} {value}, torchvision's {plain[name]}")

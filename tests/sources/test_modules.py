@@ -1,0 +1,173 @@
+"""A whole module says what its tensors do not show; one that may compute otherwise than torchvision's is refused by the
+class or attribute that says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
+
+import resnet_surgeon as rs
+from resnet_surgeon.architecture.recognise import recognise
+from resnet_surgeon.errors import ArchitectureError
+from resnet_surgeon.formats.modules import ModuleNode
+from resnet_surgeon.sources import modules
+from resnet_surgeon.sources.source import open_source
+from tests.conftest import small_network
+from tests.formats.test_torch_zip import saved
+
+
+def said(model: nn.Module, *, settled: bool = False) -> dict[str, Any]:
+    """The facts that a module says of the ResNet in it."""
+    source = open_source(saved(model))
+    assert source.container
+    wrapping = source.found.wrapping
+    node = modules.at(source.container.root, wrapping.key if wrapping else None)
+    assert isinstance(node, ModuleNode)
+    return modules.says(node, source.found.names, recognise(source.tensors), settled)
+
+
+PLAIN = {
+    "stem_stride": 2,
+    "maxpool": "torchvision",
+    "eps": 1e-5,
+    "strides": (1, 2, 2, 2),
+    "dilated": (),
+}
+
+
+def network(change: Callable[[ResNet], object] = lambda model: None, block: Any = BasicBlock, **options: Any) -> ResNet:
+    model = ResNet(block, [2, 2, 2, 2], num_classes=4, **options).eval()
+    change(model)
+    return model
+
+
+def set_stride(model: ResNet, stride: int) -> None:
+    first: Any = model.layer4[0]
+    first.conv1.stride = first.downsample[0].stride = (stride, stride)
+
+
+def caffe(model: ResNet) -> None:
+    for stage in (model.layer2, model.layer3, model.layer4):
+        first: Any = stage[0]
+        first.conv1.stride, first.conv2.stride = (2, 2), (1, 1)
+    model.maxpool = nn.MaxPool2d(3, 2, 0, ceil_mode=True)
+
+
+def dilate(model: ResNet) -> None:
+    for module in model.layer4.modules():
+        if isinstance(module, nn.Conv2d):
+            module.stride = (1, 1)
+            if module.kernel_size == (3, 3):
+                module.dilation = module.padding = (2, 2)
+
+
+TOLD = {
+    "torchvision's": (network(), {}),
+    "bottlenecks": (network(block=Bottleneck), {"bottleneck_stride": "conv2"}),
+    "another eps": (network(norm_layer=partial(nn.BatchNorm2d, eps=0.25)), {"eps": 0.25}),
+    "a last stride of 1": (network(partial(set_stride, stride=1)), {"strides": (1, 2, 2, 1)}),
+    "Caffe's": (network(caffe, Bottleneck), {"bottleneck_stride": "conv1", "maxpool": "caffe"}),
+    "no maxpool": (network(lambda model: setattr(model, "maxpool", nn.Identity())), {"maxpool": "none"}),
+    "a stem of stride 1": (network(lambda model: setattr(model.conv1, "stride", (1, 1))), {"stem_stride": 1}),
+    "dilated by torchvision": (
+        network(block=Bottleneck, replace_stride_with_dilation=[False, True, True]),
+        {"dilated": ("layer3", "layer4"), "bottleneck_stride": "conv2"},
+    ),
+    "dilated throughout": (network(dilate), {"dilated": ("1", "1", "1", "2"), "strides": (1, 2, 2, 1)}),
+    "in DataParallel": (nn.DataParallel(network()), {}),
+    "a Sequential": (
+        nn.Sequential(*[*network().children()][:-1], nn.Flatten(), nn.Linear(512, 4)),
+        {},
+    ),
+}
+
+
+@pytest.mark.parametrize(("model", "facts"), TOLD.values(), ids=TOLD.keys())
+def test_it_tells_what_tensors_do_not_show(model: nn.Module, facts: dict[str, Any]) -> None:
+    assert said(model) == PLAIN | facts
+
+
+class MyResNet(ResNet):  # type: ignore[misc]
+    pass
+
+
+class MyConvolution(nn.Conv2d):
+    pass
+
+
+class Mean(nn.Module):
+    p = 3.0
+
+
+def hook(*_: object) -> None:
+    pass
+
+
+REFUSED: dict[str, tuple[Callable[[ResNet], object], str]] = {
+    "another pooling": (lambda model: setattr(model, "avgpool", Mean()), r"`avgpool` is of the class `.*\.Mean`"),
+    "no pooling": (lambda model: setattr(model, "avgpool", nn.Identity()), "`avgpool` is of the class"),
+    "pooling to 2x2": (lambda model: setattr(model, "avgpool", nn.AdaptiveAvgPool2d(2)), "another size than 1x1"),
+    "another activation": (lambda model: setattr(model, "relu", nn.SiLU()), "`relu` is of the class `.*SiLU`"),
+    "another activation in a block": (
+        lambda model: setattr(model.layer2[0], "relu", nn.SiLU()),
+        r"`layer2\.0\.relu` is of the class `.*SiLU`",
+    ),
+    "a layer without tensors": (
+        lambda model: setattr(model, "blur", nn.AvgPool2d(2)),
+        "`blur` pools to another size",
+    ),
+    "pooling of 2x2": (lambda model: setattr(model, "avgpool", nn.AvgPool2d(2)), "pools to another size"),
+    "one in a block": (
+        lambda model: setattr(model.layer2[0], "blur", nn.AvgPool2d(2)),
+        r"`layer2\.0\.blur` is of the class",
+    ),
+    "another convolution": (
+        lambda model: setattr(model.layer1[0], "conv1", MyConvolution(64, 64, 3, padding=1, bias=False)),
+        r"`layer1\.0\.conv1` is of the class `.*\.MyConvolution`",
+    ),
+    "another padding": (lambda model: setattr(model.conv1, "padding", (0, 0)), "padded otherwise"),
+    "mirrored padding": (lambda model: setattr(model.conv1, "padding_mode", "reflect"), "padded otherwise"),
+    "strides of two kinds": (lambda model: setattr(model.conv1, "stride", (2, 1)), "which no ResNet has"),
+    "a stride inside a stage": (
+        lambda model: setattr(model.layer1[1].conv1, "stride", (2, 2)),
+        "strides that no block",
+    ),
+    "different eps": (lambda model: setattr(model.bn1, "eps", 0.5), "different eps"),
+    "another maxpool": (lambda model: setattr(model, "maxpool", nn.MaxPool2d(2)), "neither torchvision's nor Caffe's"),
+    "hooks": (lambda model: model.layer1.register_forward_hook(hook), "`layer1` has hooks"),
+    "a classifier of another class": (
+        lambda model: setattr(model, "fc", Mean()),
+        r"its `fc` is of the class `.*\.Mean`, whose tensors are not read",
+    ),
+}
+
+
+@pytest.mark.parametrize(("change", "reason"), REFUSED.values(), ids=REFUSED.keys())
+def test_what_may_compute_otherwise_is_refused_by_what_says_so(change: Callable[[ResNet], object], reason: str) -> None:
+    with pytest.raises(ArchitectureError, match=reason):
+        said(network(change))
+
+
+def test_another_class_is_refused_until_its_user_answers_for_it() -> None:
+    model = MyResNet(BasicBlock, [1, 1, 1, 1])
+    with pytest.raises(ArchitectureError, match=r"the module is of the class `.*\.MyResNet`") as caught:
+        said(model)
+    (answer,) = caught.value.answers
+    assert (answer.option, answer.value) == ("assume", "torchvision")
+    assert said(model, settled=True) == PLAIN
+
+
+def test_a_whole_module_comes_out_as_the_network_that_it_is(tmp_path: Path) -> None:
+    model = small_network()
+    (tmp_path / "whole.pth").write_bytes(saved({"epoch": 1, "net": model}))
+    images = torch.randn(2, 3, 64, 64)
+    copy = rs.load(rs.open(tmp_path / "whole.pth").save(tmp_path / "plain.safetensors")).eval()
+    assert torch.equal(copy(images), model(images))
