@@ -47,7 +47,7 @@ def done(opened: Opened, operations: tuple[Operation, ...]) -> tuple[Mapping[str
 
 def records(opened: Opened, tensors: Mapping[str, LazyTensor]) -> dict[str, documents.TensorRecord]:
     """Where each of the tensors is from: those of `opened` by its own history."""
-    names = by_identity(opened.tensors)
+    names, parts = by_identity(opened.tensors), by_identity(opened.source.found.parts)
 
     def provenance(tensor: LazyTensor) -> documents.Provenance:
         name = names.get(id(tensor))
@@ -55,13 +55,14 @@ def records(opened: Opened, tensors: Mapping[str, LazyTensor]) -> dict[str, docu
             return opened.history.tensors[name].provenance
         if isinstance(tensor, Initialised):
             return documents.Initialised(tensor.law, tensor.seed, tensor.stream)
+        if isinstance(tensor, Computed):
+            return documents.Computed(tensor.formula, tuple(provenance(source) for source in tensor.inputs))
         if name is not None:
             return documents.Kept(opened.source.found.names.get(name, name))
         if isinstance(tensor, Trained):
             began = provenance(tensor.began)
             return began if isinstance(began, documents.Trained) else documents.Trained(began)
-        assert isinstance(tensor, Computed)
-        return documents.Computed(tensor.formula, tuple(provenance(source) for source in tensor.inputs))
+        return documents.Kept(parts[id(tensor)])
 
     return {name: documents.TensorRecord(tensor.dtype, provenance(tensor)) for name, tensor in tensors.items()}
 

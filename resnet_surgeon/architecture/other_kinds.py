@@ -51,19 +51,24 @@ def refuse_other_kinds(shapes: Mapping[str, tuple[int, ...]]) -> None:
 
 
 def _kind(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
-    return _by_name([name for name in shapes if not _USUAL.fullmatch(name)]) or _by_shape(shapes)
+    names = [name for name in shapes if not _USUAL.fullmatch(name)]
+    return _by_dimensions(shapes) or _by_name(names) or _by_shape(shapes)
 
 
 def _by_name(names: Iterable[str]) -> str | None:
     return next((kind for sign, kind in _NAMES if any(map(sign.search, names))), None)
 
 
-def _by_shape(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
-    stem = shapes.get(STEM_WEIGHT) or next((shape for name, shape in shapes.items() if len(shape) == 5), ())
-    if len(stem) == 5:
+def _by_dimensions(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
+    if any(len(shape) == 5 for shape in shapes.values()):
         return "a 3D ResNet (its convolutions go along three axes)"
-    if len(stem) == 3 and len(shapes.get("layer1.0.conv1.weight", ())) == 3:
+    if len(shapes.get(STEM_WEIGHT, ())) == len(shapes.get("layer1.0.conv1.weight", ())) == 3:
         return "a 1D ResNet (its convolutions go along one axis)"
+    return None
+
+
+def _by_shape(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
+    stem = shapes.get(STEM_WEIGHT, ())
     if "bn1.weight" in shapes and not any(name.endswith("running_mean") for name in shapes):
         return "a ResNet without batch norms (they have no running means: group norms, or frozen in another way)"
     if len(stem) == 4 and stem[2:] == (3, 3):

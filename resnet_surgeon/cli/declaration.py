@@ -36,7 +36,7 @@ def declare(app: typer.Typer, name: str, function: Callable[..., None], example:
         try:
             function(**_arguments(groups, signature, typed))
         except BrokenPipeError:
-            raise Signalled(READER_GONE) from None
+            raise Signalled(READER_GONE) from None  # before typer makes it an exit code
         except (typer.Exit, typer.Abort):
             raise
         except Exception as error:

@@ -17,10 +17,10 @@ from resnet_surgeon.cli.style import styled
 from resnet_surgeon.cli.units import size
 from resnet_surgeon.errors import message
 from resnet_surgeon.sources.location import DEFAULT_NAME
-from resnet_surgeon.sources.origin import Origin
 
 if TYPE_CHECKING:
     from resnet_surgeon.inspection import Inspection
+    from resnet_surgeon.sources.origin import Origin
 
 
 def inspect(

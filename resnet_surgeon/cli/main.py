@@ -19,12 +19,12 @@ gc.disable()
 sys.setswitchinterval(0.0002)
 
 from resnet_surgeon.cli.answers import command  # noqa: E402
+from resnet_surgeon.cli.output import PROGRAM, show_version  # noqa: E402
 from resnet_surgeon.errors import SurgeonError, UsageError, message  # noqa: E402
 from resnet_surgeon.formats.memory import check_room  # noqa: E402
 from resnet_surgeon.platform.opening import standard_streams  # noqa: E402
-from resnet_surgeon.platform.signals import Signalled, check_signals, die_by, raise_on_signals  # noqa: E402
+from resnet_surgeon.platform.signals import READER_GONE, Signalled, check_signals, die_by, raise_on_signals  # noqa: E402
 
-PROGRAM = "resnet-surgeon"
 _BUG = 3
 _LITTLE = 16 << 20  # bytes: with less left, what failed has failed for that
 
@@ -48,6 +48,8 @@ def main() -> NoReturn:
 def _run() -> int:
     try:
         return _command()
+    except BrokenPipeError:
+        raise Signalled(READER_GONE) from None
     except SurgeonError as error:
         answers = [command(PROGRAM, sys.argv[1:], answer) for answer in error.answers]
         return _tell(error.what, [*filter(None, [error.hint]), *answers], error.exit_code)
@@ -63,6 +65,9 @@ def _run() -> int:
 
 
 def _command() -> int:
+    if sys.argv[1:] == ["--version"]:  # for which no command need be imported
+        show_version()
+        return 0
     check_room(_LITTLE)  # before an import fails halfway, after which Python may hang
     import typer
 

@@ -5,8 +5,16 @@ from __future__ import annotations
 import os
 import sys
 
+from resnet_surgeon._version import __version__
 from resnet_surgeon.errors import AccessError
 from resnet_surgeon.platform.transfer import write_all
+
+PROGRAM = "resnet-surgeon"
+
+
+def show_version() -> None:
+    """The program and its version, on a line."""
+    to_standard_output(f"{PROGRAM} {__version__}")
 
 
 def to_standard_output(line: str) -> None:

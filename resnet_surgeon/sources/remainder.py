@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from resnet_surgeon.errors import Answer, ArchitectureError, CheckpointError, listed, printable
@@ -29,7 +29,6 @@ _ANOTHER_PART = re.compile(
     r"|(roi|bbox|mask|keypoint)_heads?|transformer|query_embed|criterion|loss(_fn)?|ema|teacher|momentum_encoder)_?\d*",
     re.IGNORECASE,
 )
-_MOST_AROUND = 3  # networks around a network that are looked at
 _INSIDE = -1  # the distance of what stands inside a stage
 
 
@@ -86,8 +85,8 @@ def remainder(
     """
     ignored = _ignored(beside, ignore)
     every = _parts(place, beside, ignored)
-    elsewhere = _elsewhere(place, beside, others)
-    parts = [part for part in every if not (_is_another_part(part) or part.path in elsewhere)]
+    is_elsewhere = _elsewhere(place, others)
+    parts = [part for part in every if not (_is_another_part(part) or is_elsewhere(part))]
     candidates = dict.fromkeys(part for part in parts if _is_candidate(part, channels))
     unclear = [part for part in parts if _is_unclear(part, candidates)]
     path = _stated(fc, place, every, channels) if fc else _only([*candidates], unclear)
@@ -162,12 +161,13 @@ def _child(around: list[str], name: str) -> tuple[int, str]:
     return distance, scope + name[len(scope) :].partition(".")[0]
 
 
-def _elsewhere(place: Place, beside: Modules, others: Sequence[Place]) -> set[str]:
-    """The paths of the children that hold other networks, or that are part of one around this."""
+def _elsewhere(place: Place, others: Sequence[Place]) -> Callable[[_Part], bool]:
+    """Whether a part belongs to another network, beside this one or around it."""
     around = _around(place.scope)
-    outer = [other for other in others if place.scope.startswith(other.scope)][:_MOST_AROUND]
-    paths = {path for path in beside if any(other.ours(path) for other in outer)}
-    return {_child(around, f"{path}.")[1] for path in paths | {other.stem[0] for other in others}}
+    children = {_child(around, other.stem[0])[1] for other in others}
+    distances = {scope: distance for distance, scope in enumerate(around) if distance}
+    end = min((distances[other.scope] for other in others if other.scope in distances), default=len(around))
+    return lambda part: part.path in children or part.distance >= end
 
 
 def _is_another_part(part: _Part) -> bool:

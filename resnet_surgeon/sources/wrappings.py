@@ -75,7 +75,7 @@ def unwrap(root: object, key: str | None = None, fc: str | None = None, ignore: 
     Where there is none, or the user must say more about it, the tensors as they are, with the problem. Raises
     CheckpointError for what holds no named tensors, for several ResNets without `key`, and for a `key` that fits none.
     """
-    mappings = [*_mappings(root)]
+    mappings = [*named_mappings(root)]
     if not any(_tensors(nodes) for _, nodes in mappings):
         what = "a single tensor" if isinstance(root, LazyTensor) else f"a {type(root).__name__} without named tensors"
         what = root.what if isinstance(root, Unread) else what
@@ -169,7 +169,7 @@ def _tensors(nodes: _Nodes) -> dict[str, LazyTensor]:
     return {name: node for name, node in nodes.items() if isinstance(node, LazyTensor)}
 
 
-def _mappings(root: object) -> Iterator[tuple[tuple[str, ...], _Nodes]]:
+def named_mappings(root: object) -> Iterator[tuple[tuple[str, ...], _Nodes]]:
     """Every mapping with named tensors, or what stands for them, after the keys on the way to it; each once, however
     often it is referred to.
     """
@@ -234,15 +234,19 @@ def _chosen(finds: list[_Find], key: str | None) -> _Find | None:
         left = whole or [find for find in finds if find.prefix == key] or [find for find in finds if find.key == key]
     if len(left) == 1:
         return left[0]
-    if key is not None and not left:
-        hint = None if finds else "it holds none at all"
-        reason = f"it holds no ResNet under the key {printable(key)}"
-        raise CheckpointError(
-            reason + (f", but under {_listed(finds)}" if finds else ""), hint=hint, answers=_answers(finds)
-        )
-    if left:
-        raise CheckpointError(f"it holds {len(left)} ResNets, under {_listed(left)}", answers=_answers(left))
-    return None
+    if key is None and not left:
+        return None
+    shown = {*(left or finds)}
+    names = [name for find, name in zip(finds, _told_apart(finds), strict=True) if find in shown]
+    places = listed(["the top level" if name == TOP else printable(name) for name in names], _SHOWN)
+    reason = f"it holds {len(left)} ResNets, under {places}"
+    if not left:
+        reason = f"it holds no ResNet under the key {printable(key or '')}" + (f", but under {places}" if names else "")
+    answers = [
+        Answer("key", name, f"the one {'at the top level' if name == TOP else f'under {printable(name)}'}")
+        for name in names[:_SHOWN]
+    ]
+    raise CheckpointError(reason, answers=answers)
 
 
 def _preferred(finds: list[_Find]) -> list[_Find]:
@@ -269,18 +273,6 @@ def _whole_names(finds: list[_Find]) -> list[str]:
         seen[name] += 1
         made.append(name if seen[name] == 1 else f"{name}#{seen[name]}")
     return made
-
-
-def _listed(finds: list[_Find]) -> str:
-    return listed(["the top level" if name == TOP else printable(name) for name in _told_apart(finds)], _SHOWN)
-
-
-def _answers(finds: list[_Find]) -> list[Answer]:
-    """The first few, each as `--key` takes it."""
-    names = _told_apart(finds)[:_SHOWN]
-    return [
-        Answer("key", name, "the top level" if name == TOP else f"the one under {printable(name)}") for name in names
-    ]
 
 
 def _found(find: _Find, others: list[Place], root: object, fc: str | None, ignore: tuple[str, ...]) -> Found:

@@ -73,7 +73,9 @@ class Case:
 
     @cached_property
     def known(self) -> Known:
-        return Known(self.original.tensors, self.original.records) if self.original else Known({}, {})
+        if self.original is None:
+            return Known({}, {}, {})
+        return Known(self.original.tensors, self.original.records, self.original.source.found.parts)
 
     def check_unchanged(self) -> None:
         """Raises CheckpointError if a file was written to since it was opened."""
@@ -83,13 +85,24 @@ class Case:
 
 
 class Known:
-    """The source's tensors by their provenance: its own names, or what its own history says of them."""
+    """The source's tensors by their provenance: its own names, or what its own history says of them.
 
-    def __init__(self, tensors: Mapping[str, LazyTensor], records: Mapping[str, documents.TensorRecord]) -> None:
+    `parts` are tensors of its file that others were computed from when it was opened; these are not known, but worked
+    out again.
+    """
+
+    def __init__(
+        self,
+        tensors: Mapping[str, LazyTensor],
+        records: Mapping[str, documents.TensorRecord],
+        parts: Mapping[str, LazyTensor],
+    ) -> None:
         self._tensors = tensors
+        self._parts: dict[Provenance, LazyTensor] = {documents.Kept(name): tensor for name, tensor in parts.items()}
         self._names: dict[Provenance, list[str]] = {}
         for name, record in records.items():
-            self._names.setdefault(record.provenance, []).append(name)
+            if not (parts and isinstance(record.provenance, documents.Computed)):
+                self._names.setdefault(record.provenance, []).append(name)
 
     def name(self, provenance: Provenance, name: str) -> str | None:
         """The source's name of the tensor with this provenance; the same as `name` if several have it."""
@@ -98,7 +111,7 @@ class Known:
 
     def tensor(self, provenance: Provenance, name: str) -> LazyTensor | None:
         found = self.name(provenance, name)
-        return None if found is None else self._tensors[found]
+        return self._parts.get(provenance) if found is None else self._tensors[found]
 
 
 def open_case(path: Location, against: Location | None, opening: Opening, progress: Progress) -> Case:

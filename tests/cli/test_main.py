@@ -95,7 +95,10 @@ def test_a_reader_that_goes_away_ends_it_by_sigpipe(unbuffered: str, checkpoints
     assert b"Traceback" not in stderr
 
 
-@pytest.mark.parametrize("arguments", ["list", "inspect a.safetensors", "diff a.safetensors resnet18 --weights random"])
+@pytest.mark.parametrize(
+    "arguments",
+    ["--version", "list", "inspect a.safetensors", "diff a.safetensors resnet18 --weights random"],
+)
 def test_a_command_that_prints_ends_quietly_when_nobody_reads_on(arguments: str, tmp_path: Path) -> None:
     (tmp_path / "a.safetensors").write_bytes(SMALL.read_bytes())
     done = shell(f"rs {arguments} >&3; echo $? >&2", tmp_path, "exec 3> >(exec true); wait $!; ")
