@@ -198,6 +198,7 @@ def open(
     weights: str | None = None,
     seed: int = 0,
     key: str | None = None,
+    assume: str | Mapping[str, object] | None = None,
     fc: str | None = None,
     ignore: Sequence[str] = (),
     manifest: str | os.PathLike[str] | None = None,
@@ -206,14 +207,15 @@ def open(
     """Opens a model name (`weights`: DEFAULT, IMAGENET1K_V1, IMAGENET1K_V2 or random), a checkpoint's path, `-` for
     standard input, bytes, or a binary stream.
 
-    `key` chooses one of several networks in a file. `fc` is the name in the file of the linear layer that is the
-    classifier, or `none`. `ignore` are patterns (as a shell's) of the names of layers that may be left out, though the
-    data passes through them. `manifest` is the path of the file's manifest, if that is neither in the file nor beside
-    it under the same name in .json; of such a file every tensor may have been trained since.
+    `key` chooses one of several networks in a file. `assume` states what tensors do not show, where it is not
+    torchvision's: `"caffe,eps=0"`, or values by name, `{"strides": (1, 2, 2, 1)}`. `fc` is the name in the file of the
+    linear layer that is the classifier, or `none`. `ignore` are patterns (as a shell's) of the names of layers that may
+    be left out, though the data passes through them. `manifest` is the path of the file's manifest, if that is neither
+    in the file nor beside it under the same name in .json; of such a file every tensor may have been trained since.
 
     Raises UsageError, AccessError, WeightsError, or CheckpointError for what is no ResNet of torchvision's kind.
     """
-    found = open_source(source, weights, seed, key, progress, fc, ignore, manifest)
+    found = open_source(source, weights, seed, key, progress, fc, ignore, manifest, assume)
     try:
         opened = recognised(found)
     except CheckpointError as error:

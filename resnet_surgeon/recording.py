@@ -36,6 +36,7 @@ def manifest(opened: Opened, now: Checkpoint, operations: tuple[Operation, ...])
         tensors=made,
         dropped=tuple(sorted(known - _kept_names(made))),
         versions={"resnet_surgeon": __version__},
+        facts=opened.facts,
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from resnet_surgeon import manifest as documents
+from resnet_surgeon.architecture.facts import in_words
 from resnet_surgeon.architecture.outputs import IMAGE, outputs
 from resnet_surgeon.errors import CheckpointError
 from resnet_surgeon.manifest import Manifest
@@ -24,6 +25,7 @@ def checks(case: Case) -> Iterator[Check]:
     yield _fit(case)
     yield _promises(case.manifest)
     yield origin.check(case, case.manifest)
+    yield from _assumed(case.manifest)
     yield _history(case, case.manifest)
 
 
@@ -85,6 +87,17 @@ def _promises(manifest: Manifest) -> Check:
     shapes = ", ".join(f"{output.name} {list(output.shape)}" for output in manifest.outputs)
     channels = f"{inputs.channels} channel{'s' * (inputs.channels != 1)} in"
     return Check("promises", "proven", f"{channels}, {shapes} out for {IMAGE}x{IMAGE}: as the architecture gives them")
+
+
+def _assumed(manifest: Manifest) -> Iterator[Check]:
+    """What tensors do not show is what somebody said of it, and the architecture has it so."""
+    if not manifest.facts:
+        return
+    if wrong := tuple(path for path in contradictions(manifest) if path.startswith(("architecture.", "facts["))):
+        yield Check("assumed", "failed", f"the facts do not lead to {some(wrong)}")
+    else:
+        facts = "; ".join(in_words(manifest.facts))
+        yield Check("assumed", "proven", f"the architecture has what was taken: {facts}")
 
 
 def _history(case: Case, manifest: Manifest) -> Check:
