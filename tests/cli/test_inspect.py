@@ -78,7 +78,7 @@ def test_a_checkpoint_of_another_network_is_described_too(run: Run, tmp_path: Pa
         (b"GGUF\3\0\0\0", "a GGUF file", ""),
         (b"\x08\x07\x12\x07pytorch", "an ONNX file", ""),
         (b"\x89HDF\r\n\x1a\n", "an HDF5 file", ""),
-        (b"\x1f\x8b\x08", "compressed with gzip", "gunzip"),
+        (b"BZh", "compressed with bzip2", "bunzip2"),
         (b"hello", "not a checkpoint", ""),
     ],
 )
