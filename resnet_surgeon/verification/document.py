@@ -10,6 +10,7 @@ from resnet_surgeon.architecture.facts import in_words
 from resnet_surgeon.architecture.outputs import IMAGE, outputs
 from resnet_surgeon.errors import CheckpointError
 from resnet_surgeon.manifest import Manifest
+from resnet_surgeon.notes import notes
 from resnet_surgeon.sources.sidecar import MANIFEST_LIMIT
 from resnet_surgeon.verification import origin, streams
 from resnet_surgeon.verification.case import Case
@@ -82,6 +83,8 @@ def _promises(manifest: Manifest) -> Check:
         same = replace(output, name=given.name, kind=given.kind, shape=given.shape, classes=given.classes)
         if output != same or (output.categories and len(output.categories) != output.classes):
             wrong.append(f"outputs[{index}]")
+    if manifest.notes not in ((), notes(architecture, manifest.tensors)):
+        wrong.append("notes")
     if wrong:
         return Check("promises", "failed", f"{some(tuple(wrong))} are not what the architecture gives")
     shapes = ", ".join(f"{output.name} {list(output.shape)}" for output in manifest.outputs)
@@ -110,7 +113,7 @@ def _history(case: Case, manifest: Manifest) -> Check:
         return Check("history", "failed", f"the operations cannot be repeated: {case.replayed}")
     if case.expected is None:
         return Check("history", "unproven", f"{count} operations ({names}): give their source with `--against`")
-    repeated = replace(case.expected, source=manifest.source, versions=manifest.versions)
+    repeated = replace(case.expected, source=manifest.source, versions=manifest.versions, notes=manifest.notes)
     repeated = streams.as_recorded(repeated, manifest)
     fields = documents.differing_fields(repeated, manifest)
     if fields:
