@@ -33,7 +33,7 @@ def inspect(
 ) -> None:
     """Say what a file is: container, packing, network, dtypes, digest, history, and which operations apply.
 
-    A file that is no checkpoint is explained: a Git LFS pointer, a web page, ONNX, a broken download.
+    What isn't a checkpoint is explained: a Git LFS pointer, a web page, ONNX, a broken download.
     """
     found = rs.inspect(source, progress=progress(), **opening.keywords)
     if json:

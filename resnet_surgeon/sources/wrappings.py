@@ -64,7 +64,7 @@ class Found:
     def bare(cls, root: object) -> Found:
         """A plain state_dict, as it is. Raises CheckpointError if `root` is none."""
         if not isinstance(root, Mapping) or not all(isinstance(tensor, LazyTensor) for tensor in root.values()):
-            raise CheckpointError("it holds other things than tensors")
+            raise CheckpointError("it holds things other than tensors")
         return cls(root)
 
 
