@@ -24,11 +24,13 @@ from resnet_surgeon.operations.remove import Remove
 from resnet_surgeon.plan import Step, plan
 from resnet_surgeon.sources.location import DEFAULT_NAME, Location
 from resnet_surgeon.sources.names import file_name
+from resnet_surgeon.sources.packing import Packing, packing
 from resnet_surgeon.sources.progress import Progress, silent
 from resnet_surgeon.sources.source import Source, open_source
 from resnet_surgeon.writing.document import Document, document
 from resnet_surgeon.writing.forms import SAFETENSORS, form_of
-from resnet_surgeon.writing.spelling import Names
+from resnet_surgeon.writing.names import Names
+from resnet_surgeon.writing.spelling import Change
 from resnet_surgeon.writing.write import stream, write
 
 Options = ParamSpec("Options")
@@ -152,6 +154,14 @@ class Network(TiedToFile):
         stream(self._document(names), descriptor, progress)
 
     @property
+    def packing(self) -> Packing:
+        """The state_dict that the network stands in, and what was saved beside it. Raises CheckpointError if a tensor
+        of it cannot be read.
+        """
+        container = self.source.container
+        return packing(container.root, self.source.found) if container else Packing(self.opened.tensors)
+
+    @property
     def label(self) -> str:
         """What people call the network: its model's or file's name; for a stream, that of the file it began with."""
         if self.history is None or not self.source.is_anonymous:
@@ -171,9 +181,13 @@ class Network(TiedToFile):
         return file_name("-".join([self.label, *(operation.suffix for operation in operations)])) + ".safetensors"
 
     def _document(self, names: Names) -> Document:
+        for operation in self.operations:
+            if names == "packed" and not operation.keeps_packing:
+                reason = "a network that it has changed no longer fits what it was packed with"
+                raise OperationError(reason, subject=operation.name)
         try:
             manifest = recording.manifest(self.opened, self.checkpoint, self.operations)
-            return document(self.tensors, manifest, self.source, names)
+            return document(Change(self.source, self.opened.tensors, self.tensors), manifest, names)
         except CheckpointError as error:
             raise error.about(self.source.subject) from None
 

@@ -23,7 +23,6 @@ from resnet_surgeon.operations.checkpoint import Checkpoint
 from resnet_surgeon.sources import modules
 from resnet_surgeon.sources.sidecar import MANIFEST_KEY
 from resnet_surgeon.sources.source import Source
-from resnet_surgeon.sources.wrappings import Found
 
 
 class Opening(TypedDict, total=False):
@@ -112,7 +111,9 @@ def _by_sidecar(source: Source) -> tuple[Source, documents.Manifest | None]:
         hint = "name the right one with `--manifest`" + ("" if sidecar.is_named else ", or move the wrong one away")
         reason = f"{printable(sidecar.name)} {where}, but does not fit it: {error.reason}"
         raise CheckpointError(reason, hint=hint) from None
-    return replace(source, found=Found(tensors, names)), documents.trained_since(manifest, tensors)
+    own = {name: source.found.names.get(there, there) for name, there in names.items()}
+    found = replace(source.found, tensors=tensors, names=own, problem=None)
+    return replace(source, found=found), documents.trained_since(manifest, tensors)
 
 
 def _names_in(tensors: Mapping[str, LazyTensor], manifest: documents.Manifest) -> dict[str, str]:

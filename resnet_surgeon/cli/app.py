@@ -13,13 +13,14 @@ from resnet_surgeon.cli.declaration import Typed, declare
 from resnet_surgeon.cli.diff import diff
 from resnet_surgeon.cli.inspect import inspect
 from resnet_surgeon.cli.list import list_weights
-from resnet_surgeon.cli.options import Json, Opening, Quiet, Source, Writing
+from resnet_surgeon.cli.options import Json, Opening, Packing, Quiet, Source, Writing
 from resnet_surgeon.cli.output import PROGRAM, show_version
 from resnet_surgeon.cli.report import report
 from resnet_surgeon.cli.verify import verify
 from resnet_surgeon.operations import OPERATIONS
 from resnet_surgeon.operations.checkpoint import Operation
 from resnet_surgeon.sources.location import DEFAULT_NAME
+from resnet_surgeon.writing.names import Names
 
 app = typer.Typer(
     name=PROGRAM,
@@ -50,9 +51,25 @@ def _operates(kind: type[Operation]) -> Callable[..., None]:
 
         run(source, operation, opening, writing, json=json, quiet=quiet)
 
-    operate.__annotations__ = {**typing.get_type_hints(operate, include_extras=True), "operation": kind}
-    operate.__doc__ = kind.__doc__
-    return operate
+    def operate_within(
+        source: Source = DEFAULT_NAME,
+        *,
+        operation: Operation,
+        opening: Opening,
+        packing: Packing,
+        writing: Writing,
+        json: Json = False,
+        quiet: Quiet = False,
+    ) -> None:
+        from resnet_surgeon.cli.run import run
+
+        names: Names = "packed" if packing.keep_packing else "torchvision"
+        run(source, operation, opening, writing, names=names, json=json, quiet=quiet)
+
+    function: Callable[..., None] = operate_within if kind.keeps_packing else operate
+    function.__annotations__ = {**typing.get_type_hints(function, include_extras=True), "operation": kind}
+    function.__doc__ = kind.__doc__
+    return function
 
 
 def _show_version(wanted: bool) -> None:

@@ -70,6 +70,18 @@ class Writing:
     dry_run: bool = option("Print the plan and write nothing.", default=False)
 
 
+@dataclass(frozen=True)
+class Packing:
+    """What becomes of what stood around the network, for an operation after which it still fits."""
+
+    panel: ClassVar[str] = "Output"
+
+    keep_packing: bool = option(
+        "Write all that the network was packed in, such as a detector: every other tensor and every name as it was.",
+        default=False,
+    )
+
+
 def progress(quiet: bool = False) -> Progress:
     """A bar where a person looks at standard error."""
     if quiet or not sys.stderr or not sys.stderr.isatty():

@@ -18,7 +18,7 @@ from resnet_surgeon.manifest import operation_record
 from resnet_surgeon.network import Network
 from resnet_surgeon.operations.checkpoint import Operation
 from resnet_surgeon.sources.sidecar import manifest_path
-from resnet_surgeon.writing.spelling import Names
+from resnet_surgeon.writing.names import Names
 from resnet_surgeon.writing.targets import check_name
 
 STANDARD_OUTPUT = "-"
@@ -59,7 +59,8 @@ def run(
     else:
         network.save(target, force=writing.force, names=names, progress=shown)
     if not quiet:
-        print(text.summary(network, "standard output" if to_stream else target), file=sys.stderr)
+        around = network.packing if names == "packed" else None
+        print(text.summary(network, "standard output" if to_stream else target, around), file=sys.stderr)
         if writing.dry_run:
             in_the_way = not writing.force and not to_stream and os.path.lexists(target)
             note = f" ({target} exists already: this would need `--force`)" if in_the_way else ""

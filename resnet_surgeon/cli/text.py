@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 from resnet_surgeon.architecture.parameters import layer_of
@@ -13,6 +13,7 @@ from resnet_surgeon.errors import listed, message, printable
 from resnet_surgeon.formats.tensors import LazyTensor, byte_size
 from resnet_surgeon.network import Network
 from resnet_surgeon.plan import Step
+from resnet_surgeon.sources.packing import Packing
 from resnet_surgeon.sources.remainder import NO_CLASSIFIER
 from resnet_surgeon.sources.wrappings import Wrapping
 
@@ -31,21 +32,36 @@ class Row:
     note: str
 
 
-def summary(network: Network, target: str) -> str:
-    """What was opened, the plan as a picture and, of what is not simply kept, in words, and what comes of it."""
+def summary(network: Network, target: str, around: Packing | None = None) -> str:
+    """What was opened, the plan as a picture and, of what is not simply kept, in words, and what comes of it; `around`
+    is what is kept around the network.
+    """
     from resnet_surgeon.cli.picture import picture
     from resnet_surgeon.overview import overview
 
     steps = network.plan()
     rows = [(row.action, row.what, row.tensors, row.size, row.note) for row in _rows(steps) if row.action != "kept"]
     lines = [f"{network.label}: {describe(network.opened.architecture)}, {_total(network.opened.tensors)}"]
-    lines += (f"  {line}" for line in wrapping_lines(network.source.origin.wrapping))
+    wrapping = network.source.origin.wrapping
+    if wrapping and around:
+        wrapping = replace(wrapping, left_out=())
+    lines += (f"  {line}" for line in (*wrapping_lines(wrapping), *_around_lines(around, network.opened.tensors)))
     lines += (f"  {line}" for line in not_loaded_lines(network.source.origin.not_loaded))
     lines += (f"  warning: {warning}" for warning in network.source.described.warnings)
     drawn = picture(overview(steps, network.opened.architecture, network.architecture))
     details = [f"  {line}" for line in table(rows)]
     result = f"{target}: {describe(network.architecture)}, {_total(network.tensors)}"
     return "\n".join([*map(message, lines), drawn, *details, message(result)])
+
+
+def _around_lines(around: Packing | None, own: Mapping[str, LazyTensor]) -> Iterator[str]:
+    """What is kept around the network, and what cannot be."""
+    if around is None:
+        return
+    inside = {*map(id, own.values())}
+    yield f"kept around it: {sum(id(tensor) not in inside for tensor in around.tensors.values())} tensors"
+    if around.dropped:
+        yield f"dropped, as not part of its state_dict: {listed([*map(printable, around.dropped)], _SHOWN)}"
 
 
 def wrapping_lines(wrapping: Wrapping | None) -> Iterator[str]:

@@ -74,6 +74,8 @@ def header(tensors: Mapping[str, LazyTensor], metadata: Mapping[str, str]) -> by
 
     Raises CheckpointError for one so long that nobody would open the file.
     """
+    if _METADATA in tensors:
+        raise CheckpointError(f"a safetensors file has no place for a tensor called `{_METADATA}`")
     text = io.BytesIO()  # whose value is not copied when it is taken
     text.write(bytes(_LENGTH_SIZE) + b'{"__metadata__":{')
     for number, (key, value) in enumerate(sorted(metadata.items())):

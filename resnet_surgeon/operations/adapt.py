@@ -28,6 +28,7 @@ class Adapt:
 
     name: ClassVar[str] = "adapt"
     example: ClassVar[str] = "resnet-surgeon adapt resnet50 --in-ch 1"
+    keeps_packing: ClassVar[bool] = True
 
     in_channels: Channels = option("Channels of the images that the network will take.", spelling="--in-ch")
     init: Init = option("How the new filters are made from the old ones.", default="mean")

@@ -46,11 +46,13 @@ class Operation(Protocol):
     """A pure function from checkpoint to checkpoint. Its dataclass fields are its options, in Python and on the command
     line.
 
-    The constructor raises UsageError for options that are wrong whatever the network.
+    The constructor raises UsageError for options that are wrong whatever the network. `keeps_packing` says that what
+    stands around the network in a file, such as a detector, still fits it afterwards.
     """
 
     name: ClassVar[str]
     example: ClassVar[str]
+    keeps_packing: ClassVar[bool]
 
     @property
     def suffix(self) -> str:

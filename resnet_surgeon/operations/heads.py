@@ -28,6 +28,7 @@ class Heads:
 
     name: ClassVar[str] = "heads"
     example: ClassVar[str] = "resnet-surgeon heads resnet50 --classes 3,5"
+    keeps_packing: ClassVar[bool] = False
 
     classes: Annotated[Sequence[Classes], Count(1, MOST_HEADS)] = option("Classes of each head: 3,5.")
     names: Sequence[str] | None = option("Names of the heads: a,b. Left out: head1, head2, ...", default=None)

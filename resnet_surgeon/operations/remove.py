@@ -32,6 +32,7 @@ class Remove:
 
     name: ClassVar[str] = "remove"
     example: ClassVar[str] = "resnet-surgeon remove resnet50 --last 2"
+    keeps_packing: ClassVar[bool] = False
 
     last: Size | None = option("How many children to remove, counted from the end.", default=None)
     layers: Annotated[Sequence[Layer], Count(1, 1 << 16)] | None = option(

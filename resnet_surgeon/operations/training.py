@@ -21,6 +21,7 @@ class Training:
 
     name: ClassVar[str] = "trained"
     example: ClassVar[str] = ""
+    keeps_packing: ClassVar[bool] = False
 
     tensors: Annotated[Sequence[TensorName], Count(1, 1 << 20)] = option("The tensors that may have changed.")
 

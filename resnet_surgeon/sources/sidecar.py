@@ -13,6 +13,7 @@ from resnet_surgeon.errors import AccessError, CheckpointError
 from resnet_surgeon.formats.files import OpenFile
 
 MANIFEST_KEY = "resnet_surgeon.manifest"  # where a file holds its manifest itself
+NAMES_KEY = "resnet_surgeon.names"  # and whose names its tensors have, if they are not the manifest's
 MANIFEST_LIMIT = 1 << 26  # bytes of a manifest, in whatever place it stands
 ENDINGS = (".safetensors", ".pth.tar", ".pth", ".pt", ".ckpt", ".bin")  # of files that can have a manifest beside them
 

@@ -24,7 +24,7 @@ from resnet_surgeon.sources.location import DEFAULT_NAME, Location
 from resnet_surgeon.sources.origin import Origin
 from resnet_surgeon.sources.progress import Progress, silent
 from resnet_surgeon.sources.promise import promise
-from resnet_surgeon.sources.sidecar import MANIFEST_KEY, Sidecar
+from resnet_surgeon.sources.sidecar import MANIFEST_KEY, NAMES_KEY, Sidecar
 from resnet_surgeon.sources.wrappings import Found, unwrap
 
 _LARGEST_STEM = 1 << 22  # bytes of conv1.weight that are looked at
@@ -146,7 +146,8 @@ def _in_file(named: NamedFile, key: str | None, fc: str | None, ignore: Sequence
 
 def _found(container: Container, key: str | None, fc: str | None, ignore: Sequence[str]) -> Found:
     try:
-        if MANIFEST_KEY in container.metadata and key is fc is None and not ignore:
+        is_bare = MANIFEST_KEY in container.metadata and NAMES_KEY not in container.metadata
+        if is_bare and key is fc is None and not ignore:
             return Found.bare(container.root)
         return unwrap(container.root, key, fc, ignore)
     except CheckpointError as error:

@@ -75,7 +75,7 @@ def unwrap(root: object, key: str | None = None, fc: str | None = None, ignore: 
     Where there is none, or the user must say more about it, the tensors as they are, with the problem. Raises
     CheckpointError for what holds no named tensors, for several ResNets without `key`, and for a `key` that fits none.
     """
-    mappings = [*_mappings(root)]
+    mappings = [*named_mappings(root)]
     if not any(_tensors(nodes) for _, nodes in mappings):
         what = "a single tensor" if isinstance(root, LazyTensor) else f"a {type(root).__name__} without named tensors"
         what = root.what if isinstance(root, Unread) else what
@@ -169,7 +169,7 @@ def _tensors(nodes: _Nodes) -> dict[str, LazyTensor]:
     return {name: node for name, node in nodes.items() if isinstance(node, LazyTensor)}
 
 
-def _mappings(root: object) -> Iterator[tuple[tuple[str, ...], _Nodes]]:
+def named_mappings(root: object) -> Iterator[tuple[tuple[str, ...], _Nodes]]:
     """Every mapping with named tensors, or what stands for them, after the keys on the way to it; each once, however
     often it is referred to.
     """

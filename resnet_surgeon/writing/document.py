@@ -13,16 +13,17 @@ from resnet_surgeon.errors import CheckpointError
 from resnet_surgeon.formats import safetensors
 from resnet_surgeon.formats.tensors import LazyTensor, byte_size, files
 from resnet_surgeon.manifest import Manifest
-from resnet_surgeon.sources.sidecar import MANIFEST_KEY
+from resnet_surgeon.sources.sidecar import MANIFEST_KEY, NAMES_KEY
 from resnet_surgeon.sources.source import Source
-from resnet_surgeon.writing.spelling import Names, spelled
+from resnet_surgeon.writing.names import Names
+from resnet_surgeon.writing.spelling import Change, spelled
 
 
 @dataclass(frozen=True)
 class Document:
-    """All that goes into a file: its tensors by their names in it, and the text of their manifest, which stands beside
-    the file, and in it too unless the names are others than the manifest's. `companions` are the contents of more files
-    that stand beside it, by their names; `file_names`, if there are any, are those that it may have then.
+    """All that goes into a file: its tensors by their names in it, and the text of their manifest, which stands in
+    the file and beside it, and whose names they have. `companions` are the contents of more files that stand beside it,
+    by their names; `file_names`, if there are any, are those that it may have then.
 
     Where the source's SHA-256 is not known yet, `digest_place` stands for it in the text, and `source` can tell it.
     """
@@ -31,7 +32,7 @@ class Document:
     manifest: str
     source: Source
     digest_place: str | None
-    is_embedded: bool = True
+    names: Names = "torchvision"
     companions: Mapping[str, bytes] = field(default_factory=dict)
     file_names: tuple[str, ...] = ()
 
@@ -57,30 +58,33 @@ class Document:
 
     def header(self) -> bytes:
         """The first bytes of a safetensors file. Raises CheckpointError if nobody could open a file that begins so."""
-        embedded = {MANIFEST_KEY: self.manifest} if self.is_embedded else {}
-        others = {key: text for key, text in self.source.metadata.items() if key != MANIFEST_KEY}
+        others = {key: text for key, text in self.source.metadata.items() if key not in (MANIFEST_KEY, NAMES_KEY)}
         try:
-            return safetensors.header(safetensors.in_file_order(self.tensors), {**others, "format": "pt", **embedded})
+            return safetensors.header(
+                safetensors.in_file_order(self.tensors), {**others, "format": "pt", **self.embedded}
+            )
         except CheckpointError as error:
             raise error.about(self.source.subject) from None
+
+    @property
+    def embedded(self) -> dict[str, str]:
+        """The texts that stand in the file itself, by their keys."""
+        return {MANIFEST_KEY: self.manifest} | ({} if self.names == "torchvision" else {NAMES_KEY: self.names})
 
     def size(self) -> int:
         """The bytes of all tensors."""
         return sum(byte_size(tensor) for tensor in self.tensors.values())
 
 
-def document(
-    tensors: Mapping[str, LazyTensor], manifest: Manifest, source: Source, names: Names = "torchvision"
-) -> Document:
-    """The document of these tensors, by torchvision's names, under `names`; with a place for the source's digest where
-    that is not known. Raises OperationError where the names cannot say what the network is.
+def document(change: Change, manifest: Manifest, names: Names = "torchvision") -> Document:
+    """The document of a network under `names`; with a place for the source's digest where that is not known. Raises
+    the errors of `spelled`.
     """
-    written = spelled(tensors, manifest, names)
-    is_embedded = written.tensors.keys() == tensors.keys()
+    source, written = change.source, spelled(change, manifest, names)
+    if written.tensors.keys() == change.after.keys():
+        names = "torchvision"
     place = None
     if manifest.source.container is not None and manifest.source.sha256 is None:
         place = secrets.token_hex(32)  # unlike any text that is there already
         manifest = replace(manifest, source=replace(manifest.source, sha256=place))
-    return Document(
-        written.tensors, manifest.to_json(), source, place, is_embedded, written.companions, written.file_names
-    )
+    return Document(written.tensors, manifest.to_json(), source, place, names, written.companions, written.file_names)

@@ -13,7 +13,7 @@ from pathlib import Path
 from resnet_surgeon.errors import CheckpointError, UsageError
 from resnet_surgeon.formats import safetensors, torch_pickle, zip_frame
 from resnet_surgeon.formats.tensors import LazyTensor, byte_size
-from resnet_surgeon.sources.sidecar import MANIFEST_KEY, ending
+from resnet_surgeon.sources.sidecar import ending
 from resnet_surgeon.writing.document import Document
 
 # (position, size) -> the CRC-32 of these bytes of the file
@@ -97,7 +97,7 @@ def _small_members(document: Document) -> tuple[dict[str, bytes], dict[str, byte
         ".storage_alignment": b"%d" % zip_frame.ALIGNMENT,
         "byteorder": b"little",
     }
-    embedded = {f"extra/{MANIFEST_KEY}": document.manifest.encode()} if document.is_embedded else {}
+    embedded = {f"extra/{key}": text.encode() for key, text in document.embedded.items()}
     return before, {"version": b"3\n", **embedded}
 
 

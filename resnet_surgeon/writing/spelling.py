@@ -1,4 +1,5 @@
-"""What a network's tensors are called in a file: torchvision's names, another library's, or those of its source.
+"""What a network's tensors are called in a file: torchvision's names, another library's, or those of its source, among
+what stood beside them there.
 
 Refuses what the library could not rebuild from these names and its own defaults. Knows no container.
 """
@@ -8,15 +9,15 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
 
 from resnet_surgeon.architecture.naming import NAMINGS
 from resnet_surgeon.architecture.spec import STEM_CHANNELS, Architecture, standard_stages
 from resnet_surgeon.errors import OperationError, UsageError, printable
-from resnet_surgeon.formats.tensors import LazyTensor
+from resnet_surgeon.formats.tensors import LazyTensor, Stored
 from resnet_surgeon.manifest import Computed, Initialised, Kept, Manifest, Provenance
-
-Names = Literal["torchvision", "timm", "transformers", "detectron2", "sequential", "original"]
+from resnet_surgeon.sources.packing import packing
+from resnet_surgeon.sources.source import Source
+from resnet_surgeon.writing.names import Names
 
 # What a network may have that torchvision's default has not, in words.
 _FACTS = {
@@ -33,12 +34,22 @@ _FACTS = {
 _SAID = {
     "torchvision": {*_FACTS},
     "original": {*_FACTS},
+    "packed": {*_FACTS},
     "timm": {"groups"},
     "transformers": {"parts", "bottleneck_stride"},
     "detectron2": {"parts", "groups", "bottleneck_stride"},
     "sequential": {*_FACTS} - {"heads"},
 }
 _CONFIG, _LOOKED_FOR = "config.json", ("model.safetensors", "pytorch_model.bin")  # by transformers, in a folder
+
+
+@dataclass(frozen=True)
+class Change:
+    """The tensors of the network in `source`, and what has become of them, by torchvision's names."""
+
+    source: Source
+    before: Mapping[str, LazyTensor]
+    after: Mapping[str, LazyTensor]
 
 
 @dataclass(frozen=True)
@@ -52,10 +63,11 @@ class Spelled:
     file_names: tuple[str, ...] = ()
 
 
-def spelled(tensors: Mapping[str, LazyTensor], manifest: Manifest, names: Names) -> Spelled:
+def spelled(change: Change, manifest: Manifest, names: Names) -> Spelled:
     """The tensors of the network that `manifest` describes under these names. Raises OperationError where they cannot
-    say what it is, UsageError for names of no library.
+    say what it is, UsageError for names of no library, CheckpointError for a packing that cannot be kept.
     """
+    tensors = change.after
     if names not in _SAID:
         raise UsageError(f"{names!r} is not one of {', '.join(_SAID)}", subject="names")
     architecture = manifest.architecture
@@ -68,6 +80,8 @@ def spelled(tensors: Mapping[str, LazyTensor], manifest: Manifest, names: Names)
             )
     if names == "torchvision":
         return Spelled(tensors)
+    if names == "packed":
+        return Spelled(_packed(change))
     if names == "original":
         return Spelled(_original(tensors, manifest))
     renamed = {NAMINGS[names].written(name): tensor for name, tensor in tensors.items()}
@@ -94,6 +108,31 @@ def _facts(architecture: Architecture) -> Iterator[str]:
         yield "stem"
     if architecture.eps != 1e-5:
         yield "eps"
+
+
+def _packed(change: Change) -> dict[str, LazyTensor]:
+    """The whole state_dict that the network stands in. Only what was edited differs, under all of its names."""
+    container = change.source.container
+    if container is None:
+        return dict(change.after)
+    tensors = dict(packing(container.root, change.source.found).tensors)
+    for name in change.before.keys() | change.after.keys():
+        old, new = change.before.get(name), change.after.get(name)
+        if new is old:
+            continue
+        if old is None or new is None or tensors.get(change.source.found.names.get(name, name)) is not old:
+            raise OperationError(
+                f"{printable(name)} is not one tensor of the file, in whose place another could stand",
+                subject="--keep-packing",
+                hint="leave `--keep-packing` out: the network then stands alone",
+            )
+        tensors |= {other: new for other, tensor in tensors.items() if _place(tensor) == _place(old)}
+    return tensors
+
+
+def _place(tensor: LazyTensor) -> object:
+    """Equal for tensors of the same bytes."""
+    return (tensor.file, tensor.offset, tensor.dtype, tensor.shape) if isinstance(tensor, Stored) else id(tensor)
 
 
 def _original(tensors: Mapping[str, LazyTensor], manifest: Manifest) -> dict[str, LazyTensor]:

@@ -107,10 +107,12 @@ def test_detectron2_has_its_own_names(checkpoints: Path, tmp_path: Path) -> None
     } <= names  # fmt: skip
 
 
-@pytest.mark.parametrize("names", ["transformers", "sequential"])
+@pytest.mark.parametrize("names", ["transformers", "detectron2", "sequential"])
 def test_what_has_other_names_reads_back(names: Any, checkpoints: Path, basic: ResNet, tmp_path: Path) -> None:
     path = rs.open(checkpoints / "basic.pth").save(tmp_path / "model.safetensors", names=names)
     found = rs.open(path)
+    assert found.history is not None
+    assert rs.verify(path, against=checkpoints / "basic.pth").holds
     assert [*found.tensors] == [*basic.state_dict()]
     back = load_file(found.save(tmp_path / "back.safetensors"))
     assert all(torch.equal(back[name], tensor) for name, tensor in basic.state_dict().items())
