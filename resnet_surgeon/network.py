@@ -91,9 +91,7 @@ class Network(TiedToFile):
         done = recording.done(self.opened, self.operations)
         try:
             if len(done) >= documents.MOST_OPERATIONS:
-                raise OperationError(
-                    f"{len(done)} operations were applied already, as many as a manifest can record"
-                )
+                raise OperationError(f"{len(done)} operations were applied already, as many as a manifest can record")
             resolved = operation.resolved(self.architecture)
             checkpoint = resolved.apply(self.checkpoint)
         except SurgeonError as error:

@@ -96,7 +96,8 @@ def _root(members: Mapping[str, Member]) -> str:
     roots = {name.split("/", 1)[0] for name in members}
     if len(roots) != 1:
         raise CheckpointError(
-            "its zip archive does not have the single folder that torch.save writes", hint="give a file that torch.save wrote"
+            "its zip archive does not have the single folder that torch.save writes",
+            hint="give a file that torch.save wrote",
         )
     (root,) = roots
     if f"{root}/data.pkl" not in members:

@@ -44,9 +44,7 @@ def _pair(case: Case) -> Check:
     if case.sidecar == case.text.encode("utf-8", "surrogatepass"):
         return Check("pair", "proven", "the manifest beside the file is the embedded one, byte for byte")
     if len(case.sidecar) > MANIFEST_LIMIT:
-        return Check(
-            "pair", "failed", f"the file beside it is too long for a manifest (over {MANIFEST_LIMIT:,} bytes)"
-        )
+        return Check("pair", "failed", f"the file beside it is too long for a manifest (over {MANIFEST_LIMIT:,} bytes)")
     try:
         beside = documents.from_json(case.sidecar.decode("utf-8", "replace"))
     except CheckpointError:

@@ -169,7 +169,7 @@ def _initialised(case: Case, manifest: Manifest) -> Iterator[Check]:
             wrong[parameter.name] = f"differs from its seed's in {count:,} of {math.prod(tensor.shape):,} numbers"
         elif deviation > _STANDARD_ERRORS:
             wrong[parameter.name] = f"is not {law}"
-    finding = f"{len(drawn) - len(wrong)} of {len(drawn)} tensors ({numbers:,} numbers) are what their law and seed give"
+    finding = f"{len(drawn) - len(wrong)} of {len(drawn)} tensors ({numbers:,} numbers) are what law and seed give"
     within = f"; their moments lie within {furthest:.1f} standard errors of the law's" if not wrong else ""
     yield _check("initialised", finding + within, wrong)
 

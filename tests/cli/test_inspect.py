@@ -12,7 +12,6 @@ import torch
 import torchvision
 
 import resnet_surgeon as rs
-
 from tests.conftest import Run
 
 
@@ -126,6 +125,8 @@ def test_of_a_long_list_the_first_few_are_shown(run: Run, checkpoints: Path, tmp
         for parameter in model.parameters():
             parameter.add_(1)
     rs.save(model, tmp_path / "trained.safetensors")
-    (line,) = (line for line in run("inspect", "trained.safetensors").stdout.decode().splitlines() if "trained:" in line)
+    (line,) = (
+        line for line in run("inspect", "trained.safetensors").stdout.decode().splitlines() if "trained:" in line
+    )
     assert len(line) < 400
     assert line.endswith(" more]")
