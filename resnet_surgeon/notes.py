@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
-from fractions import Fraction
 
 from resnet_surgeon.architecture.spec import STEM_WEIGHT, Architecture
 from resnet_surgeon.arithmetic.formulas import Mean, Repeat, Scaled
@@ -20,23 +20,28 @@ def _on_responses(architecture: Architecture, tensors: Mapping[str, TensorRecord
     statistics = tensors.get("bn1.running_mean")
     if statistics is None or isinstance(statistics.provenance, Trained) or STEM_WEIGHT not in tensors:
         return
-    factor = _response(tensors[STEM_WEIGHT].provenance)
-    if factor not in (None, 1):
-        yield (
-            f"on images whose channels are alike, conv1 responds with {factor} of the size that bn1 expects; "
-            "`--init scaled` keeps the size"
-        )
+    response = _response(tensors[STEM_WEIGHT].provenance)
+    if response is None or response[0] == response[1]:
+        return
+    common = math.gcd(*response)
+    numerator, denominator = (number // common for number in response)
+    factor = f"{numerator}/{denominator}" if denominator > 1 else f"{numerator}"
+    yield (
+        f"on images whose channels are alike, conv1 responds with {factor} of the size that bn1 expects; "
+        "`--init scaled` keeps the size"
+    )
 
 
-def _response(provenance: Provenance) -> Fraction | None:
-    """How large the responses are to an image whose channels are all alike, against those of the source's filters; None
-    if that does not follow from the records.
+def _response(provenance: Provenance) -> tuple[int, int] | None:
+    """How large the responses are to an image whose channels are all alike, against those of the source's filters, as
+    numerator and denominator (importing fractions takes longer than the rest); None if that does not follow from the
+    records.
     """
     if isinstance(provenance, Kept):
-        return Fraction(1)
+        return 1, 1
     if not isinstance(provenance, Computed) or not isinstance(provenance.formula, Mean | Scaled | Repeat):
         return None
-    before, formula = _response(provenance.inputs[0]), provenance.formula
-    if before is None:
-        return None
-    return before * Fraction(formula.new, formula.old) if isinstance(formula, Mean) else before
+    response, formula = _response(provenance.inputs[0]), provenance.formula
+    if response is None or not isinstance(formula, Mean):
+        return response
+    return response[0] * formula.new, response[1] * formula.old
