@@ -16,27 +16,24 @@ _USUAL = re.compile(
 )
 _IN_BLOCK = r"layer\d\.\d+\."
 # (A sign in a name, what it is a sign of), the more telling before the more common.
-_NAMES = tuple(
-    (re.compile(sign), kind)
-    for sign, kind in (
-        (r"(^|\.)attnpool\.", "CLIP's ResNet (three convolutions in its stem, attention in the place of pooling)"),
-        (r"(zero_point|_packed_params\w*)$", "a quantised ResNet (its tensors are scaled whole numbers)"),
-        (
-            r"^((conv1|stem|layer0)\.[3-9]\.weight|stem\.conv[2-9](\.|_)|stem\.conv\d\d|conv[23]\.weight)",
-            "a ResNet with a deep stem of several 3x3 convolutions (as in ResNet-D)",
-        ),
-        (
-            rf"^{_IN_BLOCK}(se|se_module|se_layer|attn)\.",
-            "a ResNet with squeeze-and-excitation or attention in its blocks",
-        ),
-        (rf"^{_IN_BLOCK}conv\d\.(paths|attn)\.", "a selective-kernel network (SK-ResNet)"),
-        (rf"^{_IN_BLOCK}conv2\.(conv|bn0|fc1)\.", "a split-attention network (ResNeSt)"),
-        (rf"^{_IN_BLOCK}convs\.\d", "a Res2Net (several 3x3 convolutions in a block)"),
-        (rf"^{_IN_BLOCK}bn1\.(IN|BN)\.", "an IBN-Net (instance norms beside its batch norms)"),
-        (rf"^{_IN_BLOCK}downsample\.2\.", "a ResNet with pooling in its downsample (as in ResNet-D)"),
-        (r"^(stages|layer\d?)\.\d+(\.blocks\.\d+)?\.(norm1|preact)\.", "a pre-activation ResNet (ResNet v2)"),
-        (rf"^{_IN_BLOCK}shortcut\.\d\.", "a CIFAR ResNet (shortcuts named `shortcut`)"),
-    )
+_NAMES = (
+    (r"(^|\.)attnpool\.", "CLIP's ResNet (three convolutions in its stem, attention in the place of pooling)"),
+    (r"(zero_point|_packed_params\w*)$", "a quantised ResNet (its tensors are scaled whole numbers)"),
+    (
+        r"^((conv1|stem|layer0)\.[3-9]\.weight|stem\.conv[2-9](\.|_)|stem\.conv\d\d|conv[23]\.weight)",
+        "a ResNet with a deep stem of several 3x3 convolutions (as in ResNet-D)",
+    ),
+    (
+        rf"^{_IN_BLOCK}(se|se_module|se_layer|attn)\.",
+        "a ResNet with squeeze-and-excitation or attention in its blocks",
+    ),
+    (rf"^{_IN_BLOCK}conv\d\.(paths|attn)\.", "a selective-kernel network (SK-ResNet)"),
+    (rf"^{_IN_BLOCK}conv2\.(conv|bn0|fc1)\.", "a split-attention network (ResNeSt)"),
+    (rf"^{_IN_BLOCK}convs\.\d", "a Res2Net (several 3x3 convolutions in a block)"),
+    (rf"^{_IN_BLOCK}bn1\.(IN|BN)\.", "an IBN-Net (instance norms beside its batch norms)"),
+    (rf"^{_IN_BLOCK}downsample\.2\.", "a ResNet with pooling in its downsample (as in ResNet-D)"),
+    (r"^(stages|layer\d?)\.\d+(\.blocks\.\d+)?\.(norm1|preact)\.", "a pre-activation ResNet (ResNet v2)"),
+    (rf"^{_IN_BLOCK}shortcut\.\d\.", "a CIFAR ResNet (shortcuts named `shortcut`)"),
 )
 
 
@@ -56,7 +53,7 @@ def _kind(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
 
 
 def _by_name(names: Iterable[str]) -> str | None:
-    return next((kind for sign, kind in _NAMES if any(map(sign.search, names))), None)
+    return next((kind for sign, kind in _NAMES if any(re.search(sign, name) for name in names)), None)
 
 
 def _by_dimensions(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
