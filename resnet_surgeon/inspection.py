@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from resnet_surgeon.architecture.facts import Assumed
 from resnet_surgeon.architecture.parameters import trained
 from resnet_surgeon.architecture.recognise import describe
 from resnet_surgeon.architecture.spec import Architecture
@@ -42,6 +43,7 @@ class Inspection:
     torchvision: str | None
     parameters: int | None
     problem: str | None
+    facts: tuple[Assumed, ...]
     operations: tuple[Mapping[str, Any], ...]
     began_as: Origin | None
     can: Mapping[str, str]
@@ -59,11 +61,14 @@ def inspect(
     """
     opened = open_source(source, progress=progress, **opening)
     architecture = history = problem = None
+    facts: tuple[Assumed, ...] = ()
     try:
         found = recognised(opened)
-        architecture, history = found.architecture, found.history
+        architecture, history, facts = found.architecture, found.history, found.facts
+        opened = found.source
     except CheckpointError as error:
-        problem = error.reason + (f" ({error.hint})" if error.hint else "")
+        hints = [*filter(None, [error.hint]), *(f"`--{answer.option} {answer.value}`" for answer in error.answers)]
+        problem = error.reason + (f" ({', '.join(hints)})" if hints else "")
     layouts = {name: Layout(tensor.dtype, tensor.shape, byte_size(tensor)) for name, tensor in opened.tensors.items()}
     return Inspection(
         source=opened.identified(),
@@ -75,6 +80,7 @@ def inspect(
         torchvision=variant_name(architecture) if architecture else None,
         parameters=trained(architecture) if architecture else None,
         problem=problem,
+        facts=facts,
         operations=history.operations if history else (),
         began_as=history.source if history else None,
         can={name: operation.advice(architecture) for name, operation in OPERATIONS.items()} if architecture else {},

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from resnet_surgeon.architecture.facts import Assumed
 from resnet_surgeon.architecture.initialisation import Law
 from resnet_surgeon.architecture.preprocessing import Preprocessing
 from resnet_surgeon.architecture.recognise import FLOATS
@@ -108,7 +109,7 @@ class Output:
 @dataclass(frozen=True)
 class Manifest:
     """The document. `operations` are single-key objects, {name: {option: value}}, in the order in which they were
-    applied to `source`.
+    applied to `source`; `facts` are what tensors do not show, as they were taken of `source`.
     """
 
     architecture: Architecture
@@ -119,6 +120,8 @@ class Manifest:
     tensors: Mapping[TensorName, TensorRecord]
     dropped: tuple[Name, ...]
     versions: Annotated[Mapping[Version, Version], Count(0, 100)]
+    facts: Annotated[tuple[Assumed, ...], Count(0, 20)] = ()
+    notes: Annotated[tuple[Line, ...], Count(0, 100)] = ()
     format_version: int = FORMAT_VERSION
 
     def to_json(self) -> str:
@@ -179,7 +182,7 @@ def trained_since(manifest: Manifest, tensors: Mapping[str, LazyTensor]) -> Mani
         for name, record in manifest.tensors.items()
     }
     outputs = tuple(replace(output, categories=None) for output in manifest.outputs)
-    return replace(manifest, operations=operations, tensors=records, outputs=outputs)
+    return replace(manifest, operations=operations, tensors=records, outputs=outputs, notes=())
 
 
 def from_json(text: str) -> Manifest:

@@ -16,14 +16,17 @@ from resnet_surgeon.architecture.spec import Architecture
 from resnet_surgeon.errors import CheckpointError, OperationError, SurgeonError, message
 from resnet_surgeon.formats.files import TiedToFile
 from resnet_surgeon.formats.tensors import LazyTensor
+from resnet_surgeon.notes import notes
 from resnet_surgeon.opening import Opened, recognised
 from resnet_surgeon.operations.adapt import Adapt
 from resnet_surgeon.operations.checkpoint import Checkpoint, Operation
 from resnet_surgeon.operations.heads import Heads
 from resnet_surgeon.operations.remove import Remove
 from resnet_surgeon.plan import Step, plan
+from resnet_surgeon.sources import catalog
 from resnet_surgeon.sources.location import DEFAULT_NAME, Location
 from resnet_surgeon.sources.names import file_name
+from resnet_surgeon.sources.origin import Origin
 from resnet_surgeon.sources.packing import Packing, packing
 from resnet_surgeon.sources.progress import Progress, silent
 from resnet_surgeon.sources.source import Source, open_source
@@ -154,6 +157,11 @@ class Network(TiedToFile):
         stream(self._document(names), descriptor, progress)
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """What people should know of it before they use it, as the manifest says."""
+        return notes(self.architecture, self.records)
+
+    @property
     def packing(self) -> Packing:
         """The state_dict that the network stands in, and what was saved beside it. Raises CheckpointError if a tensor
         of it cannot be read.
@@ -175,10 +183,13 @@ class Network(TiedToFile):
 
         One component of letters, digits, `.`, `_` and `-`, whatever file, address or manifest say.
         """
-        operations = list(self.operations)
+        operations, origin = list(self.operations), self.source.origin
         if self.history is not None and self.source.is_anonymous:
             operations = [*map(documents.operation_from_record, self.history.operations), *operations]
-        return file_name("-".join([self.label, *(operation.suffix for operation in operations)])) + ".safetensors"
+            origin = self.history.source
+        weights = _weights(origin) if self.label == origin.architecture else []
+        parts = [self.label, *weights, *(operation.suffix for operation in operations)]
+        return file_name("-".join(parts)) + ".safetensors"
 
     def _document(self, names: Names) -> Document:
         for operation in self.operations:
@@ -192,12 +203,25 @@ class Network(TiedToFile):
             raise error.about(self.source.subject) from None
 
 
+def _weights(origin: Origin) -> list[str]:
+    """What tells a model's weights from its default ones, in a file's name."""
+    if origin.weights == "random":
+        return ["random", *([f"seed{origin.seed}"] if origin.seed else [])]
+    default = any(
+        entry.is_default
+        for entry in catalog.entries()
+        if (entry.architecture, entry.weights) == (origin.architecture, origin.weights)
+    )
+    return [] if default or origin.weights is None else [origin.weights]
+
+
 def open(
     source: Location = DEFAULT_NAME,
     *,
     weights: str | None = None,
     seed: int = 0,
     key: str | None = None,
+    assume: str | Mapping[str, object] | None = None,
     fc: str | None = None,
     ignore: Sequence[str] = (),
     manifest: str | os.PathLike[str] | None = None,
@@ -206,14 +230,15 @@ def open(
     """Opens a model name (`weights`: DEFAULT, IMAGENET1K_V1, IMAGENET1K_V2 or random), a checkpoint's path, `-` for
     standard input, bytes, or a binary stream.
 
-    `key` chooses one of several networks in a file. `fc` is the name in the file of the linear layer that is the
-    classifier, or `none`. `ignore` are patterns (as a shell's) of the names of layers that may be left out, though the
-    data passes through them. `manifest` is the path of the file's manifest, if that is neither in the file nor beside
-    it under the same name in .json; of such a file every tensor may have been trained since.
+    `key` chooses one of several networks in a file. `assume` states what tensors do not show, where it is not
+    torchvision's: `"caffe,eps=0"`, or values by name, `{"strides": (1, 2, 2, 1)}`. `fc` is the name in the file of the
+    linear layer that is the classifier, or `none`. `ignore` are patterns (as a shell's) of the names of layers that may
+    be left out, though the data passes through them. `manifest` is the path of the file's manifest, if that is neither
+    in the file nor beside it under the same name in .json; of such a file every tensor may have been trained since.
 
     Raises UsageError, AccessError, WeightsError, or CheckpointError for what is no ResNet of torchvision's kind.
     """
-    found = open_source(source, weights, seed, key, progress, fc, ignore, manifest)
+    found = open_source(source, weights, seed, key, progress, fc, ignore, manifest, assume)
     try:
         opened = recognised(found)
     except CheckpointError as error:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TypedDict
 
 from resnet_surgeon import manifest as documents
-from resnet_surgeon.architecture.dilation import dilated
+from resnet_surgeon.architecture.facts import Assumed
 from resnet_surgeon.architecture.parameters import parameters
 from resnet_surgeon.architecture.recognise import check_fit, recognise
 from resnet_surgeon.architecture.spec import Architecture
@@ -20,7 +20,7 @@ from resnet_surgeon.formats.files import TiedToFile
 from resnet_surgeon.formats.safetensors_index import index_of
 from resnet_surgeon.formats.tensors import LazyTensor
 from resnet_surgeon.operations.checkpoint import Checkpoint
-from resnet_surgeon.sources import modules
+from resnet_surgeon.sources.description import check_stated, described
 from resnet_surgeon.sources.sidecar import MANIFEST_KEY
 from resnet_surgeon.sources.source import Source
 
@@ -33,6 +33,7 @@ class Opening(TypedDict, total=False):
     weights: str | None
     seed: int
     key: str | None
+    assume: str | Mapping[str, object] | None
     fc: str | None
     ignore: Sequence[str]
     manifest: str | os.PathLike[str] | None
@@ -40,11 +41,14 @@ class Opening(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class Opened(TiedToFile):
-    """A source in which a network was recognised: its checkpoint, and its own manifest if it has one."""
+    """A source in which a network was recognised: its checkpoint, its own manifest if it has one, and the facts that
+    its tensors do not show.
+    """
 
     source: Source
     checkpoint: Checkpoint
     history: documents.Manifest | None = None
+    facts: tuple[Assumed, ...] = ()
 
     @property
     def architecture(self) -> Architecture:
@@ -76,18 +80,18 @@ def recognised(source: Source) -> Opened:
     if source.found.problem is not None and history is None:
         raise source.found.problem
     if history is None:
-        architecture = dilated(recognise(source.tensors), source.found.dilated_stages)
-        architecture = replace(architecture, maxpool_is_identity=not source.found.maxpool)
-        modules.check(source, architecture)
+        source, architecture, facts = described(source, recognise(source.tensors))
         preprocessing = source.entry.preprocessing if source.entry else None
     else:
         architecture, preprocessing = history.architecture, history.inputs.preprocessing
         check_fit(architecture, source.tensors)
         if history.tensors.keys() != source.tensors.keys():
             raise CheckpointError("its manifest does not list the tensors that it has")
+        facts = history.facts
+        check_stated(source.stated, facts, architecture)
     tensors = {parameter.name: source.tensors[parameter.name] for parameter in parameters(architecture)}
     operations = len(history.operations) if history else 0
-    return Opened(source, Checkpoint(architecture, tensors, preprocessing, operations), history)
+    return Opened(source, Checkpoint(architecture, tensors, preprocessing, operations), history, facts)
 
 
 def _by_sidecar(source: Source) -> tuple[Source, documents.Manifest | None]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import resnet_surgeon as rs
+from resnet_surgeon.architecture.facts import in_words
 from resnet_surgeon.architecture.outputs import IMAGE, outputs
 from resnet_surgeon.cli.options import Json, Opening, Source, progress
 from resnet_surgeon.cli.output import to_standard_output
@@ -67,6 +68,7 @@ def _rows(found: Inspection) -> Iterator[tuple[str, str]]:
             name = f"{output.name}: " * bool(found.architecture.branches)
             kind = output.kind.replace("_", " ")
             yield "output", f"{name}{kind} {list(output.shape)} for an image of {IMAGE}x{IMAGE}"
+        yield from (("assumed", line) for line in in_words(found.facts))
         yield "parameters", f"{found.parameters:,}"
     else:
         yield "network", f"none: {found.problem}"

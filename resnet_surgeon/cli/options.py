@@ -10,6 +10,7 @@ from typing import Annotated, Any, ClassVar
 
 import typer
 
+from resnet_surgeon.architecture.facts import HELP
 from resnet_surgeon.operations.checkpoint import option
 from resnet_surgeon.sources.progress import Progress, silent
 
@@ -35,6 +36,7 @@ class Opening:
         "Published weights of a model name: DEFAULT, IMAGENET1K_V1, IMAGENET1K_V2; or random.", default=None
     )
     key: str | None = option("Which network to take, if a file holds several: its key or prefix.", default=None)
+    assume: str | None = option(HELP, default=None)
     fc: str | None = option(
         "Which linear layer is the classifier, if it is not plain: its name in the file; or none.", default=None
     )

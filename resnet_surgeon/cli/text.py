@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 
+from resnet_surgeon.architecture.facts import in_words
 from resnet_surgeon.architecture.parameters import layer_of
 from resnet_surgeon.architecture.recognise import describe
 from resnet_surgeon.cli.units import size
@@ -47,11 +48,13 @@ def summary(network: Network, target: str, around: Packing | None = None) -> str
         wrapping = replace(wrapping, left_out=())
     lines += (f"  {line}" for line in (*wrapping_lines(wrapping), *_around_lines(around, network.opened.tensors)))
     lines += (f"  {line}" for line in not_loaded_lines(network.source.origin.not_loaded))
+    lines += (f"  assumed: {line}" for line in in_words(fact for fact in network.opened.facts if not fact.is_plain))
     lines += (f"  warning: {warning}" for warning in network.source.described.warnings)
     drawn = picture(overview(steps, network.opened.architecture, network.architecture))
     details = [f"  {line}" for line in table(rows)]
     result = f"{target}: {describe(network.architecture)}, {_total(network.tensors)}"
-    return "\n".join([*map(message, lines), drawn, *details, message(result)])
+    noted = [message(f"  note: {note}") for note in network.notes]
+    return "\n".join([*map(message, lines), drawn, *details, *noted, message(result)])
 
 
 def _around_lines(around: Packing | None, own: Mapping[str, LazyTensor]) -> Iterator[str]:

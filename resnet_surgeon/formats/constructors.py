@@ -41,10 +41,23 @@ def construct(called: Global, arguments: tuple[Any, ...]) -> Any:
 
 def is_known(module: str, name: str) -> bool:
     """Whether the name is one of those of which tensors and plain data are made."""
-    return (module, name) in CONSTRUCTORS or (
-        module in ("torch", "torch.cuda", "torch.storage")
-        and (name in STORAGES or name in _TENSORS or name in _DTYPES or name == "Tensor")
+    return (
+        (module, name) in CONSTRUCTORS
+        or (module, name) in _ARRAYS
+        or (
+            module in ("torch", "torch.cuda", "torch.storage")
+            and (name in STORAGES or name in _TENSORS or name in _DTYPES or name == "Tensor")
+        )
     )
+
+
+# What numpy's arrays and torch's storages are made of where the pickle itself holds their bytes; `arrays` reads these.
+_ARRAYS = {
+    ("numpy", "ndarray"), ("numpy", "dtype"), ("torch.storage", "_load_from_bytes"),
+    ("numpy.core.multiarray", "_reconstruct"), ("numpy._core.multiarray", "_reconstruct"),
+    ("numpy.core.multiarray", "scalar"), ("numpy._core.multiarray", "scalar"),
+    ("numpy.core.numeric", "_frombuffer"), ("numpy._core.numeric", "_frombuffer"),
+}  # fmt: skip
 
 
 def storage_dtype(kind: object) -> str:
@@ -56,9 +69,7 @@ def storage_dtype(kind: object) -> str:
 
 def _view(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> View | Opaque:
     """`torch._utils._rebuild_tensor_v2`; what follows (requires_grad, hooks, metadata) does not matter here."""
-    if type(storage) is Opaque:
-        return storage  # a tensor over what was not read
-    if type(storage) is not Storage or type(shape) is not tuple or type(strides) is not tuple:
+    if type(storage) not in (Storage, Opaque) or type(shape) is not tuple or type(strides) is not tuple:
         raise TypeError
     if len(shape) > MOST_DIMENSIONS or len(strides) > MOST_DIMENSIONS:
         raise CheckpointError(
@@ -140,6 +151,11 @@ def _latin1(text: Any = None, encoding: Any = None) -> bytes | Opaque:
     return Opaque(Global("_codecs", "encode"))
 
 
+def _no_bytes(*arguments: Any) -> bytes | Opaque:
+    """How protocol 2 writes no bytes."""
+    return Opaque(Global("builtins", "bytes"), arguments) if arguments else b""
+
+
 def _reconstructed(kind: Any, base: Any, state: Any) -> Any:
     """`copyreg._reconstructor`, of protocols 0 and 1: an object of this kind, which is a dict too if its base is."""
     if type(kind) is not Global or type(base) is not Global:
@@ -203,6 +219,7 @@ CONSTRUCTORS: dict[tuple[str, str], Callable[..., Any]] = {
         (module, name): made
         for module in ("builtins", "__builtin__")
         for name, made in (
+            ("bytes", _no_bytes),
             ("dict", _dict),
             ("set", _items),
             ("frozenset", _items),

@@ -13,7 +13,9 @@ from typing import Literal
 from resnet_surgeon.errors import CheckpointError, printable
 from resnet_surgeon.formats.files import OpenFile
 
-ContainerKind = Literal["safetensors", "torch_zip", "torchscript", "torch_legacy", "torch_tar", "safetensors_index"]
+ContainerKind = Literal[
+    "safetensors", "torch_zip", "torchscript", "torch_legacy", "torch_tar", "pickle", "npz", "safetensors_index"
+]
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,17 @@ class Global:
         return printable(self.qualified)
 
 
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Bytes of the pickle that were left where they are in the file."""
+
+    offset: int
+    size: int
+
+    def __len__(self) -> int:
+        return self.size
+
+
 # Bytes of an element, for dtypes that torch has and the safetensors format has not, by torch's name.
 _OTHER_SIZES = {"complex128": 16, "qint8": 1, "quint8": 1, "qint32": 4, "quint4x2": 1, "quint2x4": 1}
 
@@ -35,13 +46,16 @@ class Storage:
     """A run of elements in a checkpoint, under the key that the container files it by.
 
     `dtype` is a safetensors name, or torch's for what that format has not. It is `count` elements long, or the `part`
-    (first element, number of elements) of so many.
+    (first element, number of elements) of so many. One whose bytes are in the pickle itself has its `content` in place
+    of a key, big-endian if `swapped`.
     """
 
     dtype: str
     key: str
     count: int
     part: tuple[int, int] | None = None
+    content: bytes | Span | None = None
+    swapped: bool = False
 
     @property
     def itemsize(self) -> int:
@@ -51,9 +65,11 @@ class Storage:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """A tensor: sizes and strides, in elements, over a storage. Its numbers are as the file says, unchecked."""
+    """A tensor: sizes and strides, in elements, over a storage (or what was given in its place). Its numbers are as the
+    file says, unchecked.
+    """
 
-    storage: Storage
+    storage: Storage | Opaque
     offset: int
     shape: tuple[int, ...]
     strides: tuple[int, ...]

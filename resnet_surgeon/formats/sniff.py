@@ -46,6 +46,10 @@ def _read(file: OpenFile) -> Container:
     raise CheckpointError("it is not a checkpoint: neither of safetensors nor of torch.save")
 
 
+# The first bytes of pickles: from protocol 2 on; magic number, dict, list and OrderedDict of protocols 0 and 1.
+_PICKLES = (b"\x80", b"L119547037146038801333356L\n", b"(dp", b"(lp", b"}q", b"]q", b"ccollections\nOrderedDict\n")
+
+
 def _module(head: bytes) -> str | None:
     """The module of this room that reads files which begin so; each is imported only where it is needed."""
     if head.startswith(b"PK"):
@@ -54,7 +58,7 @@ def _module(head: bytes) -> str | None:
         return "safetensors"
     if head[257:262] == b"ustar" or head.startswith(b"sys_info\0"):
         return "torch_tar"
-    if head.startswith(b"\x80"):
+    if head.startswith(_PICKLES):
         return "torch_legacy"
     if head.lstrip().startswith(b"{"):
         return "safetensors_index"

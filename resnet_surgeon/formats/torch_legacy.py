@@ -1,4 +1,5 @@
-"""What `torch.save` wrote from 2017 to 2020: pickles one after the other, and the storages' bytes behind them.
+"""What `torch.save` wrote from 2017 to 2020: pickles one after the other, and the storages' bytes behind them; and what
+`pickle.dump` writes, which is one pickle with all bytes in it.
 
 Read in place. Knows nothing of networks.
 """
@@ -23,9 +24,10 @@ def read(file: OpenFile) -> Container:
     Raises CheckpointError for other pickles, and for files that are cut, go on, or do not fit themselves.
     """
     ledger = Ledger()
-    pickles = Pickles(file, 0, file.size, ledger)
-    if pickles.next() != _MAGIC_NUMBER:
-        raise CheckpointError("it is a pickle, but not one that torch.save wrote")
+    pickles = Pickles(file.read, 0, file.size, ledger)
+    first = pickles.next()
+    if type(first) is not int or first != _MAGIC_NUMBER:
+        return _plain(first, file, pickles)
     protocol = pickles.next()
     if protocol != _PROTOCOL:
         found = f"`{protocol}`" if type(protocol) is int else "no number"
@@ -51,8 +53,20 @@ def read(file: OpenFile) -> Container:
     def record(storage: Storage) -> Stored:
         return Stored(storage.dtype, (storage.count,), file, places[storage.key])
 
-    made = tree(root, record)
+    made = tree(root, record, file)
     return Container("torch_legacy", file, made.root, not_loaded=ledger.not_loaded(made.walked))
+
+
+def _plain(root: object, file: OpenFile, pickles: Pickles) -> Container:
+    """What `pickle.dump` wrote: the arrays of numpy and tensors of torch in it, whose bytes it holds itself."""
+    if pickles.position != pickles.end:
+        raise CheckpointError("it is a pickle that goes on after its end, and not one that torch.save wrote")
+
+    def record(storage: Storage) -> Stored:
+        raise CheckpointError(f"it is incomplete: the storage {printable(storage.key)} is missing")
+
+    made = tree(root, record, file)
+    return Container("pickle", file, made.root, not_loaded=pickles.ledger.not_loaded(made.walked))
 
 
 def check_system(system: object) -> None:

@@ -54,7 +54,7 @@ def read(file: OpenFile) -> Container:
     def record(storage: Storage) -> Stored:
         return Stored(storage.dtype, (storage.count,), file, places[storage.key])
 
-    found = tree(root, record)
+    found = tree(root, record, file)
     return Container("torch_tar", file, found.root, not_loaded=ledger.not_loaded(found.walked))
 
 
@@ -84,7 +84,7 @@ def _parts(file: OpenFile, ledger: Ledger) -> dict[str, Pickles]:
                     refuse(f"holds {name} twice")
                 if not 0 <= member.size <= file.size - member.offset_data:
                     refuse(f"is truncated in {name}")
-                parts[name] = Pickles(file, member.offset_data, member.offset_data + member.size, ledger)
+                parts[name] = Pickles(file.read, member.offset_data, member.offset_data + member.size, ledger)
     except (tarfile.TarError, EOFError, ValueError, OverflowError, RecursionError):
         refuse("is damaged")
     for name in _PARTS:

@@ -15,9 +15,8 @@ from typing import Any, NoReturn
 
 from resnet_surgeon.errors import CheckpointError, escaped
 from resnet_surgeon.formats.constructors import construct, is_known, storage_dtype
-from resnet_surgeon.formats.files import OpenFile
 from resnet_surgeon.formats.harmful import is_harmful
-from resnet_surgeon.formats.pickled import Global, Opaque, Parameter, Storage, View, put
+from resnet_surgeon.formats.pickled import Global, Opaque, Parameter, Span, Storage, View, put
 
 Resolve = Callable[[object], object]  # from a persistent id to what it stands for
 
@@ -76,7 +75,7 @@ def unpickle(data: bytes, resolve: Resolve = storage_reference, ledger: Ledger |
 
     Raises CheckpointError for a name that only an attack needs, and for damage of any kind.
     """
-    machine = _Machine(data, resolve, lambda size: data, ledger or Ledger())
+    machine = _Machine(resolve, lambda base, size: data, ledger or Ledger())
     result = machine.run()
     if machine.position != len(data):
         machine.refuse("goes on after its end")
@@ -84,10 +83,13 @@ def unpickle(data: bytes, resolve: Resolve = storage_reference, ledger: Ledger |
 
 
 class Pickles:
-    """Pickles one after the other in a part of a file, with other bytes in between; `position` is the next byte."""
+    """Pickles one after the other in a part of a file, with other bytes in between; `position` is the next byte.
 
-    def __init__(self, file: OpenFile, start: int, end: int, ledger: Ledger) -> None:
-        self.file = file
+    `read` gives bytes of the file: from an offset so many.
+    """
+
+    def __init__(self, read: Callable[[int, int], bytes], start: int, end: int, ledger: Ledger) -> None:
+        self.read = read
         self.position = start
         self.end = end
         self.ledger = ledger
@@ -95,14 +97,13 @@ class Pickles:
     def next(self, resolve: Resolve = storage_reference) -> object:
         """The object that the next pickle describes. Raises CheckpointError, as `unpickle` does."""
         start = self.position
-        available = min(self.end - start, _LIMIT)
 
-        def extended(size: int) -> bytes:
-            return self.file.read(start, min(available, max(2 * size, _FIRST_PIECE)))
+        def extended(base: int, size: int) -> bytes:
+            return self.read(start + base, min(self.end - start - base, _LIMIT, max(2 * size, _FIRST_PIECE)))
 
-        machine = _Machine(b"", resolve, extended, self.ledger)
+        machine = _Machine(resolve, extended, self.ledger, start)
         result = machine.run()
-        self.position += machine.position
+        self.position += machine.base + machine.position
         return result
 
     def take(self, size: int) -> bytes:
@@ -110,7 +111,7 @@ class Pickles:
         if size < 0 or size > self.end - self.position:
             raise CheckpointError("it is truncated")
         self.position += size
-        return self.file.read(self.position - size, size)
+        return self.read(self.position - size, size)
 
     def skip(self, size: int) -> None:
         """Passes over `size` bytes."""
@@ -125,6 +126,7 @@ _TALLEST = 100_000  # values on the stack: Python's pickler hands lists and dict
 _MOST_SHOWN = 100  # names
 _LONGEST_SHOWN = 200  # characters of one
 _MOST_WORK = 2_000_000  # elements: a state_dict of Python 2 is a list of pairs first
+_LONGEST_BYTES = 1 << 16  # that are taken into memory
 _FIRST_PIECE = 1 << 10
 _LONGEST_LINE = 1000  # of a number or a name
 _LONGEST_NUMBER = 1000  # bytes
@@ -142,13 +144,18 @@ _MARK = _Mark()
 class _Machine:
     """An interpreter for the opcodes of protocols 0 to 5.
 
-    `extended(size)` gives the same data with at least `size` bytes, or with all that there are.
+    `extended(base, size)` gives the data from `base` on, with at least `size` bytes or all that there are. Where the
+    data lie in a file, from `origin` on, long bytes are left there.
     """
 
-    def __init__(self, data: bytes, resolve: Resolve, extended: Callable[[int], bytes], ledger: Ledger) -> None:
-        self.data = data
+    def __init__(
+        self, resolve: Resolve, extended: Callable[[int, int], bytes], ledger: Ledger, origin: int | None = None
+    ) -> None:
+        self.data = b""
+        self.base = 0  # where `data` begins
         self.resolve = resolve
         self.extended = extended
+        self.origin = origin
         self.ledger = ledger
         self.position = 0
         self.end = 0  # where an instruction may begin, so that it is here whole
@@ -185,12 +192,12 @@ class _Machine:
         self.refuse(f"has more than {_MOST_INSTRUCTIONS:,} instructions, which no checkpoint needs")
 
     def refuse(self, reason: str) -> NoReturn:
-        raise CheckpointError(f"its pickle {reason} (byte {self.position})")
+        raise CheckpointError(f"its pickle {reason} (byte {self.base + self.position})")
 
     def extend(self) -> None:
         """More of the data, so that the next instruction is there."""
         wanted = self.position + _AHEAD
-        self.data = self.extended(wanted)
+        self.data = self.extended(self.base, wanted)
         self.end = len(self.data) - _AHEAD + 1 if len(self.data) > wanted else len(self.data)
         if self.position >= len(self.data):
             self.refuse("is cut short")
@@ -198,12 +205,22 @@ class _Machine:
     def take(self, count: int) -> bytes:
         end = self.position + count
         if end > len(self.data):
-            self.data = self.extended(end)
+            self.data = self.extended(self.base, end)
             if end > len(self.data):
                 self.refuse("is cut short")
         piece = self.data[self.position : end]
         self.position = end
         return piece
+
+    def bytes_or_span(self, size: int) -> Any:
+        """So many bytes; in a file, long ones stay where they are."""
+        if self.origin is None or size <= _LONGEST_BYTES:
+            return self.take(size)
+        begin = self.base + self.position
+        self.base, self.position, self.end, self.data = begin + size, 0, 0, b""
+        if not self.extended(self.base - 1, 1):
+            self.refuse("is cut short")
+        return Span(self.origin + begin, size)
 
     def unsigned(self, size: int) -> int:
         (number,) = _UNSIGNED[size].unpack_from(self.data, self.position)
@@ -215,7 +232,7 @@ class _Machine:
         while True:
             wanted = self.position + size
             if len(self.data) < wanted:
-                self.data = self.extended(wanted)
+                self.data = self.extended(self.base, wanted)
             end = self.data.find(b"\n", self.position, wanted)
             if end >= 0:
                 break
@@ -387,6 +404,19 @@ def _sized(size: int, made: Callable[[bytes], Any]) -> Callable[[_Machine], None
     return action
 
 
+def _blob(size: int, made: Callable[[bytes], Any] = bytes) -> Callable[[_Machine], None]:
+    """An instruction with bytes that may be long."""
+    unpack = _UNSIGNED[size].unpack_from
+
+    def action(machine: _Machine) -> None:
+        (count,) = unpack(machine.data, machine.position)
+        machine.position += size
+        piece = machine.bytes_or_span(count)
+        machine.stack.append(piece if type(piece) is Span else made(piece))
+
+    return action
+
+
 def _text(data: bytes) -> str:
     return data.decode("utf-8", "surrogatepass")
 
@@ -482,11 +512,11 @@ _ACTIONS: dict[bytes, Callable[[_Machine], None]] = {
     b"\x8c": _sized(1, _text),
     b"\x8d": _sized(8, _text),
     b"U": _sized(1, _old_text),
-    b"T": _sized(4, _old_text),
+    b"T": _blob(4, _old_text),
     b"C": _sized(1, bytes),
-    b"B": _sized(4, bytes),
-    b"\x8e": _sized(8, bytes),
-    b"\x96": _sized(8, bytes),  # BYTEARRAY8
+    b"B": _blob(4),
+    b"\x8e": _blob(8),
+    b"\x96": _blob(8),  # BYTEARRAY8
     b"\x8b": _sized(4, _long),
     b"I": lambda machine: machine.stack.append(_whole_or_truth(machine.line())),
     b"L": lambda machine: machine.stack.append(int(machine.line().rstrip(b"L"))),

@@ -5,15 +5,18 @@ Shared by the containers of torch; knows none of them.
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from resnet_surgeon.errors import CheckpointError, printable
+from resnet_surgeon.formats.arrays import array, embedded, is_embedded
 from resnet_surgeon.formats.constructors import KINDS
+from resnet_surgeon.formats.files import OpenFile
 from resnet_surgeon.formats.modules import ModuleNode, is_module, rebuilt, visits
-from resnet_surgeon.formats.pickled import Global, OddKey, Opaque, Parameter, Storage, View
+from resnet_surgeon.formats.pickled import Global, OddKey, Opaque, Parameter, Span, Storage, View
 from resnet_surgeon.formats.tensors import BITS, LARGEST_SIZE, LazyTensor, Stored, Strided
 
 # A node of what a checkpoint holds: a tensor, a mapping of nodes, plain data, or what was not read.
@@ -42,8 +45,10 @@ class Tree(NamedTuple):
     walked: frozenset[Global]
 
 
-def tree(root: object, record: Callable[[Storage], Stored], swapped: bool = False) -> Tree:
+def tree(root: object, record: Callable[[Storage], Stored], file: OpenFile, swapped: bool = False) -> Tree:
     """`root` with every view made a lazy tensor; `record` gives a storage's bytes, which are big-endian if `swapped`.
+
+    Tensors whose bytes are in the pickle lie in `file`, or in an unnamed temporary one if the pickle has them as text.
 
     Lists and tuples with more in them than plain data become dicts of their places ("0", "1"), or of the pairs that
     they hold; objects into which items were put, dicts of these; and modules, their state_dicts. Keys that are no text
@@ -56,13 +61,28 @@ def tree(root: object, record: Callable[[Storage], Stored], swapped: bool = Fals
     walked: set[Global] = set()
     plain: set[int] = set()  # attributes of objects that were looked through, and have no modules among them
     allowed = visits()
-    waiting: deque[tuple[dict[Any, Node], Mapping[Any, object]]] = deque()
+    top: dict[Any, Node] = {}
+    waiting: deque[tuple[dict[Any, Node], Mapping[Any, object]]] = deque([(top, {"": root})])
+    inside: list[tuple[dict[Any, Node], object, View]] = []  # tensors whose bytes were read with the pickle
 
-    def node(value: object, where: str) -> Node:
+    encoded: dict[int, bytes] = {}
+    storages: dict[int, Storage] = {}
+
+    def over(view: View, closed: Opaque) -> View:
+        """The view over the storage in an object, which is read once."""
+        if id(closed) not in storages:
+            storages[id(closed)] = embedded(closed, file.read)
+        return replace(view, storage=storages[id(closed)])
+
+    def node(value: object, where: str) -> Node | View:
         if type(value) is Parameter:
             value = value.data
-        if type(value) is View:
-            return tensor(value, where, record, swapped)
+        if isinstance(value, Opaque):
+            value = array(value, encoded) or value
+        if isinstance(value, View) and isinstance(value.storage, Opaque):
+            value = over(value, value.storage) if is_embedded(value.storage) else value.storage
+        if isinstance(value, View):
+            return value if _is_inside(value) else tensor(value, where, _placed(value, record, file), swapped)
         if id(value) in made:
             return made[id(value)]
         if isinstance(value, Opaque) and is_module(value):
@@ -83,15 +103,44 @@ def tree(root: object, record: Callable[[Storage], Stored], swapped: bool = Fals
         waiting.append((mapping, items))
         return mapping
 
-    result = node(root, "")
     while waiting:
         mapping, items = waiting.popleft()
         for key, item in items.items():
             name = str(key) if type(key) is int else key
             if type(name) is not OddKey and name not in mapping:
                 where = name if type(name) is str else type(name).__name__
-                mapping[name] = node(item, where) if type(item) in _CLOSED else item
-    return Tree(result, frozenset(walked))
+                found = node(item, where) if type(item) in _CLOSED else item
+                mapping[name] = found
+                if isinstance(found, View):
+                    inside.append((mapping, name, found))
+    spooled = _spooled(inside, file)
+    for mapping, name, view in inside:
+        mapping[name] = tensor(view, str(name), spooled, swapped)
+    return Tree(top[""], frozenset(walked))
+
+
+def _is_inside(view: View) -> bool:
+    return isinstance(_content(view), bytes)
+
+
+def _placed(view: View, record: Callable[[Storage], Stored], file: OpenFile) -> Callable[[Storage], Stored]:
+    """What gives the storage's bytes, if these are not in memory."""
+    content = _content(view)
+    if not isinstance(content, Span):
+        return record
+    return lambda storage: Stored(storage.dtype, (storage.count,), file, content.offset)
+
+
+def _spooled(inside: list[tuple[dict[Any, Node], object, View]], file: OpenFile) -> Callable[[Storage], Stored]:
+    """What gives storages of which the bytes are in memory: all are put into one unnamed temporary file."""
+    contents = {id(content): content for *_, view in inside if isinstance(content := _content(view), bytes)}
+    offsets = dict(zip(contents, itertools.accumulate(map(len, contents.values()), initial=0), strict=False))
+    spool = OpenFile.spooled(iter(contents.values()), file.name) if contents else file
+    return lambda storage: Stored(storage.dtype, (storage.count,), spool, offsets[id(storage.content)])
+
+
+def _content(view: View) -> bytes | Span | None:
+    return view.storage.content if isinstance(view.storage, Storage) else None
 
 
 def _items(value: object, plain: set[int]) -> dict[object, object] | None:
@@ -140,6 +189,8 @@ def tensor(view: View, name: str, record: Callable[[Storage], Stored], swapped: 
     outside of its storage.
     """
     storage = view.storage
+    assert isinstance(storage, Storage)
+    swapped = storage.swapped if storage.content is not None else swapped
     first, count = storage.part or (0, storage.count)
     if max((*view.shape, *view.strides), default=0) > LARGEST_SIZE:
         raise CheckpointError(f"tensor {printable(name)} has larger dimensions than torch knows")

@@ -39,7 +39,9 @@ class Adapt:
 
     @property
     def suffix(self) -> str:
-        return f"in{self.in_channels}"
+        """`in1`; what is not made by the mean says how, and what is drawn from another seed says which."""
+        init = f"-{self.init}" if self.init != "mean" else ""
+        return f"in{self.in_channels}{init}" + (f"-seed{self.seed}" if self.init == "random" and self.seed else "")
 
     @classmethod
     def advice(cls, architecture: Architecture) -> str:

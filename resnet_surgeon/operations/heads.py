@@ -65,7 +65,7 @@ class Heads:
 
     @property
     def suffix(self) -> str:
-        return f"heads-{'-'.join(str(count) for count in self.classes)}"
+        return f"heads-{'-'.join(str(count) for count in self.classes)}" + (f"-seed{self.seed}" if self.seed else "")
 
     @classmethod
     def advice(cls, architecture: Architecture) -> str:

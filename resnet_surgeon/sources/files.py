@@ -89,6 +89,10 @@ def _from_network(location: str, progress: Progress) -> NamedFile:
 
 def _at(path: str | os.PathLike[str]) -> OpenFile:
     try:
+        if Path(path).is_dir():
+            from resnet_surgeon.sources.folder import checkpoint_in
+
+            return OpenFile.at(checkpoint_in(Path(path)))
         return OpenFile.at(path)
     except AccessError as error:
         name = os.fspath(path)

@@ -14,7 +14,6 @@ from typing import Any
 from resnet_surgeon.architecture.spec import Architecture, Stage
 from resnet_surgeon.errors import Answer, ArchitectureError, printable
 from resnet_surgeon.formats.modules import Layer, ModuleNode
-from resnet_surgeon.sources.source import Source
 
 # Classes by their own names: libraries and courses copy torchvision's under the same ones.
 _NETWORKS = {"ResNet", "QuantizableResNet", "ResNetEncoder", "IntermediateLayerGetter", "Sequential"}
@@ -304,22 +303,3 @@ def at(root: object, key: str | None) -> object:
             if found is not None:
                 return found
     return None
-
-
-def check(source: Source, architecture: Architecture) -> None:
-    """Raises ArchitectureError for a whole module that says of itself what its tensors do not show."""
-    key = source.found.wrapping.key if source.found.wrapping else None
-    node = at(source.container.root, key) if source.container else None
-    if not isinstance(node, ModuleNode):
-        return
-    plain = {
-        "stem_stride": 2,
-        "maxpool": "none" if architecture.maxpool_is_identity else "torchvision",
-        "eps": 1e-5,
-        "bottleneck_stride": "conv2",
-        "strides": (1, 2, 2, 2)[: len(architecture.stages)],
-        "dilated": (),
-    }
-    for name, value in says(node, source.found.names, architecture, settled=False).items():
-        if value != plain[name]:
-            raise ArchitectureError(f"its module has {name} {value}, torchvision's {plain[name]}")

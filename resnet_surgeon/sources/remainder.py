@@ -86,6 +86,8 @@ def remainder(
     every = _parts(place, beside, ignored)
     is_elsewhere = _elsewhere(place, others)
     parts = [part for part in every if not (_is_another_part(part) or is_elsewhere(part))]
+    if any(_is_neck(part, channels) for part in parts):  # re-identification compares what comes before it
+        parts, fc = [part for part in parts if not _is_neck(part, channels)], fc or NO_CLASSIFIER
     candidates = dict.fromkeys(part for part in parts if _is_candidate(part, channels))
     unclear = [part for part in parts if _is_unclear(part, candidates)]
     path = _stated(fc, place, every, channels) if fc else _only([*candidates], unclear)
@@ -172,6 +174,13 @@ def _elsewhere(place: Place, others: Sequence[Place]) -> Callable[[_Part], bool]
 def _is_another_part(part: _Part) -> bool:
     """Whether its name says that it is no layer between the image and the network's output."""
     return part.distance != _INSIDE and part.name != "fc" and bool(re.fullmatch(_ANOTHER_PART, part.name))
+
+
+def _is_neck(part: _Part, channels: int) -> bool:
+    """A batch norm of the network's features, with the classifiers of a re-identification network behind it."""
+    return part.distance != _INSIDE and any(
+        "running_mean" in leaves and leaves["running_mean"].shape == (channels,) for leaves in part.modules.values()
+    )
 
 
 def _is_candidate(part: _Part, channels: int) -> bool:

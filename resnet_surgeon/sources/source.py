@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from resnet_surgeon.architecture.facts import UNKNOWN, Facts, stated
 from resnet_surgeon.architecture.parameters import parameters
 from resnet_surgeon.architecture.recognise import FLOATS
 from resnet_surgeon.architecture.variants import VARIANTS
@@ -37,7 +38,7 @@ class Source:
     Where the file's SHA-256 was promised, by a published name or a URL, it has been read through and `origin` has the
     digest. `label` is how people call it, and what default file names begin with; streams and bytes are anonymous.
     Random weights have no `container`; published weights have an `entry`. `sidecar` is what was named as its manifest,
-    or may be it since it lies beside the file.
+    or may be it since it lies beside the file. `stated` is what the user says of the network.
     """
 
     label: str
@@ -47,6 +48,7 @@ class Source:
     entry: catalog.Entry | None = None
     is_anonymous: bool = False
     sidecar: Sidecar | None = None
+    stated: Facts = UNKNOWN
 
     @property
     def tensors(self) -> Mapping[str, LazyTensor]:
@@ -86,29 +88,32 @@ def open_source(
     fc: str | None = None,
     ignore: Sequence[str] = (),
     manifest: str | os.PathLike[str] | None = None,
+    assume: str | Mapping[str, object] | None = None,
 ) -> Source:
     """Opens a model name (with `weights`: DEFAULT, a published name, or random), a path, a URL, `-`, bytes, or a
     stream.
 
     `key` chooses one of several networks in a file, `fc` names the module that is its classifier (or is `none`), and
     `ignore` are patterns of the names of layers that may be left out. `manifest` is the path of the file's manifest, if
-    that is neither in the file nor beside it. A digest that a published name or a URL promises
-    is checked here, before anything can be made of the file. Raises UsageError, AccessError, CheckpointError or
-    WeightsError.
+    that is neither in the file nor beside it, and `assume` states facts that tensors do not show. A digest that a
+    published name or a URL promises is checked here, before anything can be made of the file. Raises UsageError,
+    AccessError, CheckpointError or WeightsError.
     """
     weights = checked(str | None, weights, "weights")
     seed = checked(Seed, seed, "seed")
     key = checked(str | None, key, "key")
     fc = checked(str | None, fc, "fc")
     ignore = checked(tuple[str, ...], ignore, "ignore")
+    facts = stated(assume or {})
     if isinstance(location, str) and location in VARIANTS:
         if manifest is not None:
             raise UsageError("a model name has no manifest", subject="manifest", hint="name the file that it tells of")
         if weights == "random":
             if fc is not None or ignore:
                 raise UsageError("random weights have nothing to choose or ignore", subject="fc, ignore")
-            return _random(location, seed)
-        return _in_file(files.published(catalog.entry(location, weights or "DEFAULT"), progress), key, fc, ignore)
+            return replace(_random(location, seed), stated=facts)
+        named = files.published(catalog.entry(location, weights or "DEFAULT"), progress)
+        return replace(_in_file(named, key, fc, ignore), stated=facts)
     if weights is not None:
         hint = f"model names are {', '.join(VARIANTS)}"
         raise UsageError("weights are chosen for a model name, not for a file", subject="weights", hint=hint)
@@ -116,7 +121,7 @@ def open_source(
     source = _in_file(files.located(location, progress), key, fc, ignore)
     if given is None and source.container and source.entry is None and MANIFEST_KEY not in source.metadata:
         given = sidecar.beside(source.container.file)
-    return replace(source, sidecar=given)
+    return replace(source, sidecar=given, stated=facts)
 
 
 def _random(name: str, seed: int) -> Source:

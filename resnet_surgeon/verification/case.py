@@ -12,12 +12,12 @@ from typing import Any
 from resnet_surgeon import manifest as documents
 from resnet_surgeon.architecture.recognise import check_fit
 from resnet_surgeon.architecture.variants import VARIANTS
-from resnet_surgeon.errors import CheckpointError, SurgeonError
+from resnet_surgeon.errors import ArchitectureError, CheckpointError, SurgeonError, UsageError
 from resnet_surgeon.formats.tensors import LazyTensor
 from resnet_surgeon.manifest import Manifest, Provenance
 from resnet_surgeon.network import Network
 from resnet_surgeon.network import open as open_network
-from resnet_surgeon.opening import Opened, Opening, recognised
+from resnet_surgeon.opening import Opening, recognised
 from resnet_surgeon.sources import catalog
 from resnet_surgeon.sources.location import Location, check_distinct
 from resnet_surgeon.sources.origin import Origin
@@ -208,20 +208,38 @@ def _original(
         opening = {"weights": weights, "seed": recorded.seed or 0, **opening}
     if recorded and recorded.wrapping:
         opening = {"fc": recorded.wrapping.classifier, "ignore": recorded.wrapping.ignored, **opening}
-    opened = open_network(against, progress=progress, **opening)
+    opened = _opened(against, opening, manifest, progress)
     return _named(opened, recorded) if recorded else opened
 
 
-def _named(original: Network, recorded: Origin) -> Network:
-    """The source under the name that the manifest has for it. How images are prepared and what the classes are called
-    is known by a published file's name, which a copy, a pipe or bytes do not have: the same bytes can have either
-    manifest. Whether they are the published ones is for their SHA-256 to say.
+def _opened(against: Location, opening: Opening, manifest: Manifest | None, progress: Progress) -> Network:
+    """The source, with the facts that a user stated when the file was made; without them if they cannot be true of it,
+    which then is found to have others.
     """
-    entry = published(recorded)
-    if original.history is not None or original.source.container is None or original.source.entry == entry:
+    facts = manifest.facts if manifest else ()
+    said: dict[str, object] = {fact.name: fact.value for fact in facts if fact.said_by == "user"}
+    if said and "assume" not in opening:
+        stated: Opening = {**opening, "assume": said}
+        try:
+            return open_network(against, progress=progress, **stated)
+        except (ArchitectureError, UsageError):
+            pass
+    return open_network(against, progress=progress, **opening)
+
+
+def _named(original: Network, recorded: Origin) -> Network:
+    """The source under the name that the manifest has for it. How images are prepared, what the classes are called and
+    some facts are known by a published file's name, which a copy, a pipe or bytes do not have: the same bytes can have
+    either manifest. Whether they are the published ones is for their SHA-256 to say.
+    """
+    if original.history is not None or original.source.container is None:
         return original
-    checkpoint = replace(original.checkpoint, preprocessing=entry.preprocessing if entry else None)
-    return Network(Opened(replace(original.source, entry=entry), checkpoint), checkpoint)
+    source = replace(original.source, entry=published(recorded))
+    try:
+        opened = recognised(replace(source, origin=replace(source.origin, file=recorded.file)))
+    except CheckpointError:  # for what the manifest says of its name, which is not so
+        return original
+    return Network(replace(opened, source=source), opened.checkpoint)
 
 
 def _since(

@@ -6,9 +6,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from resnet_surgeon import manifest as documents
+from resnet_surgeon.architecture.facts import in_words
 from resnet_surgeon.architecture.outputs import IMAGE, outputs
 from resnet_surgeon.errors import CheckpointError
 from resnet_surgeon.manifest import Manifest
+from resnet_surgeon.notes import notes
 from resnet_surgeon.sources.sidecar import MANIFEST_LIMIT
 from resnet_surgeon.verification import origin, streams
 from resnet_surgeon.verification.case import Case
@@ -24,6 +26,7 @@ def checks(case: Case) -> Iterator[Check]:
     yield _fit(case)
     yield _promises(case.manifest)
     yield origin.check(case, case.manifest)
+    yield from _assumed(case.manifest)
     yield _history(case, case.manifest)
 
 
@@ -80,11 +83,24 @@ def _promises(manifest: Manifest) -> Check:
         same = replace(output, name=given.name, kind=given.kind, shape=given.shape, classes=given.classes)
         if output != same or (output.categories and len(output.categories) != output.classes):
             wrong.append(f"outputs[{index}]")
+    if manifest.notes not in ((), notes(architecture, manifest.tensors)):
+        wrong.append("notes")
     if wrong:
         return Check("promises", "failed", f"{some(tuple(wrong))} are not what the architecture gives")
     shapes = ", ".join(f"{output.name} {list(output.shape)}" for output in manifest.outputs)
     channels = f"{inputs.channels} channel{'s' * (inputs.channels != 1)} in"
     return Check("promises", "proven", f"{channels}, {shapes} out for {IMAGE}x{IMAGE}: as the architecture gives them")
+
+
+def _assumed(manifest: Manifest) -> Iterator[Check]:
+    """What tensors do not show is what somebody said of it, and the architecture has it so."""
+    if not manifest.facts:
+        return
+    if wrong := tuple(path for path in contradictions(manifest) if path.startswith(("architecture.", "facts["))):
+        yield Check("assumed", "failed", f"the facts do not lead to {some(wrong)}")
+    else:
+        facts = "; ".join(in_words(manifest.facts))
+        yield Check("assumed", "proven", f"the architecture has what was taken: {facts}")
 
 
 def _history(case: Case, manifest: Manifest) -> Check:
@@ -97,7 +113,7 @@ def _history(case: Case, manifest: Manifest) -> Check:
         return Check("history", "failed", f"the operations cannot be repeated: {case.replayed}")
     if case.expected is None:
         return Check("history", "unproven", f"{count} operations ({names}): give their source with `--against`")
-    repeated = replace(case.expected, source=manifest.source, versions=manifest.versions)
+    repeated = replace(case.expected, source=manifest.source, versions=manifest.versions, notes=manifest.notes)
     repeated = streams.as_recorded(repeated, manifest)
     fields = documents.differing_fields(repeated, manifest)
     if fields:

@@ -15,8 +15,8 @@ from resnet_surgeon.manifest import Kept, Manifest
 from resnet_surgeon.sources import catalog
 from resnet_surgeon.verification.case import MOST_CHANNELS, published
 
-# Packings that say that stages are dilated in place of their stride; names and shapes of tensors cannot.
-_DILATED = {"torchvision segmentation": ("layer3", "layer4")}
+# Packings that 0.1.0 took to say that stages are dilated in place of their stride.
+_DILATED = {"torchvision segmentation": "layer3-layer4"}
 
 
 def contradictions(manifest: Manifest) -> Iterator[str]:
@@ -30,18 +30,59 @@ def contradictions(manifest: Manifest) -> Iterator[str]:
 
 
 def _of_architecture(manifest: Manifest) -> Iterator[str]:
-    """No source and no operation moves a bottleneck's stride or dilates a stage, but for the packings above."""
-    architecture = manifest.architecture
-    if architecture.bottleneck_stride != "conv2":
-        yield "architecture.bottleneck_stride"
-    if architecture.maxpool_is_identity != ("maxpool" in architecture.stem and _removes_maxpool(manifest)):
-        yield "architecture.maxpool_is_identity"
-    wrapping = manifest.source.wrapping
-    strides = _strides(_DILATED.get(wrapping.kind, ()) if wrapping else ())
+    """No operation moves a stride, dilates or changes an epsilon: these are what the facts say, else torchvision's."""
+    architecture, said = manifest.architecture, _said(manifest)
+    yield from _of_facts(manifest)
+    expected: dict[str, object] = {
+        "bottleneck_stride": said["bottleneck_stride"],
+        "stem_stride": _number(said["stem_stride"]),
+        "maxpool": "caffe" if said["maxpool"] == "caffe" else "torchvision",
+        "maxpool_is_identity": "maxpool" in architecture.stem
+        and (said["maxpool"] == "none" or _removes_maxpool(manifest)),
+        "eps": _number(said["eps"]),
+    }
+    for field, value in expected.items():
+        if getattr(architecture, field) != value:
+            yield f"architecture.{field}"
+    strides = _strides(said["strides"].split("-"), said["dilated"].split("-"))
     for where, stage in _stages(architecture):
-        for field, expected in strides[stage.name].items():
-            if getattr(stage, field) != expected:
+        for field, number in strides.get(stage.name, {"stride": 0}).items():
+            if getattr(stage, field) != number:
                 yield f"{where}.{field}"
+
+
+_TORCHVISION: dict[str, str] = {
+    "bottleneck_stride": "conv2", "strides": "1-2-2-2", "stem_stride": "2", "maxpool": "torchvision",
+    "dilated": "none", "eps": "1e-05",
+}  # fmt: skip
+
+
+def _said(manifest: Manifest) -> dict[str, str]:
+    """Each fact as it is written; of manifests that have none, as 0.1.0 took it."""
+    wrapping = manifest.source.wrapping
+    dilated = _DILATED.get(wrapping.kind) if wrapping and not manifest.facts else None
+    said: dict[str, str] = {fact.name: fact.value for fact in manifest.facts}
+    return _TORCHVISION | ({"dilated": dilated} if dilated else said)
+
+
+def _of_facts(manifest: Manifest) -> Iterator[str]:
+    """Each is stated once; what nobody said is torchvision's, and so is all of its own weights."""
+    names = [fact.name for fact in manifest.facts]
+    is_torchvisions = published(manifest.source) is not None or manifest.source.weights == "random"
+    for index, fact in enumerate(manifest.facts):
+        is_plain = fact.value == _TORCHVISION[fact.name] or (
+            fact.name == "strides" and _TORCHVISION["strides"].startswith(f"{fact.value}-")
+        )
+        if names.count(fact.name) > 1 or (not is_plain and (is_torchvisions or fact.said_by == "default")):
+            yield f"facts[{index}]"
+
+
+def _number(text: str) -> float:
+    """The number; of what is none, one that no network has."""
+    try:
+        return float(text)
+    except ValueError:
+        return -1.0
 
 
 def _stages(architecture: Architecture) -> Iterator[tuple[str, Stage]]:
@@ -52,15 +93,18 @@ def _stages(architecture: Architecture) -> Iterator[tuple[str, Stage]]:
             yield f"architecture.heads[{number}].stages[{index}]", stage
 
 
-def _strides(dilated: tuple[str, ...]) -> dict[str, dict[str, int]]:
-    """torchvision's strides 1, 2, 2, 2, where a dilated stage has its stride as dilation, which then stays."""
-    dilation, strides = 1, {}
-    for name in STAGE_NAMES:
-        stride, first = (1 if name == "layer1" else 2), dilation
-        if name in dilated:
-            dilation, stride = dilation * stride, 1
-        strides[name] = {"stride": stride, "first_dilation": first, "dilation": dilation}
-    return strides
+def _strides(strides: list[str], dilated: list[str]) -> dict[str, dict[str, float]]:
+    """The fields of each stage: dilated by its number, or by its stride, which then stays, where it is named."""
+    has_numbers = any(text.isdigit() for text in dilated)
+    dilation, fields = 1.0, {}
+    for index, (name, text) in enumerate(zip(STAGE_NAMES, strides, strict=False)):
+        stride, first = _number(text), dilation
+        if has_numbers:
+            first = dilation = _number(dilated[index]) if index < len(dilated) else -1.0
+        elif name in dilated:
+            dilation, stride = dilation * stride, 1.0
+        fields[name] = {"stride": stride, "first_dilation": first, "dilation": dilation}
+    return fields
 
 
 def _removes_maxpool(manifest: Manifest) -> bool:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import torch
 from torch import nn
 from torchvision.models import resnet as torchvision
 
-from resnet_surgeon.architecture.dilation import dilated
-from resnet_surgeon.architecture.spec import STAGE_NAMES, Architecture, standard_stages
+from resnet_surgeon.architecture.spec import STAGE_NAMES, Architecture, Stage, standard_stages
 from resnet_surgeon.architecture.variants import variant_name
 from resnet_surgeon.formats.tensors import LazyTensor
 from resnet_surgeon.module import ResNet, to_torch
@@ -44,26 +44,25 @@ def witness(architecture: Architecture, tensors: Mapping[str, LazyTensor], dtype
 
 
 def torchvision_has(architecture: Architecture) -> bool:
-    """Whether torchvision's options make the network, but for its input channels and what it lacks at its end."""
+    """Whether it is a network of torchvision's class, but for what is set on its layers and lacks at its end."""
     depths = tuple(stage.blocks for stage in architecture.stages)
-    replaced = _replaced_strides(architecture)
-    stages = standard_stages(architecture.block, depths, architecture.groups, _width_per_group(architecture))
-    is_plain = architecture.groups == 1 and not any(replaced)
+    plain = standard_stages(architecture.block, depths, architecture.groups, _width_per_group(architecture))
     return (
         bool(depths)
-        and len(architecture.heads) <= 1
-        and architecture.bottleneck_stride == "conv2"
-        and (architecture.block == "bottleneck" or is_plain)
-        and architecture.stages
-        == dilated(
-            Architecture(architecture.block, 3, stages, (), architecture.groups),
-            tuple(name for name, is_replaced in zip(STAGE_NAMES[1:], replaced, strict=True) if is_replaced),
-        ).stages
+        and not architecture.branches
+        and (architecture.block == "bottleneck" or architecture.groups == 1)
+        and [_shape(stage) for stage in plain] == [_shape(stage) for stage in architecture.stages]
     )
 
 
+def _shape(stage: Stage) -> tuple[int | bool, ...]:
+    return stage.in_channels, stage.width, stage.out_channels, stage.downsample
+
+
 def as_torchvision(architecture: Architecture) -> nn.Module:
-    """torchvision's module; identities stand for layers that the architecture has not."""
+    """torchvision's module, by its own options as far as they go: strides and dilations that they do not make are set
+    on its layers, and identities stand for layers that the architecture has not.
+    """
     depths = [stage.blocks for stage in architecture.stages]
     module: nn.Module = torchvision.ResNet(
         torchvision.BasicBlock if architecture.block == "basic" else torchvision.Bottleneck,
@@ -72,18 +71,37 @@ def as_torchvision(architecture: Architecture) -> nn.Module:
         groups=architecture.groups,
         width_per_group=_width_per_group(architecture),
         replace_stride_with_dilation=_replaced_strides(architecture),
+        norm_layer=partial(nn.BatchNorm2d, eps=architecture.eps),
     )
-    module.conv1 = nn.Conv2d(architecture.in_channels, 64, kernel_size=7, stride=2, padding=3, bias=False)
-    if architecture.heads:
-        module.fc = nn.Linear(architecture.trunk_channels, architecture.heads[0].classes)
+    stride = architecture.stem_stride
+    module.conv1 = nn.Conv2d(architecture.in_channels, 64, kernel_size=7, stride=stride, padding=3, bias=False)
+    if architecture.maxpool == "caffe":
+        module.maxpool = nn.MaxPool2d(kernel_size=3, stride=2, padding=0, ceil_mode=True)
+    for stage in architecture.stages:
+        for index, block in enumerate(module.get_submodule(stage.name).children()):
+            _set_strides(block, architecture, stage, is_first=index == 0)
+    if architecture.classifier:
+        module.fc = nn.Linear(architecture.trunk_channels, architecture.classifier.classes)
     absent = [
         *STAGE_NAMES[len(depths) :],
         *["avgpool"] * (not architecture.avgpool),
-        *["fc"] * (not architecture.heads),
+        *["fc"] * (not architecture.classifier),
     ]
     for name in [*absent, *["maxpool"] * architecture.maxpool_is_identity]:
         setattr(module, name, nn.Identity())
     return module
+
+
+def _set_strides(block: nn.Module, architecture: Architecture, stage: Stage, *, is_first: bool) -> None:
+    """The block's strides and dilation, which torchvision's options may have made others."""
+    stride = stage.stride if is_first else 1
+    dilation = stage.first_dilation if is_first else stage.dilation
+    carrier = architecture.bottleneck_stride if architecture.block == "bottleneck" else "conv1"
+    for name, layer in block.named_modules():
+        if isinstance(layer, nn.Conv2d):
+            layer.stride = (stride, stride) if name in (carrier, "downsample.0") else (1, 1)
+        if isinstance(layer, nn.Conv2d) and layer.kernel_size == (3, 3):
+            layer.dilation = layer.padding = (dilation, dilation)
 
 
 def _width_per_group(architecture: Architecture) -> int:
@@ -92,6 +110,7 @@ def _width_per_group(architecture: Architecture) -> int:
 
 
 def _replaced_strides(architecture: Architecture) -> list[bool]:
-    """`replace_stride_with_dilation`: for layer2, layer3, layer4."""
-    replaced = [stage.stride == 1 for stage in architecture.stages[1:]]
+    """`replace_stride_with_dilation`: for layer2, layer3, layer4; basic blocks refuse it."""
+    is_bottleneck = architecture.block == "bottleneck"
+    replaced = [is_bottleneck and stage.stride == 1 and stage.dilation > 1 for stage in architecture.stages[1:]]
     return replaced + [False] * (len(STAGE_NAMES) - 1 - len(replaced))

@@ -95,7 +95,6 @@ COUNT = (24).to_bytes(8, "little")
         (SAVED + b"more", "4 bytes follow"),
         (SAVED.replace(COUNT, (4).to_bytes(8, "little")), "has 4 numbers, expected 24"),
         (SAVED.replace(COUNT, b"\xff" * 8), "has -1 numbers, expected 24"),
-        (pickle.dumps({"x": 1}, 2), "not one that torch.save wrote"),
         (MAGIC + pickle.dumps(1002, 2), "protocol is `1002`"),
         (SAVED.replace(b"little_endianq\x02\x88", b"little_endianq\x02\x89"), "big-endian"),
         (b"\x80\x02cbuiltins\neval\nX\x01\x00\x00\x001\x85R.", "only an attack needs"),
@@ -103,7 +102,7 @@ COUNT = (24).to_bytes(8, "little")
         (MAGIC + PROTOCOL + SYSTEM + pickle.dumps({}, 2) + pickle.dumps(3, 2), "does not list its storages"),
         (MAGIC + PROTOCOL + SYSTEM + pickle.dumps({}, 2), "cut short"),
     ],
-    ids=range(12),
+    ids=range(11),
 )
 def test_damaged_files_are_refused(data: bytes, reason: str) -> None:
     with pytest.raises(CheckpointError, match=reason):

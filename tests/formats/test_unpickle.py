@@ -379,7 +379,7 @@ def test_what_is_piled_up_without_end_is_refused_early() -> None:
 
 def test_several_pickles_share_their_instructions() -> None:
     data = listed(b"N", 800_000)
-    pickles = Pickles(OpenFile.spooled(data * 2, "test"), 0, 2 * len(data), Ledger())
+    pickles = Pickles(OpenFile.spooled(data * 2, "test").read, 0, 2 * len(data), Ledger())
     pickles.next()
     with pytest.raises(CheckpointError, match="instructions"):
         pickles.next()
@@ -388,7 +388,7 @@ def test_several_pickles_share_their_instructions() -> None:
 def test_a_pickle_is_read_in_pieces_that_grow(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever its instructions are, it is read about twice, not once for each of them."""
     data = listed(b"N" * 99 + b"\x8c\xff" + b"x" * 255 + b"G" + bytes(8), 2000)
-    pickles = Pickles(OpenFile.spooled(data, "test"), 0, len(data), Ledger())
+    pickles = Pickles(OpenFile.spooled(data, "test").read, 0, len(data), Ledger())
     reads = Reads.watched(monkeypatch)
     assert len(pickles.next()) == 202_000  # type: ignore[arg-type]
     assert len(reads.sizes) < 30

@@ -1,0 +1,59 @@
+"""The network as the file and the user together describe it, where its tensors leave something open."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from resnet_surgeon.architecture.facts import (
+    Assumed,
+    Claim,
+    ContradictionError,
+    Facts,
+    applied,
+    assumed,
+    facts_of,
+    merged,
+    spelled,
+)
+from resnet_surgeon.architecture.recognise import check_fit
+from resnet_surgeon.architecture.spec import Architecture
+from resnet_surgeon.errors import ArchitectureError
+from resnet_surgeon.sources import doubts, evidence
+from resnet_surgeon.sources.source import Source
+
+
+def described(source: Source, architecture: Architecture) -> tuple[Source, Architecture, tuple[Assumed, ...]]:
+    """The network as the file and the user describe it, and the source with the warnings that come of it.
+
+    Raises ArchitectureError for facts that contradict each other or the tensors, and where the packing leaves open what
+    nobody has said.
+    """
+    claims = (*evidence.claims(source, architecture), Claim(source.stated, "user"))
+    known = Facts()
+    for claim in claims:
+        try:
+            known = merged(known, claim.facts)
+        except ContradictionError as error:
+            by = next(other.place for other in claims if error.name in other.facts.items())
+            raise ArchitectureError(f"{error.reason}: {by} says the first", hint="leave it out of `--assume`") from None
+    doubts.ask(source, architecture, known, source.stated)
+    network = applied(known, architecture)
+    try:
+        check_fit(network, source.tensors)
+    except ArchitectureError as error:
+        said = ",".join(f"{name}={spelled(value)}" for name, value in source.stated.items().items())
+        raise ArchitectureError(f"`{said}` contradicts its tensors: {error.reason}") from None
+    warnings = tuple(dict.fromkeys((*source.origin.warnings, *doubts.warnings(source, known))))
+    return replace(source, origin=replace(source.origin, warnings=warnings)), network, assumed(network, claims)
+
+
+def check_stated(stated: Facts, recorded: tuple[Assumed, ...], architecture: Architecture) -> None:
+    """Raises ArchitectureError for what contradicts the file's manifest."""
+    truth = {name: spelled(value) for name, value in facts_of(architecture).items().items()}
+    truth |= {fact.name: fact.value for fact in recorded}
+    for name, value in stated.items().items():
+        if truth.get(name) != spelled(value):
+            raise ArchitectureError(
+                f"{name} cannot be {spelled(value)}: its manifest says {truth.get(name, 'that there is none')}",
+                hint="leave it out of `--assume`",
+            )

@@ -1,0 +1,127 @@
+"""Packings that are known to come in several kinds which no tensor tells apart: what is asked of whoever opens one.
+
+Each is an entry of a table: its sign, the facts that settle it, and the answers that there are. Reads no file.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from resnet_surgeon.architecture.facts import Facts, spelled
+from resnet_surgeon.architecture.spec import Architecture
+from resnet_surgeon.errors import Answer, ArchitectureError
+from resnet_surgeon.sources.source import Source
+
+
+@dataclass(frozen=True)
+class Doubt:
+    """What is open about a network, and each answer with what it means."""
+
+    what: str
+    fits: Callable[[Source, Architecture], bool]
+    settled_by: tuple[str, ...]
+    answers: tuple[tuple[str, str], ...]
+
+
+def _beside(pattern: str) -> Callable[[Source, Architecture], bool]:
+    """Whether a tensor of this name, after any prefix, lies beside the network."""
+    compiled = re.compile(rf"(.*\.)?({pattern})")
+
+    def fits(source: Source, architecture: Architecture) -> bool:
+        wrapping = source.found.wrapping
+        return wrapping is not None and any(compiled.fullmatch(name) for name in wrapping.left_out)
+
+    return fits
+
+
+def _is_detectron2(source: Source, architecture: Architecture) -> bool:
+    return architecture.block == "bottleneck" and bool(
+        source.found.wrapping and source.found.wrapping.kind == "detectron2"
+    )
+
+
+def _is_called_caffe(source: Source, architecture: Architecture) -> bool:
+    return architecture.block == "bottleneck" and "caffe" in (source.origin.file or "").lower()
+
+
+_DOUBTS = (
+    Doubt(
+        "detectron2 has the stride of a bottleneck in its first or its second convolution",
+        _is_detectron2,
+        ("bottleneck_stride",),
+        (
+            ("detectron2", "in conv1: STRIDE_IN_1X1, detectron2's default, for weights that began as MSRA's"),
+            ("bottleneck_stride=conv2", "in conv2: for weights that began as torchvision's"),
+        ),
+    ),
+    Doubt(
+        "a network from Caffe has the stride of a bottleneck in its first convolution, and often another maxpool",
+        _is_called_caffe,
+        ("bottleneck_stride", "maxpool"),
+        (
+            ("caffe", "as Caffe has it: stride in conv1, maxpool without padding and with ceil_mode"),
+            ("detectron2,maxpool=torchvision", "stride in conv1, torchvision's maxpool: OpenMMLab and detectron2"),
+            ("bottleneck_stride=conv2,maxpool=torchvision", "as torchvision has it"),
+        ),
+    ),
+    Doubt(
+        "a network with a batch norm neck is of re-identification, where layer4 mostly has stride 1",
+        _beside(r"(bottleneck|bnneck|bottleneck\.0|bn_neck|neck)\.running_mean"),
+        ("strides",),
+        (("reid", "layer4 with stride 1"), ("strides=1-2-2-2", "layer4 with stride 2, as torchvision has it")),
+    ),
+    Doubt(
+        "DETR comes with and without a dilated layer4",
+        _beside(r"query_embed\.weight|query_position_embeddings\.weight"),
+        ("dilated",),
+        (("dilated=none", "DETR"), ("dc5", "DETR-DC5: layer4 dilated")),
+    ),
+    Doubt(
+        "a DeepLab encoder is dilated, which its tensors do not show",
+        _beside(r"(aspp|fpa|classifier\.aspp|decoder\.0\.convs)\..*"),
+        ("dilated",),
+        (
+            ("deeplab", "segmentation_models_pytorch with output stride 16: layer4 dilated by 2 throughout"),
+            ("deeplab8", "the same with output stride 8: layer3 by 2, layer4 by 4"),
+            ("dilated=layer4", "as torchvision dilates, output stride 16"),
+            ("dilated=layer3-layer4", "the same with output stride 8"),
+            ("dilated=none", "not dilated"),
+        ),
+    ),
+    Doubt(
+        "a network with biases in its downsamples is MONAI's, whose conv1 has stride 1 by default",
+        _beside(r"layer[1-4]\.0\.downsample\.0\.bias"),
+        ("stem_stride",),
+        (("monai", "conv1 with stride 1"), ("stem_stride=2", "conv1 with stride 2, as torchvision has it")),
+    ),
+)
+
+
+def ask(source: Source, architecture: Architecture, known: Facts, stated: Facts) -> None:
+    """Raises ArchitectureError, with the answers that there are, if something about the network is open that `known`
+    does not settle. `stated` is what the user said already, which an answer then repeats.
+    """
+    for doubt in _open(source, architecture, known):
+        said = "".join(f"{name}={spelled(value)}," for name, value in stated.items().items())
+        raise ArchitectureError(
+            f"{doubt.what}: its tensors do not tell which, and the wrong one computes something else",
+            hint="state it",
+            answers=[Answer("assume", said + value, why) for value, why in doubt.answers],
+        )
+
+
+def _open(source: Source, architecture: Architecture, known: Facts) -> Iterator[Doubt]:
+    settled = known.items().keys()
+    return (doubt for doubt in _DOUBTS if not settled >= {*doubt.settled_by} and doubt.fits(source, architecture))
+
+
+def warnings(source: Source, known: Facts) -> Iterator[str]:
+    """What is open too, but makes a small difference: it is taken as torchvision has it."""
+    wrapping = source.found.wrapping
+    if wrapping and wrapping.kind == "torchvision detection" and wrapping.filled and known.eps is None:
+        yield (
+            "its batch norms are frozen: those of torchvision's published detectors have eps 0, here it is 1e-05; "
+            "`--assume eps=0` states it"
+        )

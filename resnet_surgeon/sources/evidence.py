@@ -1,0 +1,165 @@
+"""What a file, or what lies beside it, says of the network that its tensors do not show.
+
+Documents are read as text, bounded, and never executed. Knows how they are written; decides nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from resnet_surgeon.architecture.facts import TORCHVISION, Claim, Facts
+from resnet_surgeon.architecture.spec import STAGE_NAMES, Architecture
+from resnet_surgeon.errors import AccessError, ArchitectureError, CheckpointError, printable
+from resnet_surgeon.formats.files import OpenFile
+from resnet_surgeon.formats.json_text import parsed
+from resnet_surgeon.formats.modules import ModuleNode
+from resnet_surgeon.sources import modules
+from resnet_surgeon.sources.source import Source
+
+_LARGEST = 1 << 16  # characters or bytes of a document that are looked at
+
+
+def claims(source: Source, architecture: Architecture) -> tuple[Claim, ...]:
+    """All that is said, by whatever says it. Raises ArchitectureError for what no network of ours can be."""
+    readers = (_published, _packing, _module, _openmmlab, _transformers, _detector)
+    return tuple(claim for read in readers for claim in read(source, architecture))
+
+
+def _published(source: Source, architecture: Architecture) -> Iterator[Claim]:
+    if source.entry is not None or source.container is None:
+        yield Claim(TORCHVISION, "file", "torchvision")
+
+
+def _packing(source: Source, architecture: Architecture) -> Iterator[Claim]:
+    """Basic blocks cannot be dilated in torchvision."""
+    if not source.found.maxpool:
+        yield Claim(Facts(maxpool="none"), "file", "its modules in a row")
+    if source.found.dilated_stages and architecture.block == "bottleneck" and source.found.wrapping:
+        yield Claim(Facts(dilated=source.found.dilated_stages), "file", source.found.wrapping.kind)
+
+
+def _module(source: Source, architecture: Architecture) -> Iterator[Claim]:
+    """The attributes of a whole module; of its classes answers whoever has stated every fact."""
+    key = source.found.wrapping.key if source.found.wrapping else None
+    node = modules.at(source.container.root, key) if source.container else None
+    if isinstance(node, ModuleNode):
+        is_settled = source.stated.items().keys() == TORCHVISION.items().keys()
+        said = modules.says(node, source.found.names, architecture, is_settled)
+        yield Claim(Facts(**said), "file", "its module")
+
+
+# torchvision's published detectors with frozen norms, whose eps it sets to 0 when it loads them.
+_DETECTORS = r"(fasterrcnn|maskrcnn|keypointrcnn|retinanet)_resnet50_fpn_coco-[0-9a-f]{8}\.pth"
+
+
+def _detector(source: Source, architecture: Architecture) -> Iterator[Claim]:
+    if re.fullmatch(_DETECTORS, source.origin.file or ""):
+        yield Claim(Facts(eps=0.0), "file", "torchvision's published detector")
+
+
+def _transformers(source: Source, architecture: Architecture) -> Iterator[Claim]:
+    """`config.json` beside a checkpoint of transformers."""
+    if source.found.wrapping is None or source.found.wrapping.kind != "transformers":
+        return
+    config = _beside(source, "config.json")
+    if config is None:
+        return
+    act = config.get("hidden_act", "relu")
+    if act != "relu":
+        raise ArchitectureError(f"its config.json says hidden_act {printable(str(act))}, torchvision has relu")
+    early = "conv1" if config.get("downsample_in_bottleneck") is True else "conv2"
+    first = 2 if config.get("downsample_in_first_stage") is True else 1
+    strides = (first, *[2] * (len(architecture.stages) - 1))
+    is_bottleneck = architecture.block == "bottleneck"
+    facts = Facts(bottleneck_stride=early if is_bottleneck else None, strides=strides)  # type: ignore[arg-type]
+    yield Claim(facts, "file", "config.json of transformers")
+
+
+def _beside(source: Source, name: str) -> Mapping[str, Any] | None:
+    """The JSON object in the file of this name, in the folder of a source that was given by path."""
+    if source.container is None or source.is_anonymous or source.origin.url is not None:
+        return None
+    path = Path(source.container.file.name).with_name(name)
+    try:
+        file = OpenFile.at(path)
+    except AccessError:
+        return None
+    if file.size > _LARGEST:
+        return None
+    try:
+        document = parsed(file.read(0, file.size).decode("utf-8", "replace"), name)
+    except CheckpointError:
+        return None
+    return document if isinstance(document, dict) else None
+
+
+def _openmmlab(source: Source, architecture: Architecture) -> Iterator[Claim]:
+    """The config that OpenMMLab writes into `meta`: Python, of which the backbone's plain values are read."""
+    root = source.container.root if source.container else None
+    meta = root.get("meta") if isinstance(root, Mapping) else None
+    if not isinstance(meta, Mapping):
+        return
+    for key in ("config", "cfg"):
+        text = meta.get(key)
+        options = _backbone(text[:_LARGEST]) if isinstance(text, str) else {}
+        if re.fullmatch("'(ResNet|ResNeXt|ResNetV1[bcd])'", options.get("type", "").replace('"', "'")):
+            yield Claim(_of_backbone(options, architecture), "file", "its OpenMMLab config")
+
+
+def _of_backbone(options: Mapping[str, str], architecture: Architecture) -> Facts:
+    """OpenMMLab dilates all blocks of a stage alike, the first one by half as much with `contract_dilation`."""
+    count = len(architecture.stages)
+    strides = _numbers(options.get("strides"), (1, 2, 2, 2))[:count]
+    dilations = _numbers(options.get("dilations"), (1, 1, 1, 1))[:count]
+    dilated = tuple(map(str, dilations)) if max(dilations, default=1) > 1 else ()
+    if dilated and options.get("contract_dilation") == "True":
+        pairs = [*zip((1, *dilations), dilations, strict=False)]
+        if any(before not in (after, after // 2) or (before == after > 1) for before, after in pairs):
+            raise ArchitectureError(f"its config contracts dilations {dilations}, which no network of ours can have")
+        strides = tuple(stride * (after // before) for stride, (before, after) in zip(strides, pairs, strict=True))
+        dilated = tuple(name for name, (before, after) in zip(STAGE_NAMES, pairs, strict=False) if after > before)
+    eps = re.search(r"\beps\s*=\s*([0-9.]+(e-[0-9]+)?)\s*[,)]", options.get("norm_cfg", ""))
+    is_caffe = options.get("style", "").strip("'\"") == "caffe"
+    return Facts(
+        bottleneck_stride=None if architecture.block == "basic" else "conv1" if is_caffe else "conv2",
+        strides=strides,
+        dilated=dilated,
+        eps=float(eps[1]) if eps else None,
+    )
+
+
+def _numbers(text: str | None, default: tuple[int, ...]) -> tuple[int, ...]:
+    """`(1, 2, 2, 1)` or `[1, 2, 2, 1]` as numbers."""
+    if text is None or not re.fullmatch(r"[(\[][0-9, ]{1,40}[)\]]", text):
+        return default
+    return tuple(map(int, re.findall("[1-9][0-9]{0,4}", text)))
+
+
+def _backbone(text: str) -> dict[str, str]:
+    """The arguments of `backbone=dict(...)`, each as the text of its value."""
+    found = re.search(r"\bbackbone\s*=\s*dict\(", text)
+    arguments = _arguments(text, found.end()) if found else []
+    return {name.strip(): value.strip() for argument in arguments for name, _, value in [argument.partition("=")]}
+
+
+def _arguments(text: str, start: int) -> list[str]:
+    """What stands between the commas from `start` on, up to the bracket that closes there; nothing if none does."""
+    arguments: list[str] = []
+    depth, begin, quote = 0, start, ""
+    for index in range(start, len(text)):
+        letter = text[index]
+        if quote or letter in "'\"":
+            quote = "" if letter == quote else quote or letter
+        elif letter in "([{":
+            depth += 1
+        elif letter in ")]}" and depth:
+            depth -= 1
+        elif letter in ",)]}" and not depth:
+            arguments.append(text[begin:index])
+            begin = index + 1
+            if letter != ",":
+                return arguments
+    return []
