@@ -49,11 +49,13 @@ def refuse_other_kinds(shapes: Mapping[str, tuple[int, ...]]) -> None:
 
 def _kind(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
     names = [name for name in shapes if not _USUAL.fullmatch(name)]
-    return _by_dimensions(shapes) or _by_name(names) or _by_shape(shapes)
+    return _by_dimensions(shapes) or (_by_name(names) if names else None) or _by_shape(shapes)
 
 
 def _by_name(names: Iterable[str]) -> str | None:
-    return next((kind for sign, kind in _NAMES if any(re.search(sign, name) for name in names)), None)
+    any_sign = re.compile("|".join(f"(?:{sign})" for sign, _ in _NAMES))
+    telling = [*filter(any_sign.search, names)]
+    return next((kind for sign, kind in _NAMES if any(map(re.compile(sign).search, telling))), None)
 
 
 def _by_dimensions(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
