@@ -22,6 +22,8 @@ def test_what_a_person_reads(run: Run, checkpoints: Path) -> None:
         "network      ResNet with bottleneck blocks 1-2-3-1, 3 input channels, 10 classes\n"
         "torchvision  none of its ten has these stages\n"
         "output       logits [10] for an image of 224x224\n"
+        "assumed      bottleneck_stride=conv2, strides=1-2-2-2, stem_stride=2, maxpool=torchvision, dilated=none, "
+        "eps=1e-05 (default)\n"
         "parameters   10,550,858\n"
         "tensors      158 (132 x F32, 26 x I64), 40.4 MiB\n"
         "adapt        from 3 channels to any number: --in-ch N\n"
