@@ -10,6 +10,7 @@ import pytest
 import torch
 import torchvision
 
+import resnet_surgeon as rs
 from tests.conftest import Run
 
 
@@ -113,3 +114,16 @@ def test_the_catalogue_is_listed_with_what_is_here(run: Run, tmp_path: Path) -> 
     assert lines[2].endswith(" -")
     document = json.loads(run("list", "--json").stdout)
     assert [entry["cached"] for entry in document] == [True] + [False] * 16
+
+
+def test_of_a_long_list_the_first_few_are_shown(run: Run, checkpoints: Path, tmp_path: Path) -> None:
+    model = rs.load(checkpoints / "basic.pth")
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(1)
+    rs.save(model, tmp_path / "trained.safetensors")
+    (line,) = (
+        line for line in run("inspect", "trained.safetensors").stdout.decode().splitlines() if "trained:" in line
+    )
+    assert len(line) < 400
+    assert line.endswith(" more]")
