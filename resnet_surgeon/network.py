@@ -94,9 +94,7 @@ class Network(TiedToFile):
         done = recording.done(self.opened, self.operations)
         try:
             if len(done) >= documents.MOST_OPERATIONS:
-                raise OperationError(
-                    f"{len(done)} operations lie behind the network, which is all that a manifest tells"
-                )
+                raise OperationError(f"{len(done)} operations were applied already, as many as a manifest can record")
             resolved = operation.resolved(self.architecture)
             checkpoint = resolved.apply(self.checkpoint)
         except SurgeonError as error:

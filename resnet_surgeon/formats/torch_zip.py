@@ -98,7 +98,8 @@ def _root(members: Mapping[str, Member]) -> str:
     roots = {name.split("/", 1)[0] for name in members}
     if len(roots) != 1:
         raise OtherArchiveError(
-            "its zip archive has not one folder, as torch writes it", hint="give a file that torch.save wrote"
+            "its zip archive does not have the single folder that torch.save writes",
+            hint="give a file that torch.save wrote",
         )
     (root,) = roots
     if f"{root}/data.pkl" not in members:
@@ -142,7 +143,7 @@ def _inflated(file: OpenFile, compressed: list[Member], places: Mapping[str, int
         return file, spooled
     total = sum(member.size for member in compressed)
     if total > SMALL and total > MOST_RATIO * file.size:
-        raise CheckpointError(f"{file.size} bytes would become {total}, which is no checkpoint's ratio")
+        raise CheckpointError(f"its {file.size} bytes would expand to {total}, far more than a checkpoint's do")
 
     def pieces() -> Iterator[bytes]:
         position = 0

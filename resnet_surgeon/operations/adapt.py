@@ -32,7 +32,7 @@ class Adapt:
 
     in_channels: Channels = option("Channels of the images that the network will take.", spelling="--in-ch")
     init: Init = option("How the new filters are made from the old ones.", default="mean")
-    seed: Seed = option("Seed of what is drawn at random.", default=0)
+    seed: Seed = option("Seed for whatever is drawn at random.", default=0)
 
     def __post_init__(self) -> None:
         settle(self)
