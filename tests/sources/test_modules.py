@@ -153,7 +153,7 @@ REFUSED: dict[str, tuple[Callable[[ResNet], object], str]] = {
         r"`layer2\.2` is of the class `.*MaxPool2d`",
     ),
     "an activation behind a downsample": (
-        lambda model: model.layer2[0].downsample.append(nn.ReLU()),  # type: ignore[union-attr, operator]
+        lambda model: model.layer2[0].downsample.append(nn.ReLU()),
         r"`layer2\.0\.downsample\.2` is of the class `.*ReLU`",
     ),
     "a forward of its own": (lambda model: setattr(model, "forward", partial(hook, model)), "a forward of its own"),
