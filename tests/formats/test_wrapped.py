@@ -85,3 +85,8 @@ REFUSED = {
 def test_others_are_refused(data: bytes, reason: str) -> None:
     with pytest.raises(CheckpointError, match=reason):
         read(data)
+
+
+def test_gzip_of_very_many_parts_is_refused() -> None:
+    with pytest.raises(CheckpointError, match="more gzip parts than any program makes"):
+        read(gzip.compress(b"a") * 1100)
