@@ -87,6 +87,7 @@ def packages_at_the_top(module: Path) -> set[str]:
 def test_only_modules_their_proofs_and_reports_import_torch_at_their_top() -> None:
     assert {room(module) for module in MODULES if "torch" in packages_at_the_top(module)} == {
         "module",
+        "loading",
         "saving",
         "verification",
         "reporting",
