@@ -74,10 +74,10 @@ REFUSED = {
     "gzip that is cut": (gzip.compress(SAVED)[:-20], "gzip data go on|damaged"),
     "gzip that is damaged": (gzip.compress(SAVED)[:30] + b"\xff" * 50, "damaged"),
     "several": (zipped(MODEL, ("b.pth", SAVED)), "2 checkpoints, `weights/model.pth`, `b.pth`"),
-    "none in a zip": (zipped(("notes.txt", b"x"), ("more/notes.txt", b"y")), "not one folder"),
+    "none in a zip": (zipped(("notes.txt", b"x"), ("more/notes.txt", b"y")), "does not have the single folder"),
     "none in a tar": (tarred(("notes.txt", b"x")), "without a checkpoint"),
     "archives without end": (often(5), "compressed with gzip too often"),
-    "a part of torch's archive": (zipped(("a/data.pkl", b"x"), ("b/c.txt", b"y")), "not one folder"),
+    "a part of torch's archive": (zipped(("a/data.pkl", b"x"), ("b/c.txt", b"y")), "does not have the single folder"),
 }
 
 
