@@ -242,9 +242,9 @@ def _check_formulas(provenance: Provenance) -> None:
 def is_manifest(text: bytes) -> bool:
     """Whether this tool wrote the document, in whatever version, valid or not."""
     try:
-        document = json.loads(text)
+        document = parsed(text.decode(), "it")
         return type(document["format_version"]) is int and "resnet_surgeon" in document["versions"]
-    except (ValueError, TypeError, KeyError, RecursionError):
+    except (ValueError, TypeError, KeyError, CheckpointError):
         return False
 
 

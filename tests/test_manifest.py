@@ -19,6 +19,7 @@ from resnet_surgeon.manifest import (
     Provenance,
     TensorRecord,
     from_json,
+    is_manifest,
     operation_from_record,
     published_schema,
 )
@@ -322,3 +323,9 @@ def test_formulas_of_formulas_have_an_end(checkpoints: Path) -> None:
 def test_what_is_no_manifest_is_refused(text: str) -> None:
     with pytest.raises(CheckpointError):
         from_json(text)
+
+
+def test_a_document_of_endless_structure_is_no_manifest_and_takes_no_memory() -> None:
+    versions = b'{"format_version": 2, "versions": {"resnet_surgeon": "1"}, "x": '
+    assert is_manifest(versions + b"[]}")
+    assert not is_manifest(versions + b"[" + b"{}," * 3_000_000 + b"{}]}")
