@@ -121,6 +121,7 @@ class Manifest:
     dropped: tuple[Name, ...]
     versions: Annotated[Mapping[Version, Version], Count(0, 100)]
     facts: Annotated[tuple[Assumed, ...], Count(0, 20)] = ()
+    notes: Annotated[tuple[Line, ...], Count(0, 100)] = ()
     format_version: int = FORMAT_VERSION
 
     def to_json(self) -> str:
@@ -181,7 +182,7 @@ def trained_since(manifest: Manifest, tensors: Mapping[str, LazyTensor]) -> Mani
         for name, record in manifest.tensors.items()
     }
     outputs = tuple(replace(output, categories=None) for output in manifest.outputs)
-    return replace(manifest, operations=operations, tensors=records, outputs=outputs)
+    return replace(manifest, operations=operations, tensors=records, outputs=outputs, notes=())
 
 
 def from_json(text: str) -> Manifest:

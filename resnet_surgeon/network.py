@@ -16,14 +16,17 @@ from resnet_surgeon.architecture.spec import Architecture
 from resnet_surgeon.errors import CheckpointError, OperationError, SurgeonError, message
 from resnet_surgeon.formats.files import TiedToFile
 from resnet_surgeon.formats.tensors import LazyTensor
+from resnet_surgeon.notes import notes
 from resnet_surgeon.opening import Opened, recognised
 from resnet_surgeon.operations.adapt import Adapt
 from resnet_surgeon.operations.checkpoint import Checkpoint, Operation
 from resnet_surgeon.operations.heads import Heads
 from resnet_surgeon.operations.remove import Remove
 from resnet_surgeon.plan import Step, plan
+from resnet_surgeon.sources import catalog
 from resnet_surgeon.sources.location import DEFAULT_NAME, Location
 from resnet_surgeon.sources.names import file_name
+from resnet_surgeon.sources.origin import Origin
 from resnet_surgeon.sources.packing import Packing, packing
 from resnet_surgeon.sources.progress import Progress, silent
 from resnet_surgeon.sources.source import Source, open_source
@@ -91,9 +94,7 @@ class Network(TiedToFile):
         done = recording.done(self.opened, self.operations)
         try:
             if len(done) >= documents.MOST_OPERATIONS:
-                raise OperationError(
-                    f"{len(done)} operations lie behind the network, which is all that a manifest tells"
-                )
+                raise OperationError(f"{len(done)} operations were applied already, as many as a manifest can record")
             resolved = operation.resolved(self.architecture)
             checkpoint = resolved.apply(self.checkpoint)
         except SurgeonError as error:
@@ -154,6 +155,11 @@ class Network(TiedToFile):
         stream(self._document(names), descriptor, progress)
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """What people should know of it before they use it, as the manifest says."""
+        return notes(self.architecture, self.records)
+
+    @property
     def packing(self) -> Packing:
         """The state_dict that the network stands in, and what was saved beside it. Raises CheckpointError if a tensor
         of it cannot be read.
@@ -175,10 +181,13 @@ class Network(TiedToFile):
 
         One component of letters, digits, `.`, `_` and `-`, whatever file, address or manifest say.
         """
-        operations = list(self.operations)
+        operations, origin = list(self.operations), self.source.origin
         if self.history is not None and self.source.is_anonymous:
             operations = [*map(documents.operation_from_record, self.history.operations), *operations]
-        return file_name("-".join([self.label, *(operation.suffix for operation in operations)])) + ".safetensors"
+            origin = self.history.source
+        weights = _weights(origin) if self.label == origin.architecture else []
+        parts = [self.label, *weights, *(operation.suffix for operation in operations)]
+        return file_name("-".join(parts)) + ".safetensors"
 
     def _document(self, names: Names) -> Document:
         for operation in self.operations:
@@ -190,6 +199,18 @@ class Network(TiedToFile):
             return document(Change(self.source, self.opened.tensors, self.tensors), manifest, names)
         except CheckpointError as error:
             raise error.about(self.source.subject) from None
+
+
+def _weights(origin: Origin) -> list[str]:
+    """What tells a model's weights from its default ones, in a file's name."""
+    if origin.weights == "random":
+        return ["random", *([f"seed{origin.seed}"] if origin.seed else [])]
+    default = any(
+        entry.is_default
+        for entry in catalog.entries()
+        if (entry.architecture, entry.weights) == (origin.architecture, origin.weights)
+    )
+    return [] if default or origin.weights is None else [origin.weights]
 
 
 def open(

@@ -12,6 +12,7 @@ from resnet_surgeon._version import __version__
 from resnet_surgeon.architecture.outputs import outputs
 from resnet_surgeon.architecture.spec import Architecture, Head
 from resnet_surgeon.formats.tensors import Computed, Initialised, LazyTensor, Trained
+from resnet_surgeon.notes import notes
 from resnet_surgeon.opening import Opened
 from resnet_surgeon.operations.checkpoint import Checkpoint, Operation
 from resnet_surgeon.plan import by_identity
@@ -37,6 +38,7 @@ def manifest(opened: Opened, now: Checkpoint, operations: tuple[Operation, ...])
         dropped=tuple(sorted(known - _kept_names(made))),
         versions={"resnet_surgeon": __version__},
         facts=opened.facts,
+        notes=notes(now.architecture, made),
     )
 
 

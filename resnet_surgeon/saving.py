@@ -124,7 +124,7 @@ def _forgotten(manifest: Manifest, state: Mapping[str, Tensor]) -> Network:
     }
     source = Source("model", manifest.source, Found(tensors), is_anonymous=True)
     checkpoint = Checkpoint(manifest.architecture, tensors, manifest.inputs.preprocessing, len(manifest.operations))
-    return Network(Opened(source, checkpoint, manifest), checkpoint)
+    return Network(Opened(source, checkpoint, manifest, manifest.facts), checkpoint)
 
 
 def _bytes(tensor: Tensor) -> memoryview:

@@ -25,6 +25,7 @@ ROOMS = [
     "operations",
     "upgrades",
     "manifest",
+    "notes",
     "opening",
     "plan",
     "recording",

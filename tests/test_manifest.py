@@ -304,7 +304,7 @@ def test_operations_on_top_of_each_other_have_an_end(checkpoints: Path) -> None:
     for number in range(100):
         network = network.adapt(1 + number % 2)
     assert from_json(network.manifest().to_json()) == network.manifest()
-    with pytest.raises(OperationError, match="adapt: 100 operations lie behind the network"):
+    with pytest.raises(OperationError, match="adapt: 100 operations were applied already"):
         network.adapt(1)
 
 

@@ -145,7 +145,7 @@ def test_a_manifest_that_is_damaged_is_refused(tmp_path: Path, checkpoints: Path
 def test_several_heads_without_a_manifest_are_refused(tmp_path: Path, checkpoints: Path) -> None:
     rs.open(checkpoints / "basic.pth").heads([3, 5]).save(tmp_path / "a.safetensors")
     save_file(load_file(tmp_path / "a.safetensors"), tmp_path / "b.safetensors")
-    with pytest.raises(ArchitectureError, match="no manifest, which alone knows their order"):
+    with pytest.raises(ArchitectureError, match="no manifest, and only a manifest says in which order"):
         rs.open(tmp_path / "b.safetensors")
 
 

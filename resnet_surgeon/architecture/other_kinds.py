@@ -16,27 +16,24 @@ _USUAL = re.compile(
 )
 _IN_BLOCK = r"layer\d\.\d+\."
 # (A sign in a name, what it is a sign of), the more telling before the more common.
-_NAMES = tuple(
-    (re.compile(sign), kind)
-    for sign, kind in (
-        (r"(^|\.)attnpool\.", "CLIP's ResNet (three convolutions in its stem, attention in the place of pooling)"),
-        (r"(zero_point|_packed_params\w*)$", "a quantised ResNet (its tensors are scaled whole numbers)"),
-        (
-            r"^((conv1|stem|layer0)\.[3-9]\.weight|stem\.conv[2-9](\.|_)|stem\.conv\d\d|conv[23]\.weight)",
-            "a ResNet with a deep stem of several 3x3 convolutions (as in ResNet-D)",
-        ),
-        (
-            rf"^{_IN_BLOCK}(se|se_module|se_layer|attn)\.",
-            "a ResNet with squeeze-and-excitation or attention in its blocks",
-        ),
-        (rf"^{_IN_BLOCK}conv\d\.(paths|attn)\.", "a selective-kernel network (SK-ResNet)"),
-        (rf"^{_IN_BLOCK}conv2\.(conv|bn0|fc1)\.", "a split-attention network (ResNeSt)"),
-        (rf"^{_IN_BLOCK}convs\.\d", "a Res2Net (several 3x3 convolutions in a block)"),
-        (rf"^{_IN_BLOCK}bn1\.(IN|BN)\.", "an IBN-Net (instance norms beside its batch norms)"),
-        (rf"^{_IN_BLOCK}downsample\.2\.", "a ResNet with pooling in its downsample (as in ResNet-D)"),
-        (r"^(stages|layer\d?)\.\d+(\.blocks\.\d+)?\.(norm1|preact)\.", "a pre-activation ResNet (ResNet v2)"),
-        (rf"^{_IN_BLOCK}shortcut\.\d\.", "a CIFAR ResNet (shortcuts named `shortcut`)"),
-    )
+_NAMES = (
+    (r"(^|\.)attnpool\.", "CLIP's ResNet (three convolutions in its stem, attention in the place of pooling)"),
+    (r"(zero_point|_packed_params\w*)$", "a quantised ResNet (its tensors are scaled whole numbers)"),
+    (
+        r"^((conv1|stem|layer0)\.[3-9]\.weight|stem\.conv[2-9](\.|_)|stem\.conv\d\d|conv[23]\.weight)",
+        "a ResNet with a deep stem of several 3x3 convolutions (as in ResNet-D)",
+    ),
+    (
+        rf"^{_IN_BLOCK}(se|se_module|se_layer|attn)\.",
+        "a ResNet with squeeze-and-excitation or attention in its blocks",
+    ),
+    (rf"^{_IN_BLOCK}conv\d\.(paths|attn)\.", "a selective-kernel network (SK-ResNet)"),
+    (rf"^{_IN_BLOCK}conv2\.(conv|bn0|fc1)\.", "a split-attention network (ResNeSt)"),
+    (rf"^{_IN_BLOCK}convs\.\d", "a Res2Net (several 3x3 convolutions in a block)"),
+    (rf"^{_IN_BLOCK}bn1\.(IN|BN)\.", "an IBN-Net (instance norms beside its batch norms)"),
+    (rf"^{_IN_BLOCK}downsample\.2\.", "a ResNet with pooling in its downsample (as in ResNet-D)"),
+    (r"^(stages|layer\d?)\.\d+(\.blocks\.\d+)?\.(norm1|preact)\.", "a pre-activation ResNet (ResNet v2)"),
+    (rf"^{_IN_BLOCK}shortcut\.\d\.", "a CIFAR ResNet (shortcuts named `shortcut`)"),
 )
 
 
@@ -52,11 +49,13 @@ def refuse_other_kinds(shapes: Mapping[str, tuple[int, ...]]) -> None:
 
 def _kind(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
     names = [name for name in shapes if not _USUAL.fullmatch(name)]
-    return _by_dimensions(shapes) or _by_name(names) or _by_shape(shapes)
+    return _by_dimensions(shapes) or (_by_name(names) if names else None) or _by_shape(shapes)
 
 
 def _by_name(names: Iterable[str]) -> str | None:
-    return next((kind for sign, kind in _NAMES if any(map(sign.search, names))), None)
+    any_sign = re.compile("|".join(f"(?:{sign})" for sign, _ in _NAMES))
+    telling = [*filter(any_sign.search, names)]
+    return next((kind for sign, kind in _NAMES if any(map(re.compile(sign).search, telling))), None)
 
 
 def _by_dimensions(shapes: Mapping[str, tuple[int, ...]]) -> str | None:

@@ -65,7 +65,7 @@ def check_fit(architecture: Architecture, tensors: Mapping[str, Described]) -> N
         more = f"; and {count - _SHOWN} more" if count > _SHOWN else ""
         raise ArchitectureError(
             f"{'; '.join(shown)}{more}",
-            hint=f"the others look like a {describe(architecture)}; a file must hold it whole, and nothing else",
+            hint=f"the rest looks like a {describe(architecture)}; a file must hold a whole network and nothing else",
         )
 
 
@@ -107,7 +107,7 @@ def _read_off(shapes: Mapping[str, tuple[int, ...]]) -> Architecture:
         )
     if any(name.startswith("heads.") for name in shapes):
         raise ArchitectureError(
-            "it has several heads but no manifest, which alone knows their order",
+            "it has several heads but no manifest, and only a manifest says in which order",
             hint="name its manifest with `--manifest FILE`, or give that the file's name, in .json",
         )
     block: Block = "bottleneck" if "layer1.0.conv3.weight" in shapes else "basic"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json as json_format
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,7 +16,7 @@ from resnet_surgeon.cli.options import Json, Opening, Source, progress
 from resnet_surgeon.cli.output import to_standard_output
 from resnet_surgeon.cli.style import styled
 from resnet_surgeon.cli.units import size
-from resnet_surgeon.errors import message
+from resnet_surgeon.errors import listed, message
 from resnet_surgeon.sources.location import DEFAULT_NAME
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def inspect(
 ) -> None:
     """Say what a file is: container, packing, network, dtypes, digest, history, and which operations apply.
 
-    A file that is no checkpoint is explained: a Git LFS pointer, a web page, ONNX, a broken download.
+    What isn't a checkpoint is explained: a Git LFS pointer, a web page, ONNX, a broken download.
     """
     found = rs.inspect(source, progress=progress(), **opening.keywords)
     if json:
@@ -78,10 +78,15 @@ def _rows(found: Inspection) -> Iterator[tuple[str, str]]:
         yield "began as", _origin(found.began_as)
     for record in found.operations:
         for operation, options in record.items():
-            shown = ", ".join(f"{name}={value}" for name, value in options.items() if value is not None)
+            shown = ", ".join(f"{name}={_value(value)}" for name, value in options.items() if value is not None)
             yield "then", f"{operation}: {shown}"
     for operation, advice in found.can.items():
         yield operation, advice
+
+
+def _value(value: Any) -> str:
+    """An option's value; of a long list the first few items."""
+    return f"[{listed([*map(repr, value)])}]" if isinstance(value, (list, tuple)) else str(value)
 
 
 def _origin(origin: Origin) -> str:

@@ -15,8 +15,8 @@ from resnet_surgeon.operations.checkpoint import option
 from resnet_surgeon.sources.progress import Progress, silent
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
-Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Say nothing on standard error but errors.")]
-Silent = Annotated[bool, typer.Option("-q", "--quiet", help="Print nothing: the exit code tells.")]
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Print nothing but errors on standard error.")]
+Silent = Annotated[bool, typer.Option("-q", "--quiet", help="Print nothing; only set the exit code.")]
 Source = Annotated[
     str,
     typer.Argument(
@@ -48,7 +48,7 @@ class Opening:
         "The file's manifest, if that is neither in the file nor beside it: of what was trained and saved without it.",
         default=None,
     )
-    seed: int = option("Seed of what is drawn at random.", default=0)
+    seed: int = option("Seed for whatever is drawn at random.", default=0)
 
     @property
     def keywords(self) -> dict[str, Any]:

@@ -80,5 +80,6 @@ def _report(network: Network, target: str, *, is_written: bool) -> dict[str, Any
         "written": is_written,
         "operations": [operation_record(operation) for operation in network.operations],
         "architecture": dataclasses.asdict(network.architecture),
+        "notes": list(network.notes),
         "plan": [dataclasses.asdict(step) for step in network.plan()],
     }

@@ -53,7 +53,8 @@ def summary(network: Network, target: str, around: Packing | None = None) -> str
     drawn = picture(overview(steps, network.opened.architecture, network.architecture))
     details = [f"  {line}" for line in table(rows)]
     result = f"{target}: {describe(network.architecture)}, {_total(network.tensors)}"
-    return "\n".join([*map(message, lines), drawn, *details, message(result)])
+    noted = [message(f"  note: {note}") for note in network.notes]
+    return "\n".join([*map(message, lines), drawn, *details, *noted, message(result)])
 
 
 def _around_lines(around: Packing | None, own: Mapping[str, LazyTensor]) -> Iterator[str]:

@@ -73,7 +73,7 @@ def _view(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> View 
         raise TypeError
     if len(shape) > MOST_DIMENSIONS or len(strides) > MOST_DIMENSIONS:
         raise CheckpointError(
-            f"its pickle holds a tensor of more than the {MOST_DIMENSIONS} dimensions that torch knows"
+            f"its pickle holds a tensor of more than the {MOST_DIMENSIONS} dimensions that torch supports"
         )
     if any(type(number) is not int for number in (offset, *shape, *strides)):
         raise TypeError

@@ -21,7 +21,7 @@ def inflated(file: OpenFile, offset: int, compressed: int, size: int, crc: int) 
     Raises CheckpointError for a bomb, another size or checksum than declared, and damage.
     """
     if size > SMALL and size > MOST_RATIO * compressed:
-        raise CheckpointError(f"{compressed} bytes of it would become {size}, which is no checkpoint's ratio")
+        raise CheckpointError(f"{compressed} compressed bytes would expand to {size}, far more than a checkpoint's do")
     decompressor = zlib.decompressobj(-zlib.MAX_WBITS)
     done = checksum = 0
     for chunk in file.chunks(offset, compressed):

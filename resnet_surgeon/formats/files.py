@@ -137,7 +137,7 @@ class OpenFile(TiedToFile):
             raise CheckpointError(
                 "the file was changed while it was read",
                 subject=self.name,
-                hint="run the command again when nobody writes to it",
+                hint="run the command again when nothing is writing to it",
             )
         self._stat = now
 

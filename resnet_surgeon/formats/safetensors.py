@@ -147,7 +147,7 @@ def _tensor(name: str, entry: object, file: OpenFile, start: int) -> Stored:
         if not isinstance(value, list) or not all(
             type(number) is int and 0 <= number <= LARGEST_SIZE for number in value
         ):
-            refuse(f"has a {what} that is no list of sizes")
+            refuse(f"has a {what} that is not a list of sizes")
         return tuple(value)
 
     if not isinstance(entry, dict) or not entry.keys() >= _FIELDS:

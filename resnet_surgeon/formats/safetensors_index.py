@@ -58,7 +58,7 @@ def _weight_map(file: OpenFile) -> Mapping[str, str]:
         weight_map: Mapping[str, str] = document["weight_map"]
         weight_map.items()
     except (ValueError, TypeError, KeyError, AttributeError):
-        raise CheckpointError("it is JSON, but no index of a sharded checkpoint") from None
+        raise CheckpointError("it is JSON, but not the index of a sharded checkpoint") from None
     return weight_map
 
 

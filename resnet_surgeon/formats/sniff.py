@@ -11,7 +11,7 @@ from resnet_surgeon.formats.files import OpenFile
 # What is often found under a checkpoint's name: (first bytes, what it is, what to do).
 _OTHERS = (
     (b"version https://git-lfs", "a Git LFS pointer, not the file itself", "run `git lfs pull` in its repository"),
-    (b"\x1f\x8b", "compressed with gzip", "unpack it with `gunzip`"),
+    (b"\x1f\x8b", "compressed with gzip too often", "unpack it with `gunzip`"),
     (b"BZh", "compressed with bzip2", "unpack it with `bunzip2`"),
     (b"\xfd7zXZ", "compressed with xz", "unpack it with `unxz`"),
     (b"GGUF", "a GGUF file", None),
@@ -29,7 +29,10 @@ def read(file: OpenFile) -> Container:
         raise error.about(file.name) from None
 
 
-def _read(file: OpenFile) -> Container:
+_DEEPEST = 3  # archives around a checkpoint: a file in a tar in gzip
+
+
+def _read(file: OpenFile, depth: int = 0) -> Container:
     head = file.read(0, min(512, file.size))
     if not head:
         raise CheckpointError("it is empty")
@@ -37,6 +40,12 @@ def _read(file: OpenFile) -> Container:
     if module is not None:
         container: Container = import_module(f"resnet_surgeon.formats.{module}").read(file)
         return container
+    if head.startswith(b"PK"):
+        return _zip(file, depth)
+    if (head.startswith(b"\x1f\x8b") or _is_tar(head)) and depth < _DEEPEST:
+        from resnet_surgeon.formats import wrapped
+
+        return _read(wrapped.in_tar(file) if _is_tar(head) else wrapped.in_gzip(file), depth + 1)
     if head.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
         raise CheckpointError("it is a web page, not a checkpoint", hint="download the file itself")
     for magic, what, hint in _OTHERS:
@@ -46,17 +55,39 @@ def _read(file: OpenFile) -> Container:
     raise CheckpointError("it is not a checkpoint: neither of safetensors nor of torch.save")
 
 
+def _zip(file: OpenFile, depth: int) -> Container:
+    """An archive of torch, or the one checkpoint in another."""
+    from resnet_surgeon.formats import torch_zip
+
+    try:
+        return torch_zip.read(file)
+    except torch_zip.OtherArchiveError:
+        from resnet_surgeon.formats import wrapped
+
+        if depth == _DEEPEST or not wrapped.has_checkpoint(file):
+            raise
+    return _read(wrapped.in_zip(file), depth + 1)
+
+
+def _is_tar(head: bytes) -> bool:
+    return head[257:262] == b"ustar" or head.startswith(b"sys_info\0")
+
+
+def _first_member(head: bytes) -> bytes:
+    return head[:100].partition(b"\0")[0].removeprefix(b"./")
+
+
+_TAR_PARTS = (b"sys_info", b"pickle", b"storages", b"tensors", b"", b".")
+
 # The first bytes of pickles: from protocol 2 on; magic number, dict, list and OrderedDict of protocols 0 and 1.
 _PICKLES = (b"\x80", b"L119547037146038801333356L\n", b"(dp", b"(lp", b"}q", b"]q", b"ccollections\nOrderedDict\n")
 
 
 def _module(head: bytes) -> str | None:
     """The module of this room that reads files which begin so; each is imported only where it is needed."""
-    if head.startswith(b"PK"):
-        return "torch_zip"
     if head[8:9] == b"{" or head[8:].lstrip(b" \t\r\n").startswith(b"{"):
         return "safetensors"
-    if head[257:262] == b"ustar" or head.startswith(b"sys_info\0"):
+    if _is_tar(head) and _first_member(head) in _TAR_PARTS:
         return "torch_tar"
     if head.startswith(_PICKLES):
         return "torch_legacy"

@@ -28,6 +28,10 @@ _TEXT_LIMIT = 1 << 26
 _LONGEST_WORD = 16  # bytes of the member that names the byte order
 
 
+class OtherArchiveError(CheckpointError):
+    """A zip archive is none of torch's, but may hold one."""
+
+
 def read(file: OpenFile) -> Container:
     """What a torch archive holds. Raises CheckpointError for other archives, and for those that mean two things."""
     members = zip_directory.members(file)
@@ -95,12 +99,13 @@ def _root(members: Mapping[str, Member]) -> str:
         raise CheckpointError("it is a Keras archive")
     roots = {name.split("/", 1)[0] for name in members}
     if len(roots) != 1:
-        raise CheckpointError(
-            "its zip archive has not one folder, as torch writes it", hint="give a file that torch.save wrote"
+        raise OtherArchiveError(
+            "its zip archive does not have the single folder that torch.save writes",
+            hint="give a file that torch.save wrote",
         )
     (root,) = roots
     if f"{root}/data.pkl" not in members:
-        raise CheckpointError("it is a zip archive without `data.pkl`: not a torch checkpoint, or an incomplete one")
+        raise OtherArchiveError("it is a zip archive without `data.pkl`: not a torch checkpoint, or an incomplete one")
     return root
 
 
@@ -140,7 +145,7 @@ def _inflated(file: OpenFile, compressed: list[Member], places: Mapping[str, int
         return file, spooled
     total = sum(member.size for member in compressed)
     if total > SMALL and total > MOST_RATIO * file.size:
-        raise CheckpointError(f"{file.size} bytes would become {total}, which is no checkpoint's ratio")
+        raise CheckpointError(f"its {file.size} bytes would expand to {total}, far more than a checkpoint's do")
 
     def pieces() -> Iterator[bytes]:
         position = 0

@@ -312,11 +312,11 @@ class _Machine:
     def call(self, called: Any, arguments: Any) -> None:
         """What a function or class comes to, which is decided by its name alone."""
         if type(arguments) is not tuple:
-            self.refuse("calls something that is no function")
+            self.refuse("calls something that is not a function")
         if type(called) is Opaque:
             self.push(Opaque(called.kind, arguments))
         elif type(called) is not Global:
-            self.refuse("calls something that is no function")
+            self.refuse("calls something that is not a function")
         else:
             if is_known(called.module, called.name):
                 self.ledger.work += _work(arguments)

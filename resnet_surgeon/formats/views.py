@@ -193,7 +193,7 @@ def tensor(view: View, name: str, record: Callable[[Storage], Stored], swapped: 
     swapped = storage.swapped if storage.content is not None else swapped
     first, count = storage.part or (0, storage.count)
     if max((*view.shape, *view.strides), default=0) > LARGEST_SIZE:
-        raise CheckpointError(f"tensor {printable(name)} has larger dimensions than torch knows")
+        raise CheckpointError(f"tensor {printable(name)} has larger dimensions than torch supports")
     if (
         min((first, count, view.offset, *view.shape, *view.strides)) < 0
         or len(view.shape) != len(view.strides)
@@ -206,7 +206,7 @@ def tensor(view: View, name: str, record: Callable[[Storage], Stored], swapped: 
         return Unread(f"a tensor of {storage.dtype}, which the safetensors format does not have")
     if 0 not in view.shape and _overlaps(view):
         return Unread(
-            "a tensor of strides that overlap: it takes numbers of its storage twice, or in a weave",
+            "a tensor with overlapping strides, whose numbers share or interleave places in its storage",
             "save it with `.contiguous()`",
         )
     whole = record(storage)

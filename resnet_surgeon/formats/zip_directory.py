@@ -127,7 +127,8 @@ def _entries(data: bytes, count: int) -> Iterator[Member]:
         name = _decoded(raw_name, flags)
         size, compressed, header = _widened((size, compressed, header), extra)
         # torch takes what is marked as a folder for an empty file, and then reads memory that was never written.
-        if attributes & _FOLDER or stat.S_IFMT(attributes >> 16) not in (0, stat.S_IFREG):
+        is_folder = name.endswith("/") and not size  # nothing of it can be taken for data
+        if not is_folder and (attributes & _FOLDER or stat.S_IFMT(attributes >> 16) not in (0, stat.S_IFREG)):
             raise CheckpointError(f"its member {printable(name)} is not marked as a file")
         yield Member(name, raw_name, flags, method, crc, compressed, size, header)
     if position != len(data):

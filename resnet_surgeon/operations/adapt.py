@@ -32,14 +32,16 @@ class Adapt:
 
     in_channels: Channels = option("Channels of the images that the network will take.", spelling="--in-ch")
     init: Init = option("How the new filters are made from the old ones.", default="mean")
-    seed: Seed = option("Seed of what is drawn at random.", default=0)
+    seed: Seed = option("Seed for whatever is drawn at random.", default=0)
 
     def __post_init__(self) -> None:
         settle(self)
 
     @property
     def suffix(self) -> str:
-        return f"in{self.in_channels}"
+        """`in1`; what is not made by the mean says how, and what is drawn from another seed says which."""
+        init = f"-{self.init}" if self.init != "mean" else ""
+        return f"in{self.in_channels}{init}" + (f"-seed{self.seed}" if self.init == "random" and self.seed else "")
 
     @classmethod
     def advice(cls, architecture: Architecture) -> str:

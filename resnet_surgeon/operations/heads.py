@@ -33,7 +33,7 @@ class Heads:
     classes: Annotated[Sequence[Classes], Count(1, MOST_HEADS)] = option("Classes of each head: 3,5.")
     names: Sequence[str] | None = option("Names of the heads: a,b. Left out: head1, head2, ...", default=None)
     own: Own | None = option("First layer that each head owns a copy of; none: heads share all layers.", default=None)
-    seed: Seed = option("Seed of what is drawn at random.", default=0)
+    seed: Seed = option("Seed for whatever is drawn at random.", default=0)
 
     def __post_init__(self) -> None:
         settle(self)
@@ -58,14 +58,14 @@ class Heads:
         for name in names:
             if not HEAD_NAME.fullmatch(name):
                 raise UsageError(
-                    f"{printable(name)} is no name for a head",
+                    f"a head cannot be called {printable(name)}",
                     subject="heads",
                     hint="use letters, digits and `_`, 64 of them at most",
                 )
 
     @property
     def suffix(self) -> str:
-        return f"heads-{'-'.join(str(count) for count in self.classes)}"
+        return f"heads-{'-'.join(str(count) for count in self.classes)}" + (f"-seed{self.seed}" if self.seed else "")
 
     @classmethod
     def advice(cls, architecture: Architecture) -> str:

@@ -81,7 +81,11 @@ class Place:
 
     def stage_of(self, path: str) -> str | None:
         """The path of the stage that a module is in."""
-        return next((stage for stage in self.stages if path.startswith(f"{stage}.")), None)
+        return next((stage for stage, begin in self._begins if path.startswith(begin)), None)
+
+    @cached_property
+    def _begins(self) -> tuple[tuple[str, str], ...]:
+        return tuple((stage, f"{stage}.") for stage in self.stages)
 
 
 def modules(nodes: Mapping[str, LazyTensor | Unread]) -> dict[str, dict[str, Leaf]]:
@@ -91,7 +95,7 @@ def modules(nodes: Mapping[str, LazyTensor | Unread]) -> dict[str, dict[str, Lea
         path, _, leaf = name.rpartition(".")
         if path.endswith(_PARAMETRIZED):
             path, leaf = path.removesuffix(_PARAMETRIZED), f"parametrizations.weight.{leaf}"
-        inner = _without_wrappers(path)
+        inner = _without_wrappers(path) if "mod" in path else path
         if leaf in made.setdefault(inner, {}):
             inner = path  # the wrapped module and a bare one have names of their own
         made.setdefault(inner, {})[leaf] = Leaf(name, node)

@@ -1,4 +1,4 @@
-"""How long work tells that it goes on: rooms above the command line announce it, and never print."""
+"""How work that takes long reports its progress: rooms above the command line announce it, and never print."""
 
 from __future__ import annotations
 

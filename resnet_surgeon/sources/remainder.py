@@ -16,18 +16,17 @@ from resnet_surgeon.formats.views import Unread
 from resnet_surgeon.sources.networks import Leaf, Modules, Place
 
 NO_CLASSIFIER = "none"  # as `--fc` spells it
-_CLASSIFIER = re.compile(
-    r"(fc|last_?linear|linear|dense|logits?|classifier|classification_head|(cls_)?head|cls|output_layer|final_layer)"
-    r"(_?\d+)?",
-    re.IGNORECASE,
+# Patterns of names, compiled when they are first needed.
+_CLASSIFIER = (
+    r"(?i)(fc|last_?linear|linear|dense|logits?|classifier|classification_head|(cls_)?head|cls|output_layer|final_layer)"
+    r"(_?\d+)?"
 )
 # Outside of the backbone, a head of several layers is a projection as often as a classifier.
-_AMBIGUOUS = re.compile(r"(cls_)?head(_?\d+)?", re.IGNORECASE)
-_ANOTHER_PART = re.compile(
-    r"(\w*_)?(decoder|decode_head|seg(mentation)?_head|auxiliary_head|aux_classifier|aux|up|upsample|deconv|projector"
+_AMBIGUOUS = r"(?i)(cls_)?head(_?\d+)?"
+_ANOTHER_PART = (
+    r"(?i)(\w*_)?(decoder|decode_head|seg(mentation)?_head|auxiliary_head|aux_classifier|aux|up|upsample|deconv|projector"
     r"|proj(ection)?(_head)?|predictor|prediction_head|prototypes?|mlp|queue(_ptr|_ids?)?|neck|fpn|rpn(_head)?"
-    r"|(roi|bbox|mask|keypoint)_heads?|transformer|query_embed|criterion|loss(_fn)?|ema|teacher|momentum_encoder)_?\d*",
-    re.IGNORECASE,
+    r"|(roi|bbox|mask|keypoint)_heads?|transformer|query_embed|criterion|loss(_fn)?|ema|teacher|momentum_encoder)_?\d*"
 )
 _INSIDE = -1  # the distance of what stands inside a stage
 
@@ -174,7 +173,7 @@ def _elsewhere(place: Place, others: Sequence[Place]) -> Callable[[_Part], bool]
 
 def _is_another_part(part: _Part) -> bool:
     """Whether its name says that it is no layer between the image and the network's output."""
-    return part.distance != _INSIDE and bool(_ANOTHER_PART.fullmatch(part.name))
+    return part.distance != _INSIDE and part.name != "fc" and bool(re.fullmatch(_ANOTHER_PART, part.name))
 
 
 def _is_neck(part: _Part, channels: int) -> bool:
@@ -194,9 +193,9 @@ def _is_unclear(part: _Part, candidates: Collection[_Part]) -> bool:
 
     Outside of the network it is another part of a larger model, unless the network would come out with a classifier.
     """
-    if part in candidates or part.distance == _INSIDE or not part.linears or not _CLASSIFIER.fullmatch(part.name):
+    if part in candidates or part.distance == _INSIDE or not part.linears or not re.fullmatch(_CLASSIFIER, part.name):
         return False
-    return part.distance == 0 or (bool(candidates) and not _AMBIGUOUS.fullmatch(part.name))
+    return part.distance == 0 or (bool(candidates) and not re.fullmatch(_AMBIGUOUS, part.name))
 
 
 def _features(leaves: Mapping[str, Leaf]) -> int | None:

@@ -64,7 +64,7 @@ class Found:
     def bare(cls, root: object) -> Found:
         """A plain state_dict, as it is. Raises CheckpointError if `root` is none."""
         if not isinstance(root, Mapping) or not all(isinstance(tensor, LazyTensor) for tensor in root.values()):
-            raise CheckpointError("it holds other things than tensors")
+            raise CheckpointError("it holds things other than tensors")
         return cls(root)
 
 
@@ -126,7 +126,7 @@ class _Habit:
 def _beside(find: _Find, pattern: str, dimensions: int | None = None) -> bool:
     """Whether a tensor of this name, and of so many dimensions, lies in the same mapping."""
     return any(
-        re.fullmatch(pattern, name) and dimensions in (None, len(tensor.shape)) for name, tensor in find.tensors.items()
+        re.search(pattern, name) and dimensions in (None, len(tensor.shape)) for name, tensor in find.tensors.items()
     )
 
 
@@ -138,17 +138,17 @@ _HABITS = (
         # Its head ends with a convolution, and torchvision dilates bottlenecks only.
         lambda find, root: (
             find.place.scope.endswith("backbone.")
-            and _beside(find, r"(.*\.)?classifier\.4\.weight", dimensions=4)
-            and _beside(find, r".*layer1\.0\.conv3\.weight")
+            and _beside(find, r"(^|\.)classifier\.4\.weight$", dimensions=4)
+            and _beside(find, r"layer1\.0\.conv3\.weight$")
         ),
         dilated_stages=("layer3", "layer4"),
     ),
     _Habit(
         "segmentation_models_pytorch",
-        lambda find, root: find.place.scope == "encoder." and _beside(find, r"decoder\..*"),
+        lambda find, root: find.place.scope == "encoder." and _beside(find, r"^decoder\."),
     ),
     _Habit("OpenMMLab", lambda find, root: "meta" in root and find.place.scope.endswith("backbone.")),
-    _Habit("self-supervised", lambda find, root: _beside(find, r"(.*\.)?(projector|projection_head|head\.mlp)\..*")),
+    _Habit("self-supervised", lambda find, root: _beside(find, r"(^|\.)(projector|projection_head|head\.mlp)\.")),
     _Habit("transformers", lambda find, root: find.place.library == "transformers"),
     _Habit("detectron2", lambda find, root: find.place.library == "detectron2"),
     _Habit("fastai", lambda find, root: find.place.library == "sequential" and find.place.scope.endswith("0.")),
@@ -277,19 +277,10 @@ def _whole_names(finds: list[_Find]) -> list[str]:
 
 def _found(find: _Find, others: list[Place], root: object, fc: str | None, ignore: tuple[str, ...]) -> Found:
     habit = next((habit for habit in _HABITS if isinstance(root, Mapping) and habit.fits(find, root)), None)
-    network: dict[str, Mapping[str, Leaf]] = {}
-    for path, leaves in find.modules.items():
-        ours = _ours(path, find.place)
-        if ours is not None and ours in network:
-            one, other = next(iter(network[ours].values())), next(iter(leaves.values()))
-            reason = f"tensors {printable(one.name)} and {printable(other.name)} would both be of `{ours}`"
-            raise CheckpointError(reason)
-        if ours is not None:
-            network[ours] = leaves
-    refuse_other_kinds({name: leaf.shape for name, leaf in _relative(find, network)})
+    network, beside = _parted(find)
+    refuse_other_kinds({name: leaf.shape for name, leaf in _relative(find.place, network, beside)})
     has_heads = any(module.startswith("heads.") for module in network)
     stated = fc or (NO_CLASSIFIER if has_heads or (habit and habit.drops_fc) else None)
-    beside = {path: leaves for path, leaves in find.modules.items() if _ours(path, find.place) is None}
     rest = remainder(find.place, beside, _channels(network), others, stated, ignore)
     if rest.classifier is not None:
         network["fc"] = find.modules[rest.classifier]
@@ -317,21 +308,41 @@ def _found(find: _Find, others: list[Place], root: object, fc: str | None, ignor
     )
 
 
+def _parted(find: _Find) -> tuple[dict[str, Mapping[str, Leaf]], dict[str, Mapping[str, Leaf]]]:
+    """The modules of the network by torchvision's paths, and those beside it by their own.
+
+    Raises CheckpointError for two modules that would get one path.
+    """
+    network: dict[str, Mapping[str, Leaf]] = {}
+    beside: dict[str, Mapping[str, Leaf]] = {}
+    for path, leaves in find.modules.items():
+        ours = _ours(path, find.place)
+        if ours is not None and ours in network:
+            one, other = next(iter(network[ours].values())), next(iter(leaves.values()))
+            reason = f"tensors {printable(one.name)} and {printable(other.name)} would both be of `{ours}`"
+            raise CheckpointError(reason)
+        if ours is None:
+            beside[path] = leaves
+        else:
+            network[ours] = leaves
+    return network, beside
+
+
 def _ours(path: str, place: Place) -> str | None:
     """torchvision's path of a module, or our own of a head's; None if it is neither."""
     if not path.startswith(place.scope):
         return None
     inner = path[len(place.scope) :]
-    return inner if _OUR_HEADS.match(inner) else place.ours(path)
+    return inner if inner.startswith("heads.") and _OUR_HEADS.match(inner) else place.ours(path)
 
 
-def _relative(find: _Find, network: Mapping[str, Mapping[str, Leaf]]) -> Iterator[tuple[str, Leaf]]:
-    """Every tensor of the network by torchvision's name, and what stands beside it by its own."""
+def _relative(place: Place, network: Modules, beside: Modules) -> Iterator[tuple[str, Leaf]]:
+    """Every tensor of the network by torchvision's name, and its neighbours by their own."""
     for module, leaves in network.items():
         yield from ((f"{module}.{name}", leaf) for name, leaf in leaves.items())
-    for path, leaves in find.modules.items():
-        if path.startswith(find.place.scope) and _ours(path, find.place) is None:
-            yield from ((f"{path[len(find.place.scope) :]}.{name}", leaf) for name, leaf in leaves.items())
+    for path, leaves in beside.items():
+        if path.startswith(place.scope):
+            yield from ((f"{path[len(place.scope) :]}.{name}", leaf) for name, leaf in leaves.items())
 
 
 def _channels(network: Mapping[str, Mapping[str, Leaf]]) -> int:

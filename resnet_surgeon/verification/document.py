@@ -10,6 +10,7 @@ from resnet_surgeon.architecture.facts import in_words
 from resnet_surgeon.architecture.outputs import IMAGE, outputs
 from resnet_surgeon.errors import CheckpointError
 from resnet_surgeon.manifest import Manifest
+from resnet_surgeon.notes import notes
 from resnet_surgeon.sources.sidecar import MANIFEST_LIMIT
 from resnet_surgeon.verification import origin, streams
 from resnet_surgeon.verification.case import Case
@@ -42,17 +43,15 @@ def _pair(case: Case) -> Check:
         finding = "the manifest stands beside the file, and not in it: something else has saved the file since"
         return Check("pair", "unproven", finding)
     if case.sidecar is None:
-        return Check("pair", "unproven", "the manifest is embedded; none stands beside the file to compare it with")
+        return Check("pair", "unproven", "the manifest is embedded; there is none beside the file to compare it with")
     if case.sidecar == case.text.encode("utf-8", "surrogatepass"):
         return Check("pair", "proven", "the manifest beside the file is the embedded one, byte for byte")
     if len(case.sidecar) > MANIFEST_LIMIT:
-        return Check(
-            "pair", "failed", f"what stands beside the file is too long for a manifest (over {MANIFEST_LIMIT:,} bytes)"
-        )
+        return Check("pair", "failed", f"the file beside it is too long for a manifest (over {MANIFEST_LIMIT:,} bytes)")
     try:
         beside = documents.from_json(case.sidecar.decode("utf-8", "replace"))
     except CheckpointError:
-        return Check("pair", "failed", "what stands beside the file is no valid manifest")
+        return Check("pair", "failed", "the file beside it is not a valid manifest")
     if case.manifest is None:
         return Check("pair", "failed", "the manifest beside the file is valid, the embedded one is not")
     fields = documents.differing_fields(case.manifest, beside)
@@ -82,6 +81,8 @@ def _promises(manifest: Manifest) -> Check:
         same = replace(output, name=given.name, kind=given.kind, shape=given.shape, classes=given.classes)
         if output != same or (output.categories and len(output.categories) != output.classes):
             wrong.append(f"outputs[{index}]")
+    if manifest.notes not in ((), notes(architecture, manifest.tensors)):
+        wrong.append("notes")
     if wrong:
         return Check("promises", "failed", f"{some(tuple(wrong))} are not what the architecture gives")
     shapes = ", ".join(f"{output.name} {list(output.shape)}" for output in manifest.outputs)
@@ -90,12 +91,8 @@ def _promises(manifest: Manifest) -> Check:
 
 
 def _assumed(manifest: Manifest) -> Iterator[Check]:
-    """What tensors do not show is what somebody said of it, and the architecture has it so."""
-    if not manifest.facts:
-        return
-    if wrong := tuple(path for path in contradictions(manifest) if path.startswith(("architecture.", "facts["))):
-        yield Check("assumed", "failed", f"the facts do not lead to {some(wrong)}")
-    else:
+    """What tensors do not show is as the manifest says who said so; `history` names what is not."""
+    if manifest.facts and not any(contradictions(manifest)):
         facts = "; ".join(in_words(manifest.facts))
         yield Check("assumed", "proven", f"the architecture has what was taken: {facts}")
 
@@ -103,22 +100,21 @@ def _assumed(manifest: Manifest) -> Iterator[Check]:
 def _history(case: Case, manifest: Manifest) -> Check:
     """The recorded operations, applied to the source, come to this very document (but for file names and versions)."""
     if impossible := tuple(contradictions(manifest)):
-        return Check("history", "failed", f"source and operations do not lead to {some(impossible)}")
-    count = len(manifest.operations)
-    names = ", ".join(name for record in manifest.operations for name in record) or "none"
+        return Check("history", "failed", f"the source and the operations do not give {some(impossible)}")
+    names = ", ".join(name for record in manifest.operations for name in record) or "nothing"
     if isinstance(case.replayed, str):
         return Check("history", "failed", f"the operations cannot be repeated: {case.replayed}")
     if case.expected is None:
-        return Check("history", "unproven", f"{count} operations ({names}): give their source with `--against`")
+        return Check("history", "unproven", f"recorded: {names}; give the source with `--against`")
     repeated = replace(case.expected, source=manifest.source, versions=manifest.versions)
     repeated = streams.as_recorded(repeated, manifest)
     fields = documents.differing_fields(repeated, manifest)
     if fields:
-        return Check("history", "failed", f"the operations ({names}) do not lead to {some(fields)}")
+        return Check("history", "failed", f"the recorded operations ({names}) do not give {some(fields)}")
     records = f"{len(manifest.tensors)} records"
     if not case.is_first:
-        return Check("history", "proven", f"{_since(case, manifest)} to this architecture and {records}")
-    return Check("history", "proven", f"{count} operations ({names}) lead from it to this architecture and {records}")
+        return Check("history", "proven", f"{_since(case, manifest)} gives this architecture and {records}")
+    return Check("history", "proven", f"applying {names} to it gives this architecture and {records}")
 
 
 def _since(case: Case, manifest: Manifest) -> str:
@@ -126,6 +122,6 @@ def _since(case: Case, manifest: Manifest) -> str:
     assert case.original
     assert case.original.history
     done = len(case.original.history.operations)
-    names = ", ".join(name for record in manifest.operations[done:] for name in record) or "none"
-    since = f"{len(manifest.operations) - done} operations ({names}) lead from {case.given}"
-    return f"{since}, which by its own word has {done} behind it,"
+    names = ", ".join(name for record in manifest.operations[done:] for name in record) or "nothing"
+    before = f"which by its own account had {done} operation{'s' * (done != 1)} before"
+    return f"applying {names} to {case.given}, {before},"

@@ -27,7 +27,7 @@ def checks(module: nn.Module, heads: tuple[Head, ...], dtype: torch.dtype) -> It
         if any(gradient is not None for gradient in gradients[split:]) or any(g is None for g in gradients[:split]):
             crossing.append(name)
     if shared or crossing:
-        finding = f"{shared} storages are shared" if shared else "no storage is shared"
+        finding = f"{shared} of {len(storages)} tensors share another's storage" if shared else "no storage is shared"
         finding += f", gradients cross from {some(tuple(crossing))}" if crossing else ""
         yield Check("independence", "failed", finding, tuple(crossing))
         return

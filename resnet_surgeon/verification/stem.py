@@ -57,9 +57,9 @@ def check(
     if not bool(judged.all()):
         finding += f", in {int(judged.sum())} of {len(judged)} filters: the others are not finite"
     if holds:
-        yield Check("stem", "proven", f"{finding}: what rounding the new filters makes")
+        yield Check("stem", "proven", f"{finding}: no more than rounding the new filters explains")
     else:
-        yield Check("stem", "failed", f"{finding}: more than rounding makes", (STEM_WEIGHT,))
+        yield Check("stem", "failed", f"{finding}: more than rounding explains", (STEM_WEIGHT,))
 
 
 def _formulas(provenance: Provenance, naming: Naming) -> list[Mixing] | None:

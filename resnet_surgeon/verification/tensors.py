@@ -142,7 +142,7 @@ def _recomputed(provenance: Provenance, name: str, like: LazyTensor, known: Know
 def _input(provenance: Provenance, name: str, described: LazyTensor, known: Known) -> Tensor:
     """A formula's input, of the described shape and dtype: the law lends nothing but these."""
     if byte_size(described) > _LARGEST and not (isinstance(provenance, records.Kept) or known.name(provenance, name)):
-        raise _UnknownError(f"on the way to it is a tensor of {byte_size(described):,} bytes, too large to work out")
+        raise _UnknownError(f"working it out takes a tensor of {byte_size(described):,} bytes, which is too large")
     return _recomputed(provenance, name, described, known)
 
 
@@ -169,7 +169,7 @@ def _initialised(case: Case, manifest: Manifest) -> Iterator[Check]:
             wrong[parameter.name] = f"differs from its seed's in {count:,} of {math.prod(tensor.shape):,} numbers"
         elif deviation > _STANDARD_ERRORS:
             wrong[parameter.name] = f"is not {law}"
-    finding = f"{len(drawn) - len(wrong)} of {len(drawn)} tensors ({numbers:,} numbers) come again from law and seed"
+    finding = f"{len(drawn) - len(wrong)} of {len(drawn)} tensors ({numbers:,} numbers) are what law and seed give"
     within = f"; their moments lie within {furthest:.1f} standard errors of the law's" if not wrong else ""
     yield _check("initialised", finding + within, wrong)
 

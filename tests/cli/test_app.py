@@ -23,8 +23,11 @@ RANDOM = ["resnet18", "--weights", "random"]
 
 def test_the_path_is_all_that_standard_output_gets(run: Run, tmp_path: Path) -> None:
     done = run("adapt", *RANDOM, "--in-ch", "1")
-    assert (done.returncode, done.stdout) == (0, b"resnet18-in1.safetensors\n")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["resnet18-in1.json", "resnet18-in1.safetensors"]
+    assert (done.returncode, done.stdout) == (0, b"resnet18-random-in1.safetensors\n")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "resnet18-random-in1.json",
+        "resnet18-random-in1.safetensors",
+    ]
 
 
 def test_the_summary_goes_to_standard_error(run: Run, checkpoints: Path) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import zipfile
 from pathlib import Path
 
 import pytest
 import torch
 import torchvision
 
+import resnet_surgeon as rs
 from tests.conftest import Run
 
 
@@ -23,6 +23,8 @@ def test_what_a_person_reads(run: Run, checkpoints: Path) -> None:
         "network      ResNet with bottleneck blocks 1-2-3-1, 3 input channels, 10 classes\n"
         "torchvision  none of its ten has these stages\n"
         "output       logits [10] for an image of 224x224\n"
+        "assumed      bottleneck_stride=conv2, strides=1-2-2-2, stem_stride=2, maxpool=torchvision, dilated=none, "
+        "eps=1e-05 (default)\n"
         "parameters   10,550,858\n"
         "tensors      158 (132 x F32, 26 x I64), 40.4 MiB\n"
         "adapt        from 3 channels to any number: --in-ch N\n"
@@ -78,7 +80,7 @@ def test_a_checkpoint_of_another_network_is_described_too(run: Run, tmp_path: Pa
         (b"GGUF\3\0\0\0", "a GGUF file", ""),
         (b"\x08\x07\x12\x07pytorch", "an ONNX file", ""),
         (b"\x89HDF\r\n\x1a\n", "an HDF5 file", ""),
-        (b"\x1f\x8b\x08", "compressed with gzip", "gunzip"),
+        (b"BZh", "compressed with bzip2", "bunzip2"),
         (b"hello", "not a checkpoint", ""),
     ],
 )
@@ -94,11 +96,7 @@ def test_other_archives_are_named(run: Run, tmp_path: Path) -> None:
     import numpy
 
     numpy.savez(tmp_path / "arrays.npz", a=numpy.zeros(3))
-    with zipfile.ZipFile(tmp_path / "script.pt", "w") as archive:
-        for name in ("script/data.pkl", "script/constants.pkl", "script/code/__torch__.py"):
-            archive.writestr(name, b"")
     assert b"a numpy archive" in run("inspect", "arrays.npz").stderr
-    assert b"a TorchScript archive" in run("inspect", "script.pt").stderr
 
 
 def test_how_much_of_a_published_file_is_missing_is_said(run: Run, tmp_path: Path, checkpoints: Path) -> None:
@@ -116,3 +114,16 @@ def test_the_catalogue_is_listed_with_what_is_here(run: Run, tmp_path: Path) -> 
     assert lines[2].endswith(" -")
     document = json.loads(run("list", "--json").stdout)
     assert [entry["cached"] for entry in document] == [True] + [False] * 16
+
+
+def test_of_a_long_list_the_first_few_are_shown(run: Run, checkpoints: Path, tmp_path: Path) -> None:
+    model = rs.load(checkpoints / "basic.pth")
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(1)
+    rs.save(model, tmp_path / "trained.safetensors")
+    (line,) = (
+        line for line in run("inspect", "trained.safetensors").stdout.decode().splitlines() if "trained:" in line
+    )
+    assert len(line) < 400
+    assert line.endswith(" more]")

@@ -426,4 +426,4 @@ def test_a_bomb_in_a_zip_is_refused_before_it_goes_off(victim: Victim, tmp_path:
     (tmp_path / "model.pth").write_bytes(bomb)
     outcome = victim.run("adapt", "model.pth", "--in-ch", "1", "-o", "out.safetensors", folder=tmp_path)
     assert_refused(outcome)
-    assert "no checkpoint's ratio" in outcome.stderr
+    assert "far more than a checkpoint's do" in outcome.stderr

@@ -172,3 +172,10 @@ def test_blocks_of_a_deep_stage_are_put_in_order_by_number() -> None:
 def test_wrong_options_are_refused(options: dict[str, object]) -> None:
     with pytest.raises(UsageError):
         Remove(**options)  # type: ignore[arg-type]
+
+
+def test_a_maxpool_that_is_cut_off_is_no_identity(checkpoints: Path) -> None:
+    """Nothing of it is left that could be one."""
+    network = rs.open(checkpoints / "basic.pth").remove(layers=["maxpool"]).remove(last=7)
+    assert network.architecture.stem == ("conv1", "bn1", "relu")
+    assert not network.architecture.maxpool_is_identity

@@ -158,3 +158,15 @@ def test_a_key_that_several_share_is_not_enough() -> None:
     with pytest.raises(CheckpointError, match="no ResNet under the key `momentum`, but under `state_dict.student`"):
         rs.open(saved(make()), key="momentum")
     assert [answer.value for answer in caught.value.answers] == keys[2:]
+
+
+@pytest.mark.parametrize(("depth", "is_found"), [(4, True), (5, False)])
+def test_a_state_dict_is_looked_for_under_four_keys(depth: int, is_found: bool) -> None:
+    nested: object = small_network().state_dict()
+    for number in range(depth):
+        nested = {f"key{number}": nested}
+    if is_found:
+        assert rs.open(saved(nested)).architecture.in_channels == 3
+    else:
+        with pytest.raises(CheckpointError, match="without named tensors"):
+            rs.open(saved(nested))

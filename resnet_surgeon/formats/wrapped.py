@@ -1,0 +1,111 @@
+"""A checkpoint inside of what people download: the only one in a zip, a tar, or what gzip made of either.
+
+It is unpacked into an unnamed temporary file, within the growth that checkpoints can need. Reads no checkpoint itself.
+"""
+
+from __future__ import annotations
+
+import itertools
+import tarfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+
+from resnet_surgeon.errors import CheckpointError, listed, printable
+from resnet_surgeon.formats import zip_directory
+from resnet_surgeon.formats.deflate import MOST_RATIO, SMALL, inflated
+from resnet_surgeon.formats.files import CHUNK, OpenFile
+
+_ENDINGS = (".pth", ".pt", ".ckpt", ".bin", ".safetensors", ".pkl", ".tar", ".pth.tar")
+_PART = "data.pkl"  # of an archive of torch, which is no checkpoint by itself
+_MOST_MEMBERS = 10_000
+_GZIP = 16 + zlib.MAX_WBITS  # zlib's word for a gzip header
+
+
+def has_checkpoint(file: OpenFile) -> bool:
+    """Whether a zip archive holds anything that is called like a checkpoint."""
+    return any(map(_is_checkpoint, zip_directory.members(file)))
+
+
+def in_zip(file: OpenFile) -> OpenFile:
+    """The one checkpoint in a zip archive. Raises CheckpointError for none, and for several."""
+    members = zip_directory.members(file)
+    name = _only(members)
+    member, begin = members[name], zip_directory.places(file, members)[name]
+    if member.method == zip_directory.DEFLATED:
+        pieces = inflated(file, begin, member.compressed, member.size, member.crc)
+    else:
+        pieces = _copied(file, begin, member.size, member.crc)
+    return OpenFile.spooled(pieces, file.name)
+
+
+def in_gzip(file: OpenFile) -> OpenFile:
+    """What gzip compressed. Raises CheckpointError for damage, and for more than a checkpoint can grow."""
+    return OpenFile.spooled(_gunzipped(file), file.name)
+
+
+def in_tar(file: OpenFile) -> OpenFile:
+    """The one checkpoint in a tar archive. Raises CheckpointError for none, for several, and for damage."""
+    places: dict[str, tuple[int, int]] = {}
+    try:
+        with open(file.descriptor, "rb", closefd=False) as stream:
+            stream.seek(0)
+            for member in itertools.islice(tarfile.TarFile(fileobj=stream), _MOST_MEMBERS):
+                if member.type in (tarfile.REGTYPE, tarfile.AREGTYPE):
+                    places[member.name] = (member.offset_data, member.size)
+    except (tarfile.TarError, EOFError, ValueError, OverflowError, RecursionError):
+        raise CheckpointError("its tar archive is damaged") from None
+    begin, size = places[_only(places)]
+    if not 0 <= size <= file.size - begin:
+        raise CheckpointError("its tar archive is truncated")
+    return OpenFile.spooled(map(bytes, file.chunks(begin, size)), file.name)
+
+
+def _only(names: Iterable[str]) -> str:
+    """The one name of a checkpoint."""
+    found = [*filter(_is_checkpoint, names)]
+    if not found:
+        raise CheckpointError("it is an archive without a checkpoint in it")
+    if len(found) > 1:
+        reason = f"it is an archive of {len(found)} checkpoints, {listed([*map(printable, found)])}"
+        raise CheckpointError(reason, hint="unpack it, and give one of them")
+    return found[0]
+
+
+def _is_checkpoint(name: str) -> bool:
+    """By its name; what macOS puts beside files is none."""
+    own = name.rpartition("/")[2]
+    return own.lower().endswith(_ENDINGS) and own != _PART and not own.startswith(".")
+
+
+def _copied(file: OpenFile, begin: int, size: int, crc: int) -> Iterator[bytes]:
+    checksum = 0
+    for chunk in file.chunks(begin, size):
+        checksum = zlib.crc32(chunk, checksum)
+        yield bytes(chunk)
+    if checksum != crc:
+        raise CheckpointError("it is damaged: the checksum of its member does not hold")
+
+
+def _gunzipped(file: OpenFile) -> Iterator[bytes]:
+    most, done = max(SMALL, MOST_RATIO * file.size), 0
+    decompressor = zlib.decompressobj(_GZIP)
+    for chunk in file.chunks(0, file.size):
+        waiting = bytes(chunk)
+        while waiting:
+            if decompressor.eof:
+                decompressor = zlib.decompressobj(_GZIP)  # one part after the other makes one file
+            piece = _decompressed(decompressor.decompress, waiting)
+            waiting = decompressor.unused_data if decompressor.eof else decompressor.unconsumed_tail
+            done += len(piece)
+            if done > most:
+                raise CheckpointError(f"{file.size} bytes would become over {most}, which is no checkpoint's ratio")
+            yield piece
+    if not decompressor.eof:
+        raise CheckpointError("it is truncated: its gzip data go on")
+
+
+def _decompressed(decompress: Callable[[bytes, int], bytes], data: bytes) -> bytes:
+    try:
+        return decompress(data, CHUNK)
+    except zlib.error:
+        raise CheckpointError("compressed data in it are damaged") from None
