@@ -14,7 +14,7 @@ from resnet_surgeon.formats.pickled import Opaque, Span, Storage, View
 from resnet_surgeon.formats.tensors import BITS, MOST_DIMENSIONS
 from resnet_surgeon.formats.unpickle import Ledger, Pickles
 
-_DTYPES = {
+DTYPES = {
     "f8": "F64", "f4": "F32", "f2": "F16", "i8": "I64", "i4": "I32", "i2": "I16", "i1": "I8", "u8": "U64", "u4": "U32",
     "u2": "U16", "u1": "U8", "b1": "BOOL", "c8": "C64",
 }  # fmt: skip
@@ -74,9 +74,9 @@ def _dtype(dtype: object) -> tuple[str, bool] | None:
         return None
     kind = dtype.arguments[0]
     order = dtype.state[1] if isinstance(dtype.state, tuple) and len(dtype.state) > 1 else "<"
-    if type(kind) is not str or kind not in _DTYPES or type(order) is not str or order not in ("<", ">", "|", "="):
+    if type(kind) is not str or kind not in DTYPES or type(order) is not str or order not in ("<", ">", "|", "="):
         return None
-    return _DTYPES[kind], order == ">"
+    return DTYPES[kind], order == ">"
 
 
 def is_embedded(value: object) -> bool:

@@ -64,6 +64,10 @@ def _zip(file: OpenFile, depth: int) -> Container:
     except torch_zip.OtherArchiveError:
         from resnet_surgeon.formats import wrapped
 
+        if wrapped.is_npz(file):
+            from resnet_surgeon.formats import npz
+
+            return npz.read(file)
         if depth == _DEEPEST or not wrapped.has_checkpoint(file):
             raise
     return _read(wrapped.in_zip(file), depth + 1)

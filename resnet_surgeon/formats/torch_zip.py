@@ -93,8 +93,6 @@ def read(file: OpenFile) -> Container:
 
 
 def _root(members: Mapping[str, Member]) -> str:
-    if all(name.endswith(".npy") for name in members):
-        raise CheckpointError("it is a numpy archive (.npz)")
     if "model.weights.h5" in members:
         raise CheckpointError("it is a Keras archive")
     roots = {name.split("/", 1)[0] for name in members}

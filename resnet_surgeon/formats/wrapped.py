@@ -21,6 +21,11 @@ _MOST_MEMBERS = 10_000
 _GZIP = 16 + zlib.MAX_WBITS  # zlib's word for a gzip header
 
 
+def is_npz(file: OpenFile) -> bool:
+    """Whether a zip archive holds arrays of numpy, and nothing else."""
+    return all(name.endswith(".npy") for name in zip_directory.members(file))
+
+
 def has_checkpoint(file: OpenFile) -> bool:
     """Whether a zip archive holds anything that is called like a checkpoint."""
     return any(map(_is_checkpoint, zip_directory.members(file)))
@@ -30,12 +35,14 @@ def in_zip(file: OpenFile) -> OpenFile:
     """The one checkpoint in a zip archive. Raises CheckpointError for none, and for several."""
     members = zip_directory.members(file)
     name = _only(members)
-    member, begin = members[name], zip_directory.places(file, members)[name]
+    return OpenFile.spooled(unpacked(file, members[name], zip_directory.places(file, members)[name]), file.name)
+
+
+def unpacked(file: OpenFile, member: zip_directory.Member, begin: int) -> Iterator[bytes]:
+    """The bytes of a zip's member, which begin there, piece by piece; its checksum is tested."""
     if member.method == zip_directory.DEFLATED:
-        pieces = inflated(file, begin, member.compressed, member.size, member.crc)
-    else:
-        pieces = _copied(file, begin, member.size, member.crc)
-    return OpenFile.spooled(pieces, file.name)
+        return inflated(file, begin, member.compressed, member.size, member.crc)
+    return _copied(file, begin, member.size, member.crc)
 
 
 def in_gzip(file: OpenFile) -> OpenFile:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from resnet_surgeon.architecture.facts import Facts, spelled
 from resnet_surgeon.architecture.spec import Architecture
 from resnet_surgeon.errors import Answer, ArchitectureError
+from resnet_surgeon.formats.tensors import Computed
 from resnet_surgeon.sources.source import Source
 
 
@@ -44,6 +45,12 @@ def _is_detectron2(source: Source, architecture: Architecture) -> bool:
 
 def _is_called_caffe(source: Source, architecture: Architecture) -> bool:
     return architecture.block == "bottleneck" and "caffe" in (source.origin.file or "").lower()
+
+
+def _has_biased_downsamples(source: Source, architecture: Architecture) -> bool:
+    """Whether biases of its downsamples went into their norms' means."""
+    means = (source.tensors.get(f"{stage.name}.0.downsample.1.running_mean") for stage in architecture.stages)
+    return any(isinstance(mean, Computed) for mean in means)
 
 
 _DOUBTS = (
@@ -92,7 +99,7 @@ _DOUBTS = (
     ),
     Doubt(
         "a network with biases in its downsamples is MONAI's, whose conv1 has stride 1 by default",
-        _beside(r"layer[1-4]\.0\.downsample\.0\.bias"),
+        _has_biased_downsamples,
         ("stem_stride",),
         (("monai", "conv1 with stride 1"), ("stem_stride=2", "conv1 with stride 2, as torchvision has it")),
     ),

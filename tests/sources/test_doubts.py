@@ -34,6 +34,9 @@ PACKINGS: dict[str, tuple[str, Callable[[], dict[str, Any]], list[str]]] = {
         with_others("encoder.", "decoder.aspp.0.weight"),
         ["deeplab", "deeplab8", "dilated=layer4", "dilated=layer3-layer4", "dilated=none"],
     ),
+    "MONAI": (
+        "a.pth", lambda: body("") | {"layer2.0.downsample.0.bias": torch.zeros(512)}, ["monai", "stem_stride=2"],
+    ),
     "Caffe": (
         "resnet50_caffe.pth",
         with_others(""),

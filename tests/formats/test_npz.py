@@ -1,0 +1,50 @@
+"""numpy's archives of arrays are read number for number, in place where they are not compressed; damage is refused."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from typing import Any
+
+import numpy
+import pytest
+
+from resnet_surgeon.errors import CheckpointError
+from resnet_surgeon.formats import sniff
+from resnet_surgeon.formats.files import OpenFile
+from resnet_surgeon.formats.tensors import LazyTensor, content
+from resnet_surgeon.formats.views import Unread
+from tests.formats.test_arrays import ARRAYS, expected
+
+
+def saved(save: Callable[..., Any], **arrays: Any) -> bytes:
+    buffer = io.BytesIO()
+    save(buffer, **arrays)
+    return buffer.getvalue()
+
+
+def read(data: bytes) -> dict[str, LazyTensor]:
+    container = sniff.read(OpenFile.spooled(data, "test"))
+    assert container.kind == "npz"
+    assert isinstance(container.root, dict)
+    return container.root
+
+
+@pytest.mark.parametrize("save", [numpy.savez, numpy.savez_compressed], ids=["stored", "compressed"])
+@pytest.mark.parametrize("array", ARRAYS.values(), ids=ARRAYS.keys())
+def test_arrays_come_out_with_their_numbers(array: numpy.ndarray, save: Callable[..., Any]) -> None:
+    found = read(saved(save, **{"layer1.0.conv1.weight": array, "y": numpy.zeros(2)}))["layer1.0.conv1.weight"]
+    assert found.shape == numpy.shape(array)
+    assert content(found) == expected(array)
+
+
+def test_arrays_of_other_things_stay_closed() -> None:
+    assert isinstance(read(saved(numpy.savez, x=numpy.array(["a"]), y=numpy.zeros(2)))["x"], Unread)
+
+
+def test_damage_is_refused() -> None:
+    data = saved(numpy.savez, x=numpy.zeros((2, 3)))
+    with pytest.raises(CheckpointError, match="another length than its header says"):
+        read(data.replace(b"(2, 3), }", b"(2, 4), }"))
+    with pytest.raises(CheckpointError, match="no array of numpy"):
+        read(data.replace(b"\x93NUMPY", b"\x93NUMPX"))
