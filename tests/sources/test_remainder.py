@@ -206,7 +206,7 @@ def test_what_makes_the_image_or_takes_the_classes_is_in_the_way(
     data = saved(packed(basic, prefix, **{f"{prefix}fc".replace(".", "__"): basic.fc, path.replace(".", "__"): module}))
     error = refusal(data)
     assert f"the data passes through `{pattern.removesuffix('.*')}`" in error.reason
-    assert [(answer.option, answer.value) for answer in error.answers][0] == ("ignore", pattern)
+    assert (error.answers[0].option, error.answers[0].value) == ("ignore", pattern)
     assert rs.open(data, ignore=[pattern]).architecture.heads[0].classes == 10
 
 
@@ -216,14 +216,14 @@ def test_the_mean_of_labels_and_a_decoders_last_layer_are_in_nobodys_way(basic: 
     assert set(wrapping(saved({**state, **beside})).left_out) == set(beside)
 
 
-def test_what_stands_between_backbone_and_classifier_is_in_the_way(basic: ResNet) -> None:
-    """Re-identification networks: a batch norm neck."""
+def test_a_batch_norm_neck_is_asked_about_and_left_out(basic: ResNet) -> None:
+    """Re-identification networks compare what comes before it."""
     neck, classifier = nn.BatchNorm1d(512), nn.Linear(512, 751, bias=False)
     data = saved(packed(basic, "base.", bottleneck=neck, classifier=classifier))
     error = refusal(data)
-    assert "the data passes through `bottleneck`" in error.reason
-    assert [(answer.option, answer.value) for answer in error.answers] == [("ignore", "bottleneck.*"), ("fc", "none")]
-    assert rs.open(data, fc="none").architecture.output_kind == "embedding"
+    assert "a batch norm neck" in error.reason
+    assert [answer.value for answer in error.answers] == ["reid", "strides=1-2-2-2"]
+    assert rs.open(data, assume="reid").architecture.output_kind == "embedding"
 
 
 def test_an_answer_keeps_what_was_stated_before(basic: ResNet) -> None:
