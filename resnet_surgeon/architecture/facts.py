@@ -212,15 +212,22 @@ def applied(facts: Facts, architecture: Architecture) -> Architecture:
             raise ArchitectureError(f"{name}={spelled(value)} has {len(value)} numbers for {len(names)} stages")
     if missing := [name for name in facts.dilated or () if name in STAGE_NAMES and name not in names]:
         raise ArchitectureError(f"dilated={spelled(facts.dilated)}: the network has no {listed(missing)}")
-    stages = _with_strides(architecture.stages, facts.strides or [stage.stride for stage in architecture.stages])
-    for stage in stages:
-        if stage.name in (facts.dilated or ()) and stage.stride == 1:
-            raise ArchitectureError(f"dilated={spelled(facts.dilated)}: {stage.name} has no stride to replace")
-    direct = {name: said[name] for name in ("bottleneck_stride", "stem_stride", "eps") if name in said}
-    if facts.maxpool is not None:
-        kind = {"maxpool": facts.maxpool} if facts.maxpool != "none" else {}
-        direct |= {"maxpool_is_identity": facts.maxpool == "none", **kind}
-    return replace(architecture, stages=_with_dilation(stages, facts.dilated or ()), **direct)
+    try:
+        stages = _with_strides(architecture.stages, facts.strides or [stage.stride for stage in architecture.stages])
+        for stage in stages:
+            if stage.name in (facts.dilated or ()) and stage.stride == 1:
+                raise ArchitectureError(f"dilated={spelled(facts.dilated)}: {stage.name} has no stride to replace")
+        direct = {name: said[name] for name in ("bottleneck_stride", "stem_stride", "eps") if name in said}
+        if facts.maxpool is not None:
+            kind = {"maxpool": facts.maxpool} if facts.maxpool != "none" else {}
+            direct |= {"maxpool_is_identity": facts.maxpool == "none", **kind}
+        return replace(architecture, stages=_with_dilation(stages, facts.dilated or ()), **direct)
+    except ValueError as error:
+        raise ArchitectureError(f"{error}, which is not so with {_shown(facts)}") from None
+
+
+def _shown(facts: Facts) -> str:
+    return printable(",".join(f"{name}={spelled(value)}" for name, value in facts.items().items()))
 
 
 def assumed(architecture: Architecture, claims: tuple[Claim, ...]) -> tuple[Assumed, ...]:

@@ -16,10 +16,13 @@ _DEEPEST = 64  # modules in each other
 _MOST = 1_000_000  # attributes, tensors and children of all modules in a file: ResNet-152 has 20,000
 
 
+_CHARACTERS = 64  # of the paths in a module, for which one of these is counted
+
+
 @dataclass(frozen=True)
 class Layer:
     """A module of a module: its class as the file names it, its attributes that are plain data, and whether a hook of a
-    class or function that torch.nn does not have stands around its forward.
+    class or function that torch.nn does not have stands around its forward, or an attribute in the place of that.
     """
 
     kind: str
@@ -75,10 +78,11 @@ def rebuilt(module: Opaque, visits: Iterator[int]) -> Rebuilt | None:
     kinds: set[Global] = set()
 
     def visit(node: Opaque, path: str, depth: int) -> bool:
-        size = _size(node)
-        if depth > _DEEPEST or sum(1 for _ in itertools.islice(visits, size)) < size:
+        if depth > _DEEPEST or not _take(visits, _size(node)):
             return False
         own, children = _script(node) if _is_script(node) else _eager(node)
+        if not _take(visits, sum(len(path) + len(name) for name in (*own, *children)) // _CHARACTERS):
+            return False
         layers[path] = _layer(node)
         kinds.add(node.kind)
         prefix = f"{path}." if path else ""
@@ -91,6 +95,11 @@ def rebuilt(module: Opaque, visits: Iterator[int]) -> Rebuilt | None:
         return True
 
     return Rebuilt(tensors, layers, frozenset(kinds)) if visit(module, "", 0) else None
+
+
+def _take(visits: Iterator[int], count: int) -> bool:
+    """Whether so many were left."""
+    return sum(1 for _ in itertools.islice(visits, count)) == count
 
 
 def _size(module: Opaque) -> int:
@@ -142,7 +151,8 @@ def _layer(module: Opaque) -> Layer:
     state = _state(module)
     attributes = {name: item for name, item in _named(state) if not name.startswith("_") and _is_plain(item)}
     hooks = [hook for part in ("_forward_hooks", "_forward_pre_hooks") for hook in _hooks(state.get(part))]
-    return Layer(_class(module), attributes, any(not _is_of_torch(hook) for hook in hooks))
+    overridden = [name for name in _METHODS if name in state]
+    return Layer(_class(module), attributes, bool(overridden) or any(not _is_of_torch(hook) for hook in hooks))
 
 
 def _class(module: Opaque) -> str:
@@ -159,6 +169,8 @@ def _is_plain(value: object) -> bool:
     return type(value) in _PLAIN
 
 
+# What computes a layer's output; an attribute of the name stands in its place.
+_METHODS = ("forward", "_forward_impl", "_conv_forward", "_call_impl", "_wrapped_call_impl")
 _PLAIN = {int, float, bool, str, type(None)}
 _LONGEST_TUPLE = 8  # sizes, one for each dimension or side
 

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from resnet_surgeon.architecture.facts import Facts, spelled
 from resnet_surgeon.architecture.spec import Architecture
 from resnet_surgeon.errors import Answer, ArchitectureError
+from resnet_surgeon.formats.modules import ModuleNode
 from resnet_surgeon.formats.tensors import Computed
+from resnet_surgeon.sources import modules
 from resnet_surgeon.sources.source import Source
 
 
@@ -53,7 +55,18 @@ def _has_biased_downsamples(source: Source, architecture: Architecture) -> bool:
     return any(isinstance(mean, Computed) for mean in means)
 
 
+def _has_no_maxpool(source: Source, architecture: Architecture) -> bool:
+    node = modules.at(source.container.root, source.found.path) if source.container else None
+    return isinstance(node, ModuleNode) and modules.leaves_maxpool_open(node, source.found.names)
+
+
 _DOUBTS = (
+    Doubt(
+        "the module has no layer for its maxpool, and its forward, which is not read, may do without",
+        _has_no_maxpool,
+        ("maxpool",),
+        (("maxpool=none", "its forward does without"), ("maxpool=torchvision", "its forward calls a function for it")),
+    ),
     Doubt(
         "detectron2 has the stride of a bottleneck in its first or its second convolution",
         _is_detectron2,

@@ -19,7 +19,7 @@ from resnet_surgeon.formats.modules import ModuleNode
 from resnet_surgeon.sources import modules
 from resnet_surgeon.sources.source import Source
 
-_LARGEST = 1 << 16  # characters or bytes of a document that are looked at
+_LARGEST = 1 << 22  # characters or bytes of a document that are looked at: LVIS's config has its 1203 classes
 
 
 def claims(source: Source, architecture: Architecture) -> tuple[Claim, ...]:
@@ -43,8 +43,7 @@ def _packing(source: Source, architecture: Architecture) -> Iterator[Claim]:
 
 def _module(source: Source, architecture: Architecture) -> Iterator[Claim]:
     """The attributes of a whole module; of its classes answers whoever has stated every fact."""
-    key = source.found.wrapping.key if source.found.wrapping else None
-    node = modules.at(source.container.root, key) if source.container else None
+    node = modules.at(source.container.root, source.found.path) if source.container else None
     if isinstance(node, ModuleNode):
         is_settled = source.stated.items().keys() == TORCHVISION.items().keys()
         said = modules.says(node, source.found.names, architecture, is_settled)
@@ -88,7 +87,7 @@ def _beside(source: Source, name: str) -> Mapping[str, Any] | None:
     except AccessError:
         return None
     if file.size > _LARGEST:
-        return None
+        raise ArchitectureError(f"the {name} beside it is longer than {_LARGEST} bytes", hint="move it away")
     try:
         document = parsed(file.read(0, file.size).decode("utf-8", "replace"), name)
     except CheckpointError:
@@ -104,24 +103,32 @@ def _openmmlab(source: Source, architecture: Architecture) -> Iterator[Claim]:
         return
     for key in ("config", "cfg"):
         text = meta.get(key)
-        options = _backbone(text[:_LARGEST]) if isinstance(text, str) else {}
+        if isinstance(text, str) and len(text) > _LARGEST:
+            raise ArchitectureError(f"its OpenMMLab config is longer than {_LARGEST} characters")
+        options = _backbone(text) if isinstance(text, str) else {}
         if re.fullmatch("'(ResNet|ResNeXt|ResNetV1[bcd])'", options.get("type", "").replace('"', "'")):
             yield Claim(_of_backbone(options, architecture), "file", "its OpenMMLab config")
 
 
 def _of_backbone(options: Mapping[str, str], architecture: Architecture) -> Facts:
     """OpenMMLab dilates all blocks of a stage alike, the first one by half as much with `contract_dilation`."""
+    for name, usual in _USUAL.items():
+        if not re.fullmatch(usual, value := options.get(name, "None")):
+            raise ArchitectureError(f"its config says {name}={printable(value)}, which torchvision's ResNets have not")
     count = len(architecture.stages)
-    strides = _numbers(options.get("strides"), (1, 2, 2, 2))[:count]
-    dilations = _numbers(options.get("dilations"), (1, 1, 1, 1))[:count]
-    dilated = tuple(map(str, dilations)) if max(dilations, default=1) > 1 else ()
+    strides = _numbers(options, "strides", (1, 2, 2, 2), count)
+    dilations = _numbers(options, "dilations", (1, 1, 1, 1), count)
+    dilated = tuple(map(str, dilations)) if max(dilations) > 1 else ()
     if dilated and options.get("contract_dilation") == "True":
         pairs = [*zip((1, *dilations), dilations, strict=False)]
         if any(before not in (after, after // 2) or (before == after > 1) for before, after in pairs):
             raise ArchitectureError(f"its config contracts dilations {dilations}, which no network of ours can have")
         strides = tuple(stride * (after // before) for stride, (before, after) in zip(strides, pairs, strict=True))
         dilated = tuple(name for name, (before, after) in zip(STAGE_NAMES, pairs, strict=False) if after > before)
-    eps = re.search(r"\beps\s*=\s*([0-9.]+(e-[0-9]+)?)\s*[,)]", options.get("norm_cfg", ""))
+    norm = options.get("norm_cfg", "")
+    eps = re.search(r"\beps\s*=\s*([0-9]{0,9}(\.[0-9]{0,30})?(e-[0-9]{1,3})?)\s*[,)]", norm)
+    if "eps" in norm and not (eps and re.match(r"\.?[0-9]", eps[1])):
+        raise ArchitectureError(f"its config says norm_cfg={printable(norm)}, of which eps cannot be read")
     is_caffe = options.get("style", "").strip("'\"") == "caffe"
     return Facts(
         bottleneck_stride=None if architecture.block == "basic" else "conv1" if is_caffe else "conv2",
@@ -131,11 +138,18 @@ def _of_backbone(options: Mapping[str, str], architecture: Architecture) -> Fact
     )
 
 
-def _numbers(text: str | None, default: tuple[int, ...]) -> tuple[int, ...]:
-    """`(1, 2, 2, 1)` or `[1, 2, 2, 1]` as numbers."""
-    if text is None or not re.fullmatch(r"[(\[][0-9, ]{1,40}[)\]]", text):
-        return default
-    return tuple(map(int, re.findall("[1-9][0-9]{0,4}", text)))
+# What a ResNet of torchvision's is built with, where a config says something of it.
+_TYPE = r"None|dict\(\s*type\s*=\s*['\"]({})['\"][^()]*\)"
+_USUAL = {"conv_cfg": _TYPE.format("Conv2d|Conv"), "act_cfg": _TYPE.format("ReLU")}
+
+
+def _numbers(options: Mapping[str, str], name: str, default: tuple[int, ...], count: int) -> tuple[int, ...]:
+    """The first `count` of `(1, 2, 2, 1)` or `[1, 2, 2, 1]`. Raises ArchitectureError for what is not so many."""
+    text = options.get(name)
+    number = "[1-9][0-9]{0,4}"
+    if text is not None and not re.fullmatch(rf"[(\[]\s*{number}(\s*,\s*{number}){{{count - 1},9}}\s*,?\s*[)\]]", text):
+        raise ArchitectureError(f"its config says {name}={printable(text)}, which are not {count} numbers")
+    return (default if text is None else tuple(map(int, re.findall("[0-9]+", text))))[:count]
 
 
 def _backbone(text: str) -> dict[str, str]:

@@ -7,7 +7,7 @@ nothing.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +29,8 @@ _IDENTITIES = {
 _ACTIVATIONS = {"ReLU"}
 _MEANS = {"AdaptiveAvgPool2d", "AvgPool2d", "SelectAdaptivePool2d"}
 _AROUND_STAGES = _IDENTITIES | _ACTIVATIONS | _MEANS | {"MaxPool2d"}
+_PASSING = _IDENTITIES | _ACTIVATIONS  # of numbers that a ReLU has passed
+_NOTHING = Layer("", {}, has_hooks=False)
 _CONVOLUTIONS = {"basic": ("conv1", "conv2"), "bottleneck": ("conv1", "conv2", "conv3")}
 
 
@@ -54,6 +56,13 @@ def says(node: ModuleNode, names: Mapping[str, str], architecture: Architecture,
         "dilated": dilated if None not in stages else None,
     }
     return {name: value for name, value in found.items() if value is not None}
+
+
+def leaves_maxpool_open(node: ModuleNode, names: Mapping[str, str]) -> bool:
+    """Whether it has no layer for it, so that its forward may call a function or do without."""
+    module = _Module(node.layers, {"conv1": names["conv1.weight"].rpartition(".")[0]}, ())
+    kinds = {name: _own_name(layer) for name, layer in module.children(module.scope)}
+    return not module.is_sequential and "maxpool" not in kinds and "MaxPool2d" not in kinds.values()
 
 
 @dataclass(frozen=True)
@@ -82,6 +91,10 @@ class _Module:
         """The path of the network itself."""
         return self.paths["conv1"].rpartition(".")[0]
 
+    @property
+    def is_sequential(self) -> bool:
+        return _own_name(self.layers.get(self.scope, _NOTHING)) == "Sequential"
+
     def children(self, path: str) -> Iterator[tuple[str, Layer]]:
         """The modules in the one with this path in the file, by their own names."""
         prefix = f"{path}." if path else ""
@@ -104,10 +117,10 @@ class _Module:
 
     def check_classes(self, architecture: Architecture) -> None:
         """Raises ArchitectureError for a class of which it is not known that it computes as torchvision's."""
+        if self.scope not in self.layers:
+            raise ArchitectureError(f"{printable(self.scope)}, which has its tensors, is no module")
         self._check_class(self.scope, _NETWORKS)
-        if _own_name(self.layers[self.scope]) == "Sequential" and not any(
-            _own_name(layer) in _ACTIVATIONS for _, layer in self.children(self.scope)
-        ):
+        if self.is_sequential and not any(_own_name(layer) in _ACTIVATIONS for _, layer in self.children(self.scope)):
             self._refuse(self.scope, "has no ReLU behind its stem")
         for name, layer in self.children(self.scope):
             path = f"{self.scope}.{name}" if self.scope else name
@@ -124,17 +137,28 @@ class _Module:
             kind = "linear" if module == "fc" else "norm" if "bn" in module or module.endswith(".1") else "conv"
             self._check_class(own, {"linear": {"Linear"}, "norm": _NORMS, "conv": {"Conv2d"}}[kind])
         for stage in architecture.stages:
-            self._check_class(self._around(f"{stage.name}.0.conv1", 2), {"Sequential"})
+            own = self._around(f"{stage.name}.0.conv1", 2)
+            self._check_class(own, {"Sequential"})
+            self._check_empty(own, _IDENTITIES)
             for index in range(stage.blocks):
                 block = self._around(f"{stage.name}.{index}.conv1", 1)
                 self._check_class(block, _BLOCKS[architecture.block])
                 for name, layer in self.children(block):
                     path = f"{block}.{name}"
-                    if path not in self.paths.values() and name not in ("downsample", "shortcut"):
+                    if name in ("downsample", "shortcut"):
+                        self._check_empty(path, _IDENTITIES)
+                    elif path not in self.paths.values():
                         self._check_child(path, layer, _IDENTITIES | _ACTIVATIONS)
         for path, layer in self.layers.items():
             if layer.has_hooks and (not self.scope or path == self.scope or path.startswith(f"{self.scope}.")):
-                self._refuse(path, "has hooks, which may change what it computes")
+                self._refuse(path, "has hooks or a forward of its own, which may change what it computes")
+
+    def _check_empty(self, path: str, kinds: Collection[str]) -> None:
+        """Checks the children of a module that have no tensors."""
+        for name, layer in self.children(path):
+            child = f"{path}.{name}"
+            if not any(own == child or own.startswith(f"{child}.") for own in self.filled):
+                self._check_child(child, layer, kinds)
 
     def _around(self, path: str, levels: int) -> str:
         """The path in the file of a module around the one with torchvision's path."""
@@ -175,10 +199,11 @@ class _Module:
         layer = self.layer(path)
         if layer is None or attribute not in layer.attributes:
             return None
-        first, second = _pair(layer.attributes[attribute])
-        if type(first) is not int or first != second:
-            value = layer.attributes[attribute]
-            raise ArchitectureError(f"{printable(self.paths[path])} has {attribute} {value}, which no ResNet has")
+        value = layer.attributes[attribute]
+        first, second = _pair(value)
+        if type(first) is not int or first != second or first < (attribute != "padding"):
+            shown = printable(str(value))
+            raise ArchitectureError(f"{printable(self.paths[path])} has {attribute} {shown}, which no ResNet has")
         return first
 
     def stage(self, stage: Stage, architecture: Architecture) -> _Convolutions | None:
@@ -240,8 +265,7 @@ class _Module:
         children = dict(self.children(self.scope))
         pools = [(name, layer) for name, layer in children.items() if _own_name(layer) == "MaxPool2d"]
         if not pools:
-            has_place = _own_name(children["maxpool"]) == "Identity" if "maxpool" in children else False
-            return "none" if has_place or _own_name(self.layers[self.scope]) == "Sequential" else None
+            return "none" if self.is_sequential or _own_name(children.get("maxpool", _NOTHING)) in _PASSING else None
         _, pool = pools[0]
         told = [pool.attributes.get(name) for name in ("kernel_size", "stride", "padding", "dilation", "ceil_mode")]
         if told == [None] * 5:
@@ -260,6 +284,8 @@ class _Module:
         }
         if len(told) > 1:
             raise ArchitectureError("its batch norms have different eps")
+        if any(not 0 <= eps <= 1 for eps in told):  # type: ignore[operator]
+            raise ArchitectureError("its batch norms have an eps that is not between 0 and 1")
         return float(told.pop()) if told else None  # type: ignore[arg-type]
 
 
@@ -301,13 +327,8 @@ def _dilated(stages: list[_Convolutions]) -> tuple[tuple[str, ...], tuple[int, .
     return tuple(names), tuple(replaced)
 
 
-def at(root: object, key: str | None) -> object:
-    """What stands in a file under a key of a packing: names with points between them."""
-    if not key:
-        return root
-    for name, node in root.items() if isinstance(root, Mapping) else ():
-        if isinstance(name, str) and (key == name or key.startswith(f"{name}.")):
-            found = at(node, key[len(name) + 1 :])
-            if found is not None:
-                return found
-    return None
+def at(root: object, path: Sequence[str]) -> object:
+    """What stands in a file under these keys, one in the other."""
+    for key in path:
+        root = root.get(key) if isinstance(root, Mapping) else None
+    return root

@@ -23,6 +23,7 @@ from resnet_surgeon.sources.spelling import spelled
 _DEEPEST = 4  # keys on the way to a state_dict
 _LONGEST_KEY = 1000  # of these keys, in characters
 _SHOWN = 10  # networks named in one message
+_MOST_NETWORKS = 64  # in a file; each is compared with all names around it
 TOP = "."  # what `--key` calls a network under no key and behind no prefix
 _OUR_HEADS = re.compile(r"heads\.\w+\.(fc|layer[1-4])(\.|$)")
 
@@ -48,8 +49,9 @@ class Wrapping:
 class Found:
     """The tensors of a ResNet by torchvision's names, how they were packed, and what the packing says of the network.
 
-    `names` are those in the file, by torchvision's, and `parts` the file's tensors, by its names, that others are
-    computed from. `problem` says why the tensors are as they were found, and not a network's.
+    `path` are the keys on the way to the mapping that it stands in, `names` are those in the file, by torchvision's,
+    and `parts` the file's tensors, by its names, that others are computed from. `problem` says why the tensors
+    are as they were found, and not a network's.
     """
 
     tensors: Mapping[str, LazyTensor]
@@ -58,6 +60,7 @@ class Found:
     parts: Mapping[str, LazyTensor] = field(default_factory=dict)
     dilated_stages: tuple[str, ...] = ()
     maxpool: bool = True
+    path: tuple[str, ...] = ()
     problem: CheckpointError | None = None
 
     @classmethod
@@ -83,6 +86,8 @@ def unwrap(root: object, key: str | None = None, fc: str | None = None, ignore: 
             f"it holds {what}, expected a state_dict", hint="save with torch.save(model.state_dict(), path)"
         )
     every = [find for path, nodes in mappings for find in _finds(path, nodes)]
+    if len(every) > _MOST_NETWORKS:
+        raise CheckpointError(f"it holds {len(every)} ResNets, more than {_MOST_NETWORKS}")
     find = _chosen(_distinct(every), key)
     if find is None:
         with_tensors = [(path, tensors) for path, nodes in mappings if (tensors := _tensors(nodes))]
@@ -305,6 +310,7 @@ def _found(find: _Find, others: list[Place], root: object, fc: str | None, ignor
         made.parts,
         habit.dilated_stages if habit else (),
         maxpool=_has_maxpool(find.place),
+        path=find.path,
     )
 
 

@@ -143,6 +143,17 @@ def test_modules_without_end_are_not_read(depth: int, *, circle: bool) -> None:
     assert isinstance(root["x"], LazyTensor)
 
 
+def test_modules_of_endless_names_are_not_read() -> None:
+    module: nn.Module = nn.Linear(1, 1)
+    for _ in range(10):
+        outer = nn.Module()
+        outer._modules |= {"a" * 100_000: module, "b" * 100_000: module}
+        module = outer
+    root = opened({"model": module}).root
+    assert isinstance(root, dict)
+    assert isinstance(root["model"], Unread)
+
+
 def script(module: nn.Module, tmp_path: Path) -> bytes:
     torch.jit.save(torch.jit.script(module), tmp_path / "script.pt")
     return (tmp_path / "script.pt").read_bytes()

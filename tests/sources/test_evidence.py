@@ -207,8 +207,36 @@ def test_stem_maxpool_and_epsilon_are_those_that_were_stated(tmp_path: Path) -> 
     assert same(tmp_path / "a.pth", model, assume="cifar,eps=0.01")
 
 
-def test_the_config_beside_is_bounded(tmp_path: Path) -> None:
+def test_a_config_beside_with_many_classes_is_read_and_one_without_end_refused(tmp_path: Path) -> None:
     path = transformers_file(tmp_path, {"downsample_in_bottleneck": True})
     config = json.loads((tmp_path / "config.json").read_text("utf-8"))
-    (tmp_path / "config.json").write_text(json.dumps({**config, "long": "x" * (1 << 16)}), "utf-8")
-    assert rs.open(path).architecture.bottleneck_stride == "conv2"
+    (tmp_path / "config.json").write_text(json.dumps({**config, "long": "x" * (1 << 17)}), "utf-8")
+    assert rs.open(path).architecture.bottleneck_stride == "conv1"
+    (tmp_path / "config.json").write_text(json.dumps({**config, "long": "x" * (1 << 22)}), "utf-8")
+    with pytest.raises(ArchitectureError, match=r"the config\.json beside it is longer than"):
+        rs.open(path)
+
+
+@pytest.mark.parametrize(
+    ("options", "eps", "reason"),
+    [
+        ("", "eps=1.2.3", "of which eps cannot be read"),
+        ("", "eps=" + "9" * 400, "of which eps cannot be read"),
+        ("", "eps=99e-1", "eps is between 0 and 1"),
+        ("strides=(1, 2),", "", r"strides=`\(1, 2\)`, which are not 4 numbers"),
+        ("strides=(1, 0, 2, 2),", "", "strides=.*, which are not 4 numbers"),
+        ("dilations=(1, 2), contract_dilation=True,", "", "dilations=.*, which are not 4 numbers"),
+        ("strides=(99999, 2, 2, 2),", "", "every number of a stage is between"),
+        ("conv_cfg=dict(type='ConvWS'),", "", "conv_cfg=.*ConvWS.*, which torchvision's ResNets have not"),
+        ("act_cfg=dict(type='SiLU'),", "", "act_cfg=.*SiLU.*, which torchvision's ResNets have not"),
+    ],
+    ids=["no number", "a giant eps", "eps above 1", "two strides", "a stride of 0", "two dilations", "a giant stride",
+         "standardised weights", "another activation"],
+)  # fmt: skip
+def test_a_config_of_which_no_network_comes_is_refused(options: str, eps: str, reason: str, tmp_path: Path) -> None:
+    state = {f"backbone.{name}": tensor for name, tensor in bottlenecks().state_dict().items()}
+    norm = f"dict(type='BN', {eps})"
+    config = f"model = dict(backbone=dict(type='ResNet', {options} norm_cfg={norm}))"
+    torch.save({"meta": {"config": config}, "state_dict": state}, tmp_path / "a.pth")
+    with pytest.raises(ArchitectureError, match=reason):
+        rs.open(tmp_path / "a.pth")

@@ -29,8 +29,7 @@ def said(model: nn.Module, *, settled: bool = False) -> dict[str, Any]:
     """The facts that a module says of the ResNet in it."""
     source = open_source(saved(model))
     assert source.container
-    wrapping = source.found.wrapping
-    node = modules.at(source.container.root, wrapping.key if wrapping else None)
+    node = modules.at(source.container.root, source.found.path)
     assert isinstance(node, ModuleNode)
     return modules.says(node, source.found.names, recognise(source.tensors), settled)
 
@@ -48,6 +47,12 @@ def network(change: Callable[[ResNet], object] = lambda model: None, block: Any 
     model = ResNet(block, [2, 2, 2, 2], num_classes=4, **options).eval()
     change(model)
     return model
+
+
+def set_eps(model: ResNet, eps: float) -> None:
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eps = eps
 
 
 def set_stride(model: ResNet, stride: int) -> None:
@@ -77,6 +82,7 @@ TOLD = {
     "a last stride of 1": (network(partial(set_stride, stride=1)), {"strides": (1, 2, 2, 1)}),
     "Caffe's": (network(caffe, Bottleneck), {"bottleneck_stride": "conv1", "maxpool": "caffe"}),
     "no maxpool": (network(lambda model: setattr(model, "maxpool", nn.Identity())), {"maxpool": "none"}),
+    "a maxpool that was replaced": (network(lambda model: setattr(model, "maxpool", nn.ReLU())), {"maxpool": "none"}),
     "a stem of stride 1": (network(lambda model: setattr(model.conv1, "stride", (1, 1))), {"stem_stride": 1}),
     "dilated by torchvision": (
         network(block=Bottleneck, replace_stride_with_dilation=[False, True, True]),
@@ -155,6 +161,19 @@ REFUSED: dict[str, tuple[Callable[[ResNet], object], str]] = {
     ),
     "different eps": (lambda model: setattr(model.bn1, "eps", 0.5), "different eps"),
     "another maxpool": (lambda model: setattr(model, "maxpool", nn.MaxPool2d(2)), "neither torchvision's nor Caffe's"),
+    "a pooling in a stage": (
+        lambda model: model.layer2.append(nn.MaxPool2d(2)),
+        r"`layer2\.2` is of the class `.*MaxPool2d`",
+    ),
+    "an activation behind a downsample": (
+        lambda model: model.layer2[0].downsample.append(nn.ReLU()),
+        r"`layer2\.0\.downsample\.2` is of the class `.*ReLU`",
+    ),
+    "a forward of its own": (lambda model: setattr(model, "forward", partial(hook, model)), "a forward of its own"),
+    "a forward of a layer's own": (lambda model: setattr(model.fc, "forward", partial(hook)), "`fc` has .* a forward"),
+    "a dilation of 0": (lambda model: setattr(model.layer1[0].conv1, "dilation", (0, 0)), "which no ResNet has"),
+    "a giant eps": (lambda model: set_eps(model, 10**400), "eps that is not between 0 and 1"),
+    "a negative eps": (lambda model: set_eps(model, -1), "eps that is not between 0 and 1"),
     "hooks": (lambda model: model.layer1.register_forward_hook(hook), "`layer1` has hooks"),
     "a classifier of another class": (
         lambda model: setattr(model, "fc", Mean()),
@@ -184,3 +203,20 @@ def test_a_whole_module_comes_out_as_the_network_that_it_is(tmp_path: Path) -> N
     images = torch.randn(2, 3, 64, 64)
     copy = rs.load(rs.open(tmp_path / "whole.pth").save(tmp_path / "plain.safetensors")).eval()
     assert torch.equal(copy(images), model(images))
+
+
+def test_a_module_without_a_layer_for_its_maxpool_is_asked_about(tmp_path: Path) -> None:
+    model = small_network()
+    del model.maxpool
+    torch.save(model, tmp_path / "a.pth")
+    with pytest.raises(ArchitectureError, match="no layer for its maxpool"):
+        rs.open(tmp_path / "a.pth")
+    assert rs.open(tmp_path / "a.pth", assume="maxpool=none").architecture.maxpool_is_identity
+
+
+def test_tensors_of_no_module_are_refused(tmp_path: Path) -> None:
+    model = nn.Module()
+    model._buffers.update({f"net.{name}": tensor for name, tensor in small_network().state_dict().items()})
+    torch.save(model, tmp_path / "a.pth")
+    with pytest.raises(ArchitectureError, match="`net`, which has its tensors, is no module"):
+        rs.open(tmp_path / "a.pth")

@@ -394,3 +394,18 @@ def test_what_lies_beside_a_network_is_passed_over_in_proportion() -> None:
         return calls(lambda: unwrap(root))
 
     assert work(20_000) < 2.5 * work(10_000)
+
+
+def test_keys_that_lead_round_in_circles_take_no_time(tmp_path: Path) -> None:
+    root: dict[str, object] = {}
+    root |= {"a": root, "a.a": root, ".".join(["a"] * 60) + ".b": small_network().state_dict()}
+    torch.save(root, tmp_path / "a.pth")
+    assert rs.open(tmp_path / "a.pth").architecture.in_channels == 3
+
+
+def test_more_networks_than_any_file_holds_are_refused(tmp_path: Path) -> None:
+    one, vector = torch.zeros(1, 1, 1, 1), torch.zeros(1)
+    names = {"conv1.weight": one, "bn1.weight": vector, "layer1.0.conv1.weight": one}
+    torch.save({f"n{i}.{name}": tensor for i in range(65) for name, tensor in names.items()}, tmp_path / "a.pth")
+    with pytest.raises(CheckpointError, match="it holds 65 ResNets, more than 64"):
+        rs.open(tmp_path / "a.pth")
