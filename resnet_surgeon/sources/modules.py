@@ -170,7 +170,7 @@ class _Module:
         if kind not in kinds:
             self._refuse(path, f"is of the class {printable(layer.kind)}")
         if kind == "SelectAdaptivePool2d" and (how := layer.attributes.get("pool_type")) != "avg":
-            self._refuse(path, f"pools by {printable(how)}, not by the mean" if how else "doesn't pool")
+            self._refuse(path, f"pools by {printable(str(how))}, not by the mean" if how else "doesn't pool")
         name = path.rpartition(".")[2]
         if name == "avgpool" and kind not in _MEANS:
             self._refuse(path, f"is of the class {printable(layer.kind)}")
