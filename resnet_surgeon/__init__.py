@@ -28,7 +28,8 @@ if TYPE_CHECKING:
         WeightsError,
     )
     from resnet_surgeon.inspection import Inspection, inspect
-    from resnet_surgeon.module import ResNet, load
+    from resnet_surgeon.loading import load
+    from resnet_surgeon.module import ResNet
     from resnet_surgeon.network import Network, open
     from resnet_surgeon.reporting.report import report
     from resnet_surgeon.saving import save
@@ -73,7 +74,7 @@ _ROOMS = {
     "TensorDifference": "comparison",
     "diff": "comparison",
     "inspect": "inspection",
-    "load": "module",
+    "load": "loading",
     "open": "network",
     "report": "reporting.report",
     "save": "saving",

@@ -25,8 +25,8 @@ from resnet_surgeon.architecture.variants import VARIANTS
 from resnet_surgeon.errors import CheckpointError
 from resnet_surgeon.formats.files import OpenFile
 from resnet_surgeon.formats.tensors import BITS, LazyTensor, byte_size, chunks, pieces
+from resnet_surgeon.history.opening import Opening, recognised
 from resnet_surgeon.manifest import Manifest
-from resnet_surgeon.opening import Opening, recognised
 from resnet_surgeon.plan import Layout
 from resnet_surgeon.sources.location import Location, check_distinct
 from resnet_surgeon.sources.progress import Progress, silent

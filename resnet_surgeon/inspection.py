@@ -14,7 +14,7 @@ from resnet_surgeon.architecture.spec import Architecture
 from resnet_surgeon.architecture.variants import variant_name
 from resnet_surgeon.errors import CheckpointError
 from resnet_surgeon.formats.tensors import byte_size
-from resnet_surgeon.opening import Opening, recognised
+from resnet_surgeon.history.opening import Opening, recognised
 from resnet_surgeon.operations import OPERATIONS
 from resnet_surgeon.plan import Layout
 from resnet_surgeon.sources.location import DEFAULT_NAME, Location

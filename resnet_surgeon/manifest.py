@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from resnet_surgeon.architecture.facts import Assumed
-from resnet_surgeon.architecture.initialisation import Law
 from resnet_surgeon.architecture.preprocessing import Preprocessing
 from resnet_surgeon.architecture.recognise import FLOATS
 from resnet_surgeon.architecture.spec import HEAD_NAME, Architecture, OutputKind
 from resnet_surgeon.arithmetic.formulas import Formula
+from resnet_surgeon.arithmetic.laws import Law
 from resnet_surgeon.errors import CheckpointError, UsageError
 from resnet_surgeon.fields import Count, Line, Name, Seed, Size, Text, decoded, plain
 from resnet_surgeon.formats.json_text import parsed

@@ -1,5 +1,5 @@
-"""Builds a `torch.nn.Module` from an Architecture and fills it with a checkpoint's tensors. The only room that imports
-torch at its top.
+"""Builds a `torch.nn.Module` from an Architecture, and torch's tensors from lazy ones. This room and those below it in
+docs/house.md import torch at their top, no other does. Knows no files.
 
 The submodules have torchvision's names and the forward pass is torchvision's (`torchvision.models.resnet`), operation
 by operation.
@@ -8,7 +8,6 @@ by operation.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import torch
@@ -18,48 +17,11 @@ from resnet_surgeon.architecture import layers
 from resnet_surgeon.architecture.spec import Architecture, Head
 from resnet_surgeon.formats.tensors import LazyTensor, Stored, chunks
 from resnet_surgeon.manifest import Manifest
-from resnet_surgeon.network import Network
-from resnet_surgeon.network import open as open_network
-from resnet_surgeon.opening import Opening
 from resnet_surgeon.platform.memory import ask_for_huge_pages
-from resnet_surgeon.sources.location import Location
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 DTYPES = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64,
 }  # fmt: skip
-
-
-def load(
-    source: Location | Network,
-    device: torch.device | str | int | None = None,
-    dtype: torch.dtype | None = None,
-    **opening: Unpack[Opening],
-) -> ResNet:
-    """The network in a file that this tool wrote (or any checkpoint that it reads), as a module in training mode, ready
-    to train.
-
-    `source` is a network, or all that `resnet_surgeon.open` takes, with its keywords in `opening`. `device` and `dtype`
-    say where the parameters live and in which floating point type; left out, they are on the CPU (or torch's default
-    device) in the file's own. Every tensor and every parameter must fit. Raises the errors of `open`.
-
-    >>> load("resnet50-heads-3-5.safetensors")(torch.zeros(2, 3, 224, 224))     # two tensors, [2, 3] and [2, 5]
-    """
-    network = source if isinstance(source, Network) else open_network(source, **opening)
-    target = torch.get_default_device() if device is None else torch.device(device)
-    with ThreadPoolExecutor(1) as executor:
-        manifest = executor.submit(network.manifest)  # reads the file through for its digest, if it has no manifest yet
-        with torch.device("meta"):
-            module = ResNet(network.architecture)
-        state = {name: to_torch(tensor).to(target) for name, tensor in network.tensors.items()}
-        module.load_state_dict(state, strict=True, assign=True)
-        module.manifest = manifest.result()
-    module.loaded = Loaded(network)
-    if network.source.container is not None:
-        network.source.container.check_unchanged()
-    return module.to(dtype=dtype) if dtype is not None else module
 
 
 class BasicBlock(nn.Module):
@@ -164,21 +126,6 @@ class Heads(nn.Module):
         return [(name, self[name]) for name in self]
 
 
-class Loaded:
-    """The network that a module was loaded from. A copy of the module has it too; a pickled module comes back without,
-    since another process has not opened the file.
-    """
-
-    def __init__(self, network: Network) -> None:
-        self.network = network
-
-    def __deepcopy__(self, _: object) -> Loaded:
-        return self
-
-    def __reduce__(self) -> tuple[type[None], tuple[()]]:
-        return type(None), ()
-
-
 class ResNet(nn.Module):
     """The network that an Architecture describes, its children named and ordered as in torchvision.
 
@@ -202,7 +149,7 @@ class ResNet(nn.Module):
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
         self.manifest: Manifest | None = None
-        self.loaded: Loaded | None = None  # for `save` to look what has changed
+        self.loaded: object = None  # what it was loaded from, for `save` to see what has changed
         self.architecture = architecture
         # What torchvision's own utilities ask of a ResNet, such as its detectors.
         self.inplanes = architecture.trunk_channels

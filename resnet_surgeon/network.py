@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any, Concatenate, ParamSpec
 
 from resnet_surgeon import manifest as documents
-from resnet_surgeon import recording
 from resnet_surgeon.architecture.recognise import describe
 from resnet_surgeon.architecture.spec import Architecture
 from resnet_surgeon.errors import CheckpointError, OperationError, SurgeonError, message
 from resnet_surgeon.formats.files import TiedToFile
 from resnet_surgeon.formats.tensors import LazyTensor
-from resnet_surgeon.notes import notes
-from resnet_surgeon.opening import Opened, recognised
+from resnet_surgeon.history import recording
+from resnet_surgeon.history.notes import notes
+from resnet_surgeon.history.opening import Opened, recognised
 from resnet_surgeon.operations.adapt import Adapt
 from resnet_surgeon.operations.checkpoint import Checkpoint, Operation
 from resnet_surgeon.operations.heads import Heads

@@ -13,15 +13,16 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from resnet_surgeon.architecture.initialisation import Constant
 from resnet_surgeon.architecture.parameters import parameters
 from resnet_surgeon.architecture.recognise import check_fit
+from resnet_surgeon.arithmetic.laws import Constant
 from resnet_surgeon.errors import CheckpointError, UsageError
 from resnet_surgeon.formats.tensors import Initialised, LazyTensor, Trained, chunks
+from resnet_surgeon.history.opening import Opened
+from resnet_surgeon.loading import Loaded
 from resnet_surgeon.manifest import Manifest
 from resnet_surgeon.module import DTYPES, ResNet
 from resnet_surgeon.network import Network
-from resnet_surgeon.opening import Opened
 from resnet_surgeon.operations.checkpoint import Checkpoint
 from resnet_surgeon.operations.training import Training
 from resnet_surgeon.sources.progress import Progress, silent
@@ -105,7 +106,7 @@ def _state(module: ResNet, manifest: Manifest) -> dict[str, Tensor]:
 
 def _loaded(module: ResNet, manifest: Manifest) -> Network | None:
     """What it was loaded from, if that is known and is still there as it was."""
-    network = module.loaded.network if module.loaded else None
+    network = module.loaded.network if isinstance(module.loaded, Loaded) else None
     if network is None or network.architecture != manifest.architecture:
         return None
     try:

@@ -8,9 +8,9 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from resnet_surgeon.architecture.initialisation import Constant, Law, kaiming_normal_fan_out, linear_default
 from resnet_surgeon.architecture.layers import Block, Convolution, Layer, Linear, Norm, parts
 from resnet_surgeon.architecture.spec import Architecture
+from resnet_surgeon.arithmetic.laws import Constant, Law, kaiming_normal_fan_out, linear_default
 
 
 @dataclass(frozen=True)

@@ -22,11 +22,10 @@ from resnet_surgeon.arithmetic.formulas import (
     Product,
 )
 from resnet_surgeon.arithmetic.numbers import SIZES
+from resnet_surgeon.arithmetic.operand import Operand
 from resnet_surgeon.errors import OperationError
 
 if TYPE_CHECKING:
-    from resnet_surgeon.arithmetic.evaluation import Operand
-
     Floats = np.ndarray[Any, np.dtype[Any]]
 
 _PIECE = 1 << 17  # numbers that are worked out at once

@@ -9,24 +9,13 @@ from __future__ import annotations
 import math
 import operator
 from array import array
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from typing import TypeAlias
 
 from resnet_surgeon.arithmetic.formulas import Formula, Mean, Mixing, Row
 from resnet_surgeon.arithmetic.numbers import SIZES, decode, encode
+from resnet_surgeon.arithmetic.operand import Operand
 from resnet_surgeon.errors import CheckpointError, OperationError
-
-
-@dataclass(frozen=True)
-class Operand:
-    """An input of a formula. `pieces` reads it, little-endian and row-major, in pieces of exactly so many bytes but for
-    the last.
-    """
-
-    dtype: str
-    shape: tuple[int, ...]
-    pieces: Callable[[int], Iterator[bytes]]
 
 
 def needs_numpy(formula: Formula) -> bool:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from resnet_surgeon.architecture.initialisation import Constant, Law, Uniform
 from resnet_surgeon.arithmetic.elements import encode
+from resnet_surgeon.arithmetic.laws import Constant, Law, Uniform
 
 if TYPE_CHECKING:
     Floats = np.ndarray[Any, np.dtype[Any]]

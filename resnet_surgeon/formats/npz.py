@@ -20,7 +20,8 @@ from resnet_surgeon.formats.wrapped import unpacked
 _ENDING = ".npy"
 _LONGEST_HEADER = 4096
 _HEADER = re.compile(
-    r"\{'descr': '([<>|=])([a-zA-Z]\d{1,3})', 'fortran_order': (True|False), 'shape': \(((?:\d{1,18},? ?)*)\), \}\s*"
+    r"\{'descr': '([<>|=])([a-zA-Z]\d{1,3})', 'fortran_order': (True|False), 'shape': "
+    r"\(((?:\d{1,18}, ?)*(?:\d{1,18})?)\), \}\s*"
 )
 
 

@@ -11,9 +11,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from resnet_surgeon.architecture.initialisation import Law
-from resnet_surgeon.arithmetic.evaluation import Operand, evaluate, needs_numpy
+from resnet_surgeon.arithmetic.evaluation import evaluate, needs_numpy
 from resnet_surgeon.arithmetic.formulas import Formula
+from resnet_surgeon.arithmetic.laws import Law
+from resnet_surgeon.arithmetic.operand import Operand
 from resnet_surgeon.errors import CheckpointError
 from resnet_surgeon.formats.files import CHUNK, OpenFile, TiedToFile
 from resnet_surgeon.formats.memory import import_numpy

@@ -18,6 +18,7 @@ from resnet_surgeon.formats.files import CHUNK, OpenFile
 _ENDINGS = (".pth", ".pt", ".ckpt", ".bin", ".safetensors", ".pkl", ".tar", ".pth.tar")
 _PART = "data.pkl"  # of an archive of torch, which is no checkpoint by itself
 _MOST_MEMBERS = 10_000
+_FEW_PARTS, _SMALL_PART = 1000, 1 << 12  # of a file of gzip, whatever its size, and one more for each so many bytes
 _GZIP = 16 + zlib.MAX_WBITS  # zlib's word for a gzip header
 
 
@@ -95,11 +96,15 @@ def _copied(file: OpenFile, begin: int, size: int, crc: int) -> Iterator[bytes]:
 
 def _gunzipped(file: OpenFile) -> Iterator[bytes]:
     most, done = max(SMALL, MOST_RATIO * file.size), 0
+    parts = _FEW_PARTS + file.size // _SMALL_PART
     decompressor = zlib.decompressobj(_GZIP)
     for chunk in file.chunks(0, file.size):
         waiting = bytes(chunk)
         while waiting:
             if decompressor.eof:
+                parts -= 1
+                if not parts:
+                    raise CheckpointError("it is of more gzip parts than any program makes")
                 decompressor = zlib.decompressobj(_GZIP)  # one part after the other makes one file
             piece = _decompressed(decompressor.decompress, waiting)
             waiting = decompressor.unused_data if decompressor.eof else decompressor.unconsumed_tail

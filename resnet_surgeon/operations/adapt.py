@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import ClassVar, Literal
 
-from resnet_surgeon.architecture.initialisation import conv2d_default
 from resnet_surgeon.architecture.preprocessing import Preprocessing
 from resnet_surgeon.architecture.spec import STEM_WEIGHT, Architecture, Channels
 from resnet_surgeon.arithmetic.formulas import Mean, Repeat, Scaled
+from resnet_surgeon.arithmetic.laws import conv2d_default
 from resnet_surgeon.errors import OperationError
 from resnet_surgeon.fields import Seed
 from resnet_surgeon.formats.tensors import Computed, Initialised, LazyTensor

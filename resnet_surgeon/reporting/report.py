@@ -23,10 +23,10 @@ from resnet_surgeon.architecture.recognise import describe
 from resnet_surgeon.architecture.spec import STEM_WEIGHT
 from resnet_surgeon.errors import escaped
 from resnet_surgeon.formats.tensors import LazyTensor, byte_size
+from resnet_surgeon.history.opening import Opening
 from resnet_surgeon.manifest import Manifest, Provenance
 from resnet_surgeon.module import to_torch
 from resnet_surgeon.network import Network
-from resnet_surgeon.opening import Opening
 from resnet_surgeon.overview import overview
 from resnet_surgeon.plan import Action, Layout, Step
 from resnet_surgeon.reporting import drawing, filters

@@ -7,8 +7,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from resnet_surgeon.architecture.initialisation import Constant
 from resnet_surgeon.arithmetic.formulas import Combination, NormalisedWeight, Product
+from resnet_surgeon.arithmetic.laws import Constant
 from resnet_surgeon.errors import CheckpointError, printable
 from resnet_surgeon.formats.tensors import Computed, Initialised, LazyTensor
 from resnet_surgeon.sources.networks import Leaf

@@ -14,10 +14,10 @@ from resnet_surgeon.architecture.recognise import check_fit
 from resnet_surgeon.architecture.variants import VARIANTS
 from resnet_surgeon.errors import ArchitectureError, CheckpointError, SurgeonError, UsageError
 from resnet_surgeon.formats.tensors import LazyTensor
+from resnet_surgeon.history.opening import Opening, recognised
 from resnet_surgeon.manifest import Manifest, Provenance
 from resnet_surgeon.network import Network
 from resnet_surgeon.network import open as open_network
-from resnet_surgeon.opening import Opening, recognised
 from resnet_surgeon.sources import catalog
 from resnet_surgeon.sources.location import Location, check_distinct
 from resnet_surgeon.sources.origin import Origin

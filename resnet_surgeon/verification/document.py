@@ -9,8 +9,8 @@ from resnet_surgeon import manifest as documents
 from resnet_surgeon.architecture.facts import in_words
 from resnet_surgeon.architecture.outputs import IMAGE, outputs
 from resnet_surgeon.errors import CheckpointError
+from resnet_surgeon.history.notes import notes
 from resnet_surgeon.manifest import Manifest
-from resnet_surgeon.notes import notes
 from resnet_surgeon.sources.sidecar import MANIFEST_LIMIT
 from resnet_surgeon.verification import origin, streams
 from resnet_surgeon.verification.case import Case

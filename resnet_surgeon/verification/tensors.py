@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from resnet_surgeon import manifest as records
-from resnet_surgeon.architecture.initialisation import Constant, Law, Normal, Uniform, conv2d_default
 from resnet_surgeon.architecture.parameters import Parameter, parameters
 from resnet_surgeon.arithmetic.formulas import Cast
+from resnet_surgeon.arithmetic.laws import Constant, Law, Normal, Uniform, conv2d_default
 from resnet_surgeon.formats.tensors import BITS, Initialised, LazyTensor, byte_size, pieces
 from resnet_surgeon.manifest import Manifest, Provenance
 from resnet_surgeon.module import DTYPES, to_torch

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from resnet_surgeon.opening import Opening
+from resnet_surgeon.history.opening import Opening
 from resnet_surgeon.sources.location import Location
 from resnet_surgeon.sources.progress import Progress, silent
 from resnet_surgeon.verification import document, function, tensors

@@ -7,9 +7,9 @@ import torch
 import torchvision
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
-from resnet_surgeon.architecture.initialisation import Constant, Law, Normal, Uniform
 from resnet_surgeon.architecture.parameters import parameters
 from resnet_surgeon.architecture.variants import VARIANTS, resnet
+from resnet_surgeon.arithmetic.laws import Constant, Law, Normal, Uniform
 
 
 @pytest.mark.parametrize("name", VARIANTS)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from resnet_surgeon.arithmetic.evaluation import Operand, evaluate
+from resnet_surgeon.arithmetic.evaluation import evaluate
 from resnet_surgeon.arithmetic.formulas import (
     Cast,
     Combination,
@@ -24,6 +24,7 @@ from resnet_surgeon.arithmetic.formulas import (
     Repeat,
     Scaled,
 )
+from resnet_surgeon.arithmetic.operand import Operand
 from resnet_surgeon.errors import CheckpointError, OperationError
 from resnet_surgeon.fields import decoded, plain
 
@@ -119,7 +120,8 @@ def test_a_result_that_is_too_large_is_refused(formula: Formula) -> None:
 def test_a_mix_of_channels_takes_no_numpy() -> None:
     code = """
 import sys
-from resnet_surgeon.arithmetic.evaluation import Operand, evaluate
+from resnet_surgeon.arithmetic.evaluation import evaluate
+from resnet_surgeon.arithmetic.operand import Operand
 from resnet_surgeon.arithmetic.formulas import Mix
 made = b"".join(evaluate(Mix(((0.5, 0.5),)), "F32", (1, 1), [Operand("F32", (1, 2), lambda size: iter([bytes(8)]))]))
 print(made == bytes(4), "numpy" in sys.modules)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from resnet_surgeon.architecture.initialisation import Constant, Law, Normal, Uniform
+from resnet_surgeon.arithmetic.laws import Constant, Law, Normal, Uniform
 from resnet_surgeon.arithmetic.sampling import sample
 
 

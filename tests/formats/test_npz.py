@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import zipfile
 from collections.abc import Callable
 from typing import Any
 
@@ -48,3 +49,11 @@ def test_damage_is_refused() -> None:
         read(data.replace(b"(2, 3), }", b"(2, 4), }"))
     with pytest.raises(CheckpointError, match="no array of numpy"):
         read(data.replace(b"\x93NUMPY", b"\x93NUMPX"))
+
+
+def test_a_header_of_endless_digits_takes_no_time() -> None:
+    header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (" + b"1" * 60 + b"x), }"
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        archive.writestr("a.npy", b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header)
+    assert isinstance(sniff.read(OpenFile.spooled(out.getvalue(), "a.npz")).root["a"], Unread)  # type: ignore[index]

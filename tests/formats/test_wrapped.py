@@ -74,10 +74,10 @@ REFUSED = {
     "gzip that is cut": (gzip.compress(SAVED)[:-20], "gzip data go on|damaged"),
     "gzip that is damaged": (gzip.compress(SAVED)[:30] + b"\xff" * 50, "damaged"),
     "several": (zipped(MODEL, ("b.pth", SAVED)), "2 checkpoints, `weights/model.pth`, `b.pth`"),
-    "none in a zip": (zipped(("notes.txt", b"x"), ("more/notes.txt", b"y")), "not one folder"),
+    "none in a zip": (zipped(("notes.txt", b"x"), ("more/notes.txt", b"y")), "does not have the single folder"),
     "none in a tar": (tarred(("notes.txt", b"x")), "without a checkpoint"),
     "archives without end": (often(5), "compressed with gzip too often"),
-    "a part of torch's archive": (zipped(("a/data.pkl", b"x"), ("b/c.txt", b"y")), "not one folder"),
+    "a part of torch's archive": (zipped(("a/data.pkl", b"x"), ("b/c.txt", b"y")), "does not have the single folder"),
 }
 
 
@@ -85,3 +85,8 @@ REFUSED = {
 def test_others_are_refused(data: bytes, reason: str) -> None:
     with pytest.raises(CheckpointError, match=reason):
         read(data)
+
+
+def test_gzip_of_very_many_parts_is_refused() -> None:
+    with pytest.raises(CheckpointError, match="more gzip parts than any program makes"):
+        read(gzip.compress(b"a") * 1100)

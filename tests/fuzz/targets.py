@@ -21,7 +21,7 @@ from safetensors.torch import save
 
 import resnet_surgeon as rs
 from resnet_surgeon import manifest as documents
-from resnet_surgeon.architecture.initialisation import Constant
+from resnet_surgeon.arithmetic.laws import Constant
 from resnet_surgeon.errors import CheckpointError, SurgeonError
 from resnet_surgeon.formats import safetensors as our_safetensors
 from resnet_surgeon.formats import sniff, torch_legacy, torch_tar, torch_zip

@@ -13,7 +13,7 @@ from torch import nn
 from torchvision.models import ResNet
 
 import resnet_surgeon as rs
-from resnet_surgeon.architecture.initialisation import Constant
+from resnet_surgeon.arithmetic.laws import Constant
 from resnet_surgeon.errors import CheckpointError
 from resnet_surgeon.formats.tensors import Initialised
 from resnet_surgeon.sources.wrappings import unwrap

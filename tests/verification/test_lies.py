@@ -18,10 +18,10 @@ from torchvision.models.resnet import BasicBlock, Bottleneck
 
 import resnet_surgeon as rs
 from resnet_surgeon.architecture.facts import KINDS, applied
-from resnet_surgeon.architecture.initialisation import Constant, Law, Normal, Uniform
 from resnet_surgeon.architecture.spec import Head
 from resnet_surgeon.architecture.variants import resnet
 from resnet_surgeon.arithmetic import sampling
+from resnet_surgeon.arithmetic.laws import Constant, Law, Normal, Uniform
 from resnet_surgeon.module import ResNet
 from resnet_surgeon.sources.progress import silent
 from resnet_surgeon.sources.sidecar import MANIFEST_LIMIT

@@ -12,8 +12,8 @@ from resnet_surgeon._version import __version__
 from resnet_surgeon.architecture.outputs import outputs
 from resnet_surgeon.architecture.spec import Architecture, Head
 from resnet_surgeon.formats.tensors import Computed, Initialised, LazyTensor, Trained
-from resnet_surgeon.notes import notes
-from resnet_surgeon.opening import Opened
+from resnet_surgeon.history.notes import notes
+from resnet_surgeon.history.opening import Opened
 from resnet_surgeon.operations.checkpoint import Checkpoint, Operation
 from resnet_surgeon.plan import by_identity
 from resnet_surgeon.sources import catalog

@@ -1,0 +1,17 @@
+"""What a formula is given: a tensor that can be read piece by piece. Knows not where from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Operand:
+    """An input of a formula. `pieces` reads it, little-endian and row-major, in pieces of exactly so many bytes but for
+    the last.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    pieces: Callable[[int], Iterator[bytes]]

@@ -1,0 +1,64 @@
+"""Fills a module with a network's tensors. Knows how to open a network, and that a module may forget what it was opened
+from; no names of layers.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import torch
+
+from resnet_surgeon.history.opening import Opening
+from resnet_surgeon.module import ResNet, to_torch
+from resnet_surgeon.network import Network
+from resnet_surgeon.network import open as open_network
+from resnet_surgeon.sources.location import Location
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+
+def load(
+    source: Location | Network,
+    device: torch.device | str | int | None = None,
+    dtype: torch.dtype | None = None,
+    **opening: Unpack[Opening],
+) -> ResNet:
+    """The network in a file that this tool wrote (or any checkpoint that it reads), as a module in training mode, ready
+    to train.
+
+    `source` is a network, or all that `resnet_surgeon.open` takes, with its keywords in `opening`. `device` and `dtype`
+    say where the parameters live and in which floating point type; left out, they are on the CPU (or torch's default
+    device) in the file's own. Every tensor and every parameter must fit. Raises the errors of `open`.
+
+    >>> load("resnet50-heads-3-5.safetensors")(torch.zeros(2, 3, 224, 224))     # two tensors, [2, 3] and [2, 5]
+    """
+    network = source if isinstance(source, Network) else open_network(source, **opening)
+    target = torch.get_default_device() if device is None else torch.device(device)
+    with ThreadPoolExecutor(1) as executor:
+        manifest = executor.submit(network.manifest)  # reads the file through for its digest, if it has no manifest yet
+        with torch.device("meta"):
+            module = ResNet(network.architecture)
+        state = {name: to_torch(tensor).to(target) for name, tensor in network.tensors.items()}
+        module.load_state_dict(state, strict=True, assign=True)
+        module.manifest = manifest.result()
+    module.loaded = Loaded(network)
+    if network.source.container is not None:
+        network.source.container.check_unchanged()
+    return module.to(dtype=dtype) if dtype is not None else module
+
+
+class Loaded:
+    """The network that a module was loaded from. A copy of the module has it too; a pickled module comes back without,
+    since another process has not opened the file.
+    """
+
+    def __init__(self, network: Network) -> None:
+        self.network = network
+
+    def __deepcopy__(self, _: object) -> Loaded:
+        return self
+
+    def __reduce__(self) -> tuple[type[None], tuple[()]]:
+        return type(None), ()
