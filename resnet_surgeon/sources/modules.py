@@ -176,7 +176,7 @@ class _Module:
             self._refuse(path, f"is of the class {printable(layer.kind)}")
         if name == "relu" and kind not in _ACTIVATIONS:
             self._refuse(path, f"is of the class {printable(layer.kind)}")
-        if name == "maxpool" and kind not in _IDENTITIES | {"MaxPool2d"}:
+        if name == "maxpool" and kind in _MEANS:
             self._refuse(path, f"is of the class {printable(layer.kind)}")
         sizes = {"AdaptiveAvgPool2d": ("output_size", (1, 1)), "AvgPool2d": ("kernel_size", (7, 7))}
         attribute, size = sizes.get(kind, ("", ()))
