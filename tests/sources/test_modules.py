@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from timm.layers import SelectAdaptivePool2d
+from timm.layers.adaptive_avgmax_pool import SelectAdaptivePool2d
 from torch import nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
