@@ -167,12 +167,16 @@ class _Module:
     def _check_child(self, path: str, layer: Layer, kinds: Collection[str]) -> None:
         """Raises ArchitectureError for a layer without tensors that no network of torchvision's has there."""
         kind = _own_name(layer)
-        if kind not in kinds or (kind == "SelectAdaptivePool2d" and layer.attributes.get("pool_type") != "avg"):
+        if kind not in kinds:
             self._refuse(path, f"is of the class {printable(layer.kind)}")
+        if kind == "SelectAdaptivePool2d" and (how := layer.attributes.get("pool_type")) != "avg":
+            self._refuse(path, f"pools by {printable(str(how))}, not by the mean" if how else "doesn't pool")
         name = path.rpartition(".")[2]
         if name == "avgpool" and kind not in _MEANS:
             self._refuse(path, f"is of the class {printable(layer.kind)}")
         if name == "relu" and kind not in _ACTIVATIONS:
+            self._refuse(path, f"is of the class {printable(layer.kind)}")
+        if name == "maxpool" and kind in _MEANS:
             self._refuse(path, f"is of the class {printable(layer.kind)}")
         sizes = {"AdaptiveAvgPool2d": ("output_size", (1, 1)), "AvgPool2d": ("kernel_size", (7, 7))}
         attribute, size = sizes.get(kind, ("", ()))
@@ -222,6 +226,10 @@ class _Module:
                 raise ArchitectureError(f"{block} has strides that no block of torchvision's has")
             if architecture.block == "basic" and strides["conv2"] != 1:
                 raise ArchitectureError(f"{block} has its stride in its second convolution")
+            if architecture.block == "basic" and self.number(f"{block}.conv2", "dilation") != dilation:
+                raise ArchitectureError(
+                    f"the convolutions of {block} have different dilations, which no block of torchvision's has"
+                )
             stride = total if index == 0 else stride
             for name in _CONVOLUTIONS[architecture.block]:
                 self._check_padding(f"{block}.{name}")

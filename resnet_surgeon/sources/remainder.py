@@ -10,6 +10,7 @@ import re
 from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import prod
 
 from resnet_surgeon.errors import Answer, ArchitectureError, CheckpointError, listed, printable
 from resnet_surgeon.formats.views import Unread
@@ -28,6 +29,8 @@ _ANOTHER_PART = (
     r"|proj(ection)?(_head)?|predictor|prediction_head|prototypes?|mlp|queue(_ptr|_ids?)?|neck|fpn|rpn(_head)?"
     r"|(roi|bbox|mask|keypoint)_heads?|transformer|query_embed|criterion|loss(_fn)?|ema|teacher|momentum_encoder)_?\d*"
 )
+_NORMALISES = r"(?i)(new_|image_|img_|input_)?(mean|std)"
+_MOST_OF_IMAGES = 16  # channels that a convolution before the stem takes; the last one of a decoder takes more
 _INSIDE = -1  # the distance of what stands inside a stage
 
 
@@ -73,10 +76,16 @@ class _Part:
 
 
 def remainder(
-    place: Place, beside: Modules, channels: int, others: Sequence[Place], fc: str | None, ignore: Sequence[str]
+    place: Place,
+    beside: Modules,
+    in_channels: int,
+    channels: int,
+    others: Sequence[Place],
+    fc: str | None,
+    ignore: Sequence[str],
 ) -> Remainder:
-    """What the modules `beside` the network at `place` are: its last stage has so many channels, and in the same
-    mapping are the `others`.
+    """What the modules `beside` the network at `place` are: its stem takes `in_channels`, its last stage has
+    `channels`, and in the same mapping are the `others`.
 
     `fc` names the classifier, or is `none`; `ignore` are patterns of names that may go. Raises ArchitectureError where
     the user must say which layer is the classifier, or that a layer may go; CheckpointError for an `fc` or a pattern
@@ -92,7 +101,7 @@ def remainder(
     unclear = [part for part in parts if _is_unclear(part, candidates)]
     path = _stated(fc, place, every, channels) if fc else _only([*candidates], unclear)
     chosen = next((part for part in every if path in part.modules), None) if path else None
-    obstacles = [*_obstacles(parts, {*candidates, *unclear}, chosen, path)]
+    obstacles = [*_obstacles(parts, {*candidates, *unclear}, chosen, path, in_channels)]
     if obstacles:
         raise _in_the_way(obstacles, ignore, chosen)
     left_out = (
@@ -243,9 +252,10 @@ def _only(candidates: Sequence[_Part], unclear: Sequence[_Part]) -> str | None:
 
 
 def _obstacles(
-    parts: Sequence[_Part], classifiers: Collection[_Part], chosen: _Part | None, path: str | None
+    parts: Sequence[_Part], classifiers: Collection[_Part], chosen: _Part | None, path: str | None, in_channels: int
 ) -> Iterator[_Part]:
     """The layers that the data passes through on its way to the output, and that no ResNet of torchvision's has."""
+    classes = _classes(chosen.modules[path]) if chosen and path else None
     for part in parts:
         if part is chosen:
             if len(part.modules) > 1:
@@ -253,8 +263,30 @@ def _obstacles(
                 yield from (_Part(name, name, part.distance, {name: leaves}) for name, leaves in others.items())
         elif part in classifiers:
             continue
-        elif part.distance <= (chosen.distance if chosen else 0) or _is_generalised_mean(part):
+        elif (
+            part.distance <= (chosen.distance if chosen else 0)
+            or _is_generalised_mean(part)
+            or _is_before_stem(part, in_channels)
+            or classes in part.linears.values()
+        ):
             yield part
+
+
+def _classes(leaves: Mapping[str, Leaf]) -> int | None:
+    """The outputs of a linear layer."""
+    shapes = (leaves[name].shape for name in ("weight", "bias", "weight_orig", "weight_v") if name in leaves)
+    return next((shape[0] for shape in shapes), None)
+
+
+def _is_before_stem(part: _Part, in_channels: int) -> bool:
+    """What makes the image that the stem takes: a convolution, a batch norm, or a mean and standard deviation."""
+    leaves = [(name, leaf.shape) for module in part.modules.values() for name, leaf in module.items() if leaf.shape]
+    kernels = [shape for _, shape in leaves if len(shape) == 4]
+    if kernels and (kernels[-1][0], kernels[-1][1]) != (1, in_channels):  # not a mean of [1, channels, 1, 1]
+        return kernels[-1][0] == in_channels and all(shape[1] < _MOST_OF_IMAGES for shape in kernels)
+    names = {name for name, _ in leaves}
+    is_normalising = "running_var" in names or all(re.fullmatch(_NORMALISES, name) for name in names)
+    return bool(names) and is_normalising and all(prod(shape) == in_channels for _, shape in leaves)
 
 
 def _is_generalised_mean(part: _Part) -> bool:

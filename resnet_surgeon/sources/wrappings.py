@@ -286,7 +286,7 @@ def _found(find: _Find, others: list[Place], root: object, fc: str | None, ignor
     refuse_other_kinds({name: leaf.shape for name, leaf in _relative(find.place, network, beside)})
     has_heads = any(module.startswith("heads.") for module in network)
     stated = fc or (NO_CLASSIFIER if has_heads or (habit and habit.drops_fc) else None)
-    rest = remainder(find.place, beside, _channels(network), others, stated, ignore)
+    rest = remainder(find.place, beside, _in_channels(network), _channels(network), others, stated, ignore)
     if rest.classifier is not None:
         network["fc"] = find.modules[rest.classifier]
     made = spelled(network)
@@ -349,6 +349,11 @@ def _relative(place: Place, network: Modules, beside: Modules) -> Iterator[tuple
     for path, leaves in beside.items():
         if path.startswith(place.scope):
             yield from ((f"{path[len(place.scope) :]}.{name}", leaf) for name, leaf in leaves.items())
+
+
+def _in_channels(network: Mapping[str, Mapping[str, Leaf]]) -> int:
+    """The channels of the images; 0 if they cannot be told."""
+    return next((leaf.shape[1] for leaf in network.get("conv1", {}).values() if len(leaf.shape) == 4), 0)
 
 
 def _channels(network: Mapping[str, Mapping[str, Leaf]]) -> int:

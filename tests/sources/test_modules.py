@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from timm.layers.adaptive_avgmax_pool import SelectAdaptivePool2d
 from torch import nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
@@ -138,6 +139,18 @@ REFUSED: dict[str, tuple[Callable[[ResNet], object], str]] = {
     "another convolution": (
         lambda model: setattr(model.layer1[0], "conv1", MyConvolution(64, 64, 3, padding=1, bias=False)),
         r"`layer1\.0\.conv1` is of the class `.*\.MyConvolution`",
+    ),
+    "a mean for the maxpool": (
+        lambda model: setattr(model, "maxpool", nn.AvgPool2d(2)),
+        "`maxpool` is of the class `.*AvgPool2d`",
+    ),
+    "dilations of two kinds in a block": (
+        lambda model: model.layer4[0].conv2.__dict__.update(dilation=(2, 2), padding=(2, 2)),
+        r"the convolutions of layer4\.0 have different dilations",
+    ),
+    "timm's pooling by the maximum": (
+        lambda model: setattr(model, "avgpool", SelectAdaptivePool2d(pool_type="max", flatten=True)),
+        "`avgpool` pools by `max`, not by the mean",
     ),
     "another padding": (lambda model: setattr(model.conv1, "padding", (0, 0)), "padded otherwise"),
     "mirrored padding": (lambda model: setattr(model.conv1, "padding_mode", "reflect"), "padded otherwise"),

@@ -177,14 +177,53 @@ def test_a_tensor_of_the_network_itself_is_in_the_way(basic: ResNet) -> None:
     assert rs.open(data, ignore="mean").architecture.heads
 
 
-def test_what_stands_between_backbone_and_classifier_is_in_the_way(basic: ResNet) -> None:
-    """Re-identification networks: a batch norm neck."""
+class Normalised(nn.Module):
+    """As in networks trained to be robust."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("new_mean", torch.zeros(3, 1, 1))
+        self.register_buffer("new_std", torch.ones(1, 3, 1, 1))
+
+
+BEFORE_OR_BEHIND = [
+    ("1.", "0", nn.BatchNorm2d(3), "0.*"),
+    ("1.", "0", nn.Conv2d(1, 3, 1), "0.*"),
+    ("net.", "pre", nn.Sequential(nn.Conv2d(9, 8, 3), nn.ReLU(), nn.Conv2d(8, 3, 1)), "pre.*"),
+    ("module.model.", "module.normalizer", Normalised(), "module.normalizer.*"),
+    ("resnet.", "out", nn.Linear(10, 4), "out.*"),
+    ("0.", "2", nn.Linear(10, 4), "2.*"),
+]
+
+
+@pytest.mark.parametrize(
+    ("prefix", "path", "module", "pattern"), BEFORE_OR_BEHIND, ids=[case[3] + case[0] for case in BEFORE_OR_BEHIND]
+)
+def test_what_makes_the_image_or_takes_the_classes_is_in_the_way(
+    prefix: str, path: str, module: nn.Module, pattern: str, basic: ResNet
+) -> None:
+    """It stands around a whole ResNet with its fc."""
+    data = saved(packed(basic, prefix, **{f"{prefix}fc".replace(".", "__"): basic.fc, path.replace(".", "__"): module}))
+    error = refusal(data)
+    assert f"the data passes through `{pattern.removesuffix('.*')}`" in error.reason
+    assert (error.answers[0].option, error.answers[0].value) == ("ignore", pattern)
+    assert rs.open(data, ignore=[pattern]).architecture.heads[0].classes == 10
+
+
+def test_the_mean_of_labels_and_a_decoders_last_layer_are_in_nobodys_way(basic: ResNet) -> None:
+    state = {f"net.{name}": tensor for name, tensor in basic.state_dict().items()}
+    beside = {"label.mean": torch.zeros(()), "conv_last.weight": torch.zeros(3, 64, 1, 1)}
+    assert set(wrapping(saved({**state, **beside})).left_out) == set(beside)
+
+
+def test_a_batch_norm_neck_is_asked_about_and_left_out(basic: ResNet) -> None:
+    """Re-identification networks compare what comes before it."""
     neck, classifier = nn.BatchNorm1d(512), nn.Linear(512, 751, bias=False)
     data = saved(packed(basic, "base.", bottleneck=neck, classifier=classifier))
     error = refusal(data)
-    assert "the data passes through `bottleneck`" in error.reason
-    assert [(answer.option, answer.value) for answer in error.answers] == [("ignore", "bottleneck.*"), ("fc", "none")]
-    assert rs.open(data, fc="none").architecture.output_kind == "embedding"
+    assert "a batch norm neck" in error.reason
+    assert [answer.value for answer in error.answers] == ["reid", "strides=1-2-2-2"]
+    assert rs.open(data, assume="reid").architecture.output_kind == "embedding"
 
 
 def test_an_answer_keeps_what_was_stated_before(basic: ResNet) -> None:
