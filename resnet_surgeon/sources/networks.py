@@ -126,7 +126,7 @@ def _groups(found: Modules) -> dict[tuple[str, str], dict[str, int]]:
             continue
         end = next(end for end in _ENDS if path.endswith(end))
         stage, _, index = path.removesuffix(end).rpartition(".")
-        match = re.fullmatch(r"(.*[^0-9]|)([0-9]{1,3})([^0-9]*)", stage)
+        match = re.fullmatch(r"(?s)(.*[^0-9]|)([0-9]{1,3})([^0-9]*)", stage)
         if match and _is_number(index):
             groups.setdefault((match[1], match[3]), {})[stage] = int(match[2])
     return groups

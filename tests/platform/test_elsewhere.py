@@ -147,4 +147,4 @@ def test_windows_removes_what_killed_writers_left_and_nothing_that_is_open(
 def test_a_folder_is_refused_as_one(system: str, tmp_path: Path, on: On) -> None:
     (tmp_path / "folder").mkdir()
     done = on(system, "adapt", "folder", "--in-ch", "1")
-    assert (done.returncode, done.stderr.splitlines()[0]) == (1, b"error: folder: it is a folder")
+    assert (done.returncode, done.stderr.splitlines()[0]) == (1, b"error: folder: it is a folder without a checkpoint")

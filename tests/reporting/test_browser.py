@@ -75,7 +75,7 @@ def test_it_is_shown_whole(page: Page) -> None:
     assert page.locator("h2").all_inner_texts() == [
         "Network", "Filters of conv1", "Proofs", "Load it", "Tensors", "Manifest",
     ]  # fmt: skip
-    assert page.locator("svg").count() == 2
+    assert page.locator("svg").count() == 1
     assert page.evaluate("Array.from(document.images).every(image => image.complete && image.naturalWidth === 65)")
 
 
@@ -140,7 +140,7 @@ def test_without_scripts_all_can_be_read(browser: Browser, address: str) -> None
     assert not page.locator("button").filter(visible=True).count()
     assert len(names(page)) == page.locator("#tensors tbody tr").count() > 0
     page.locator("summary").click()
-    assert '"format_version": 1' in page.locator("#manifest-text").inner_text()
+    assert '"format_version": 2' in page.locator("#manifest-text").inner_text()
     page.close()
 
 
