@@ -99,7 +99,7 @@ _DOUBTS = (
         (("dilated=none", "DETR"), ("dc5", "DETR-DC5: layer4 dilated")),
     ),
     Doubt(
-        "a DeepLab encoder is dilated, which its tensors do not show",
+        "an encoder of DeepLab or PAN is dilated, in one of several ways",
         _beside(r"(aspp|fpa|classifier\.aspp|decoder\.0\.convs)\..*"),
         ("dilated",),
         (

@@ -380,8 +380,8 @@ def test_two_paths_that_read_alike_are_two_networks() -> None:
 
 
 def test_a_message_names_ten_places_at_most() -> None:
-    state = {f"m{number}.layer1.0.conv1.weight": torch.zeros(1) for number in range(5000)}
-    with pytest.raises(CheckpointError, match=r"holds 5000 ResNets, under `m0`, .*`m9` and 4990 more"):
+    state = {f"m{number}.layer1.0.conv1.weight": torch.zeros(1) for number in range(60)}
+    with pytest.raises(CheckpointError, match=r"holds 60 ResNets, under `m0`, .*`m9` and 50 more"):
         rs.open(saved(state))
 
 
