@@ -3,7 +3,9 @@
 SurgeonError
 ├── UsageError            2   the options are wrong, whatever the network
 ├── CheckpointError       1   a file's content is refused
+│   ├── OtherArchiveError 1   it is an archive, and none of torch's
 │   └── ArchitectureError 1   its tensors are not a ResNet that we know
+├── ContradictionError    1   two that speak of one network say different things
 ├── OperationError        1   this network cannot take this operation
 ├── AccessError           1   reading or writing failed
 ├── WeightsError          1   published weights could not be had

@@ -208,7 +208,9 @@ def applied(facts: Facts, architecture: Architecture) -> Architecture:
     names = [stage.name for stage in architecture.stages]
     for name in ("strides", "dilated"):
         value = said.get(name, ())
-        if value and not str(value[0]).startswith("layer") and len(value) != len(names):
+        if (
+            value and not str(value[0]).startswith("layer") and len(value) < len(names)
+        ):  # of more, the last are of stages that were cut off
             raise ArchitectureError(f"{name}={spelled(value)} has {len(value)} numbers for {len(names)} stages")
     if missing := [name for name in facts.dilated or () if name in STAGE_NAMES and name not in names]:
         raise ArchitectureError(f"dilated={spelled(facts.dilated)}: the network has no {listed(missing)}")
@@ -256,7 +258,7 @@ def in_words(facts: Iterable[Assumed]) -> Iterator[str]:
 
 
 def _with_strides(stages: tuple[Stage, ...], strides: Any) -> tuple[Stage, ...]:
-    return tuple(replace(stage, stride=stride) for stage, stride in zip(stages, strides, strict=True))
+    return tuple(replace(stage, stride=stride) for stage, stride in zip(stages, strides, strict=False))
 
 
 def _with_dilation(stages: tuple[Stage, ...], dilated: tuple[str, ...]) -> tuple[Stage, ...]:
@@ -264,7 +266,7 @@ def _with_dilation(stages: tuple[Stage, ...], dilated: tuple[str, ...]) -> tuple
     `replace_stride_with_dilation`; by numbers, these for all blocks.
     """
     if dilated and dilated[0] not in STAGE_NAMES:
-        pairs = zip(stages, map(int, dilated), strict=True)
+        pairs = zip(stages, map(int, dilated), strict=False)
         return tuple(replace(stage, first_dilation=number, dilation=number) for stage, number in pairs)
     dilation, made = 1, []
     for stage in stages:

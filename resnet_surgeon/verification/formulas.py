@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -75,11 +76,17 @@ def _elementwise(formula: Formula, inputs: Sequence[Tensor]) -> Tensor:
         return direction * (magnitude / norm.reshape(magnitude.shape))
     if isinstance(formula, FoldedWeight):
         weight, gamma, variance = inputs
-        factor: Tensor = (gamma / (variance + formula.eps).sqrt()).reshape(-1, *[1] * (weight.dim() - 1))
+        factor: Tensor = (gamma / _root(variance + formula.eps)).reshape(-1, *[1] * (weight.dim() - 1))
         return weight * factor
     assert isinstance(formula, FoldedBias)
     gamma, beta, mean, variance = inputs
-    return beta - mean * (gamma / (variance + formula.eps).sqrt())
+    return beta - mean * (gamma / _root(variance + formula.eps))
+
+
+def _root(tensor: Tensor) -> Tensor:
+    """Rounded as IEEE 754 has it; torch's own, of float64, can be that of a library that is one bit off."""
+    roots = [math.sqrt(number) if number >= 0 else math.nan for number in tensor.tolist()]
+    return torch.tensor(roots, dtype=tensor.dtype)
 
 
 def is_exact(formula: Formula) -> bool:

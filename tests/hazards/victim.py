@@ -84,7 +84,9 @@ def _run(argv: list[str], folder: str, streams: list[int], report: int) -> NoRet
     for number, descriptor in enumerate(streams):
         os.dup2(descriptor, number)
     sys.argv = ["resnet-surgeon", *argv]
-    allowed = {*argv, *(str(Path(folder, argument)) for argument in argv), os.devnull}
+    beside = {str(Path(argument).with_suffix(".json")) for argument in argv if argument.startswith("model.")}
+    named = {*argv, *beside}
+    allowed = {*named, *(str(Path(folder, argument)) for argument in named), os.devnull}
     with open("/proc/self/statm", encoding="ascii") as statm:
         size = int(statm.read().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (size + _MEMORY, size + _MEMORY))
@@ -99,7 +101,8 @@ def _run(argv: list[str], folder: str, streams: list[int], report: int) -> NoRet
 
 def _hook(allowed: set[str], report: int) -> Any:
     """Reports, from the moment when the command opens its input or a temporary file for it, what a hostile file could
-    be after: any import or execution, and any other file. What comes before is the command line's own doing.
+    be after: any import or execution, and any file but those named and the manifest beside them. What comes before is
+    the command line's own doing.
     """
     temporary = tempfile.gettempdir()
     is_reading = False

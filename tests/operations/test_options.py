@@ -30,7 +30,7 @@ WRONG: dict[str, tuple[str, dict[str, Any], str]] = {
     "endless classes": ("heads", {"classes": range(1, 10**12)}, "classes must be a list of at most"),
     "a number for a name": ("heads", {"classes": [3], "names": [3]}, r"names\[0\] must be text, not 3"),
     "bytes for a name": ("heads", {"classes": [3], "names": b"a"}, r"names\[0\] must be text"),
-    "a name that is not Unicode": ("heads", {"classes": [3], "names": ["a\ud800"]}, r"`a\\ud800` is no name"),
+    "a name that is not Unicode": ("heads", {"classes": [3], "names": ["a\ud800"]}, r"cannot be called `a\\ud800`"),
     "an empty list of layers": ("heads", {"classes": [3, 5], "own": []}, "own must be one of none, layer1"),
     "a number of a layer": ("heads", {"classes": [3, 5], "own": 4}, "own must be one of none, layer1"),
     "true for a count": ("remove", {"last": True}, "last must be a whole number, not True"),

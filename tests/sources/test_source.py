@@ -104,7 +104,7 @@ def test_a_shard_elsewhere_is_never_opened(shard: str, tmp_path: Path) -> None:
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:abc\nsize 3\n", "Git LFS pointer"),
         (b"<!DOCTYPE html><html></html>", "web page"),
         (b"\n\n<html>", "web page"),
-        (b"\x1f\x8b\x08\x00" + bytes(20), "gzip"),
+        (b"\x1f\x8b\x08\x00" + bytes(20), "compressed data in it are damaged"),
         (b"GGUF" + bytes(20), "GGUF"),
         (b"\x89HDF\r\n\x1a\n" + bytes(20), "HDF5"),
         (b"\x93NUMPY\x01\x00" + bytes(20), "numpy"),
@@ -125,12 +125,13 @@ def test_places_that_are_no_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "loop").symlink_to("loop")
     for place, reason in [
         ("missing.pth", "no such file"),
-        ("", "a folder"),
         ("fifo", "not a regular file"),
         ("loop", "symbolic links"),
     ]:
         with pytest.raises(AccessError, match=reason):
             open_source(tmp_path / place)
+    with pytest.raises(CheckpointError, match="a folder without a checkpoint"):
+        open_source(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["/dev/zero", "/dev/null", "a\0b"])

@@ -58,6 +58,8 @@ def headless_bias(model: ResNet) -> None:
     model.fc = nn.Linear(512, 10, bias=False)
 
 
+# Biases in the shortcuts are MONAI's habit, whose conv1 has another stride unless somebody says so.
+STATED = "stem_stride=2"
 SPELLINGS = [pruned, old_weight_norm, new_weight_norm, biased, headless_bias]
 
 
@@ -68,7 +70,7 @@ def test_it_computes_the_same(spell: Callable[[ResNet], None], prefix: str, basi
     spell(model)
     data = saved({prefix + name: tensor for name, tensor in model.state_dict().items()})
     with torch.no_grad():
-        torch.testing.assert_close(rs.load(data).eval()(images()), model(images()), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(rs.load(data, assume=STATED).eval()(images()), model(images()), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("spell", SPELLINGS, ids=lambda spell: spell.__name__)
@@ -78,7 +80,7 @@ def test_what_was_computed_is_recorded_and_proven(
     model = copy.deepcopy(basic)
     spell(model)
     (tmp_path / "source.pth").write_bytes(saved(model.state_dict()))
-    made = rs.open(tmp_path / "source.pth").adapt(1).save(tmp_path / "out.safetensors")
+    made = rs.open(tmp_path / "source.pth", assume=STATED).adapt(1).save(tmp_path / "out.safetensors")
     proof = rs.verify(made, against=tmp_path / "source.pth")
     assert [check for check in proof.checks if check.outcome != "proven"] == []
 
@@ -86,7 +88,9 @@ def test_what_was_computed_is_recorded_and_proven(
 def test_the_manifest_names_the_tensors_in_the_file(basic: ResNet) -> None:
     model = copy.deepcopy(basic)
     biased(model)
-    manifest = rs.open(saved({f"net.{name}": tensor for name, tensor in model.state_dict().items()})).manifest()
+    manifest = rs.open(
+        saved({f"net.{name}": tensor for name, tensor in model.state_dict().items()}), assume=STATED
+    ).manifest()
     provenance: Any = manifest.tensors["layer1.0.bn2.running_mean"].provenance
     assert [part.tensor for part in provenance.inputs] == [
         "net.layer1.0.bn2.running_mean",

@@ -213,7 +213,7 @@ KEPT = {"how": "kept", "tensor": "bn1.bias"}
 @pytest.mark.parametrize(
     ("edit", "check", "word"),
     [
-        (put(2, "format_version"), "manifest", "format_version"),
+        (put(3, "format_version"), "manifest", "format_version"),
         (put("no", "architecture"), "manifest", "architecture"),
         (put(7, "architecture", "heads", 0, "classes"), "fit", "heads.head1.fc.weight"),
         (put("F16", "tensors", "bn1.bias", "dtype"), "fit", "bn1.bias"),

@@ -197,7 +197,7 @@ def test_what_the_source_has_no_name_for_is_refused(own: Any, checkpoints: Path,
 
 
 def test_names_of_no_library_are_refused(checkpoints: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="is not one of torchvision, original, timm"):
+    with pytest.raises(UsageError, match="is not one of torchvision, original, packed, timm"):
         rs.open(checkpoints / "basic.pth").save(tmp_path / "out.pth", names="keras")  # type: ignore[arg-type]
 
 
