@@ -99,7 +99,8 @@ class Pickles:
         start = self.position
 
         def extended(base: int, size: int) -> bytes:
-            return self.read(start + base, min(self.end - start - base, _LIMIT, max(2 * size, _FIRST_PIECE)))
+            left = max(0, self.end - start - base)
+            return self.read(start + base, min(left, _LIMIT, max(2 * size, _FIRST_PIECE)))
 
         machine = _Machine(resolve, extended, self.ledger, start)
         result = machine.run()

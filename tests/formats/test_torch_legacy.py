@@ -101,8 +101,9 @@ COUNT = (24).to_bytes(8, "little")
         (MAGIC + PROTOCOL + SYSTEM + pickle.dumps({}, 2) + pickle.dumps(["1"], 2), "nothing refers to"),
         (MAGIC + PROTOCOL + SYSTEM + pickle.dumps({}, 2) + pickle.dumps(3, 2), "does not list its storages"),
         (MAGIC + PROTOCOL + SYSTEM + pickle.dumps({}, 2), "cut short"),
+        (MAGIC + b"\x80\x04\x8e" + b"\xff" * 8, "cut short"),  # so many bytes that nothing can hold them
     ],
-    ids=range(11),
+    ids=range(12),
 )
 def test_damaged_files_are_refused(data: bytes, reason: str) -> None:
     with pytest.raises(CheckpointError, match=reason):

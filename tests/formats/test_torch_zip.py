@@ -44,6 +44,8 @@ def read(data: bytes) -> dict[str, LazyTensor]:
 
 
 def raw(tensor: torch.Tensor) -> bytes:
+    if not tensor.numel():
+        return b""  # torch cannot copy one of no elements whose other sizes overflow
     plain = tensor.detach().clone(memory_format=torch.contiguous_format)  # also where one number has odd strides
     return plain.reshape(-1).view(torch.uint8).numpy().tobytes()
 
