@@ -9,7 +9,8 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from resnet_surgeon.architecture.facts import Facts, spelled
+from resnet_surgeon.architecture import facts
+from resnet_surgeon.architecture.facts import ContradictionError, Facts, merged, spelled
 from resnet_surgeon.architecture.spec import Architecture
 from resnet_surgeon.errors import Answer, ArchitectureError
 from resnet_surgeon.formats.modules import ModuleNode
@@ -128,8 +129,17 @@ def ask(source: Source, architecture: Architecture, known: Facts, stated: Facts)
         raise ArchitectureError(
             f"{doubt.what}: its tensors do not tell which, and the wrong one computes something else",
             hint="state it",
-            answers=[Answer("assume", said + value, why) for value, why in doubt.answers],
+            answers=[Answer("assume", said + value, why) for value, why in doubt.answers if _agrees(value, known)],
         )
+
+
+def _agrees(answer: str, known: Facts) -> bool:
+    """Whether the answer can be given beside what is known already."""
+    try:
+        merged(known, facts.stated(answer))
+    except ContradictionError:
+        return False
+    return True
 
 
 def _open(source: Source, architecture: Architecture, known: Facts) -> Iterator[Doubt]:

@@ -56,6 +56,16 @@ def test_a_packing_of_several_kinds_is_refused_until_it_is_stated(packing: str, 
         assert rs.open(tmp_path / name, assume=answer).architecture
 
 
+def test_answers_do_not_contradict_what_was_stated(tmp_path: Path) -> None:
+    torch.save(body(""), tmp_path / "resnet50_caffe.pth")
+    with pytest.raises(ArchitectureError) as caught:
+        rs.open(tmp_path / "resnet50_caffe.pth", assume="bottleneck_stride=conv1")
+    answers = [answer.value for answer in caught.value.answers]
+    assert answers == ["bottleneck_stride=conv1,caffe", "bottleneck_stride=conv1,detectron2,maxpool=torchvision"]
+    for answer in answers:
+        assert rs.open(tmp_path / "resnet50_caffe.pth", assume=answer).architecture.bottleneck_stride == "conv1"
+
+
 def test_the_error_is_the_commands_to_type(run: Run, tmp_path: Path) -> None:
     torch.save(body("base.") | {"bottleneck.running_mean": torch.zeros(2048)}, tmp_path / "reid.pth")
     done = run("adapt", "reid.pth", "--in-ch", "1", "--assume", "eps=1e-5")
