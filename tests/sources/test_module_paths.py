@@ -18,7 +18,7 @@ from tests.conftest import small_network
 
 def changed(path: str, layer: nn.Module | None) -> nn.Module:
     """A small network with another layer at the path, or with none."""
-    model = small_network(Bottleneck)
+    model: nn.Module = small_network(Bottleneck)
     owner, _, name = path.rpartition(".")
     setattr(model.get_submodule(owner), name, layer)
     return model
@@ -60,7 +60,7 @@ SILENT: dict[str, Callable[[], Any]] = {
 
 
 def without_maxpool() -> nn.Module:
-    model = small_network(Bottleneck)
+    model: nn.Module = small_network(Bottleneck)
     del model.maxpool
     return model
 
