@@ -27,8 +27,9 @@ _DEBUG = inspect.Parameter(
 def declare(app: typer.Typer, name: str, function: Callable[..., None], example: str) -> None:
     """Adds the function to the app as a command, its docstring as the help.
 
-    A parameter that is a dataclass stands for its fields, whose metadata says how they are spelled; what two
-    dataclasses both have is one option. Every command has `--debug`.
+    A parameter that is a dataclass stands for its fields, whose metadata says how they are spelled: as an option, or as
+    arguments (`OTHERS...`). What two dataclasses both have is one option; if it is of two types, it is the first one's,
+    and the other keeps its default. Every command has `--debug`.
     """
     groups, signature = _groups(function), _signature(function)
 
@@ -89,7 +90,7 @@ def _signature(function: Callable[..., None]) -> inspect.Signature:
     for parameter in inspect.signature(function).parameters.values():
         if parameter.name in groups:
             for field in _parameters(groups[parameter.name]):
-                parameters[field.name] = field
+                parameters.setdefault(field.name, field)
         else:
             kind = inspect.Parameter.KEYWORD_ONLY
             parameters[parameter.name] = parameter.replace(kind=kind, annotation=hints[parameter.name])
@@ -98,25 +99,29 @@ def _signature(function: Callable[..., None]) -> inspect.Signature:
 
 def _arguments(groups: dict[str, Any], signature: inspect.Signature, typed: dict[str, Any]) -> dict[str, Any]:
     """The function's arguments from what was typed. Raises UsageError for what the dataclasses refuse."""
-    fields = {name: [field.name for field in dataclasses.fields(group)] for name, group in groups.items()}
-    of_groups = {
-        name: groups[name](**{field: _converted(hints[field], typed[field], field) for field in fields[name]})
-        for name in groups
-        for hints in [get_type_hints(groups[name])]
-    }
-    taken = {field for names in fields.values() for field in names}
-    return {**of_groups, **{name: value for name, value in typed.items() if name not in taken}}
+    hints = {name: get_type_hints(group) for name, group in groups.items()}
+    owned: dict[str, Any] = {}
+    of_groups = {}
+    for name, group in groups.items():
+        fields = [field.name for field in dataclasses.fields(group)]
+        own = [field for field in fields if owned.setdefault(field, hints[name][field]) == hints[name][field]]
+        of_groups[name] = group(**{field: _converted(hints[name][field], typed[field], field) for field in own})
+    return {**of_groups, **{name: value for name, value in typed.items() if name not in owned}}
 
 
 def _parameters(group: type[Any]) -> Iterator[inspect.Parameter]:
     hints = get_type_hints(group)
     for field in dataclasses.fields(group):
         hint, spelling = hints[field.name], field.metadata["spelling"]
+        if spelling and not spelling.startswith("-"):
+            yield _arguments_called(spelling, field)
+            continue
         names = [f"--{field.name.replace('_', '-')}", *([spelling] if spelling else [])]
         required = field.default is dataclasses.MISSING
         panel = getattr(group, "panel", "Options")
         info = typer.Option(*names, help=_help(field, hint), rich_help_panel=panel, metavar=_metavar(field, hint))
-        annotation: Any = (str if required else str | None) if _is_list(hint) else hint
+        is_text = _is_list(hint) or hint is Any
+        annotation: Any = (str if required else str | None) if is_text else hint
         yield inspect.Parameter(
             field.name,
             inspect.Parameter.KEYWORD_ONLY,
@@ -125,8 +130,17 @@ def _parameters(group: type[Any]) -> Iterator[inspect.Parameter]:
         )
 
 
+def _arguments_called(metavar: str, field: Any) -> inspect.Parameter:
+    """The arguments that follow those before them, as many as are typed."""
+    info = typer.Argument(help=str(field.metadata["help"]), metavar=metavar, show_default=False)
+    kind = inspect.Parameter.KEYWORD_ONLY
+    return inspect.Parameter(field.name, kind, annotation=Annotated[list[str], info])
+
+
 def _metavar(field: Any, hint: Any) -> str | None:
     """`A,B` for a list, the option's own name for a choice, and typer's word for the rest."""
+    if hint is Any:
+        return "SOURCE"
     if _is_list(hint):
         return "A,B"
     return str(field.name).upper() if _choices(hint) else None
@@ -169,13 +183,14 @@ def _converted(hint: Any, typed: Any, name: str) -> Any:
 def _list(hint: Any, typed: str, name: str) -> tuple[Any, ...]:
     items = [item.strip() for item in typed.split(",")]
     (kind,) = {get_args(part)[0] for part in (hint, *get_args(hint)) if get_origin(part) in (tuple, Sequence)}
-    if kind is not int:
+    if kind not in (int, float):
         return tuple(items)
     try:
-        return tuple(int(item) for item in items)
+        return tuple(kind(item) for item in items)
     except ValueError:
-        subject, hint = f"--{name.replace('_', '-')}", "separate them by commas: 3,5"
-        raise UsageError(f"{typed!r} is not a list of whole numbers", subject=subject, hint=hint) from None
+        what, hint = ("whole numbers", "3,5") if kind is int else ("numbers", "0.5,0.3,0.2")
+        hint = f"separate them by commas: {hint}"
+        raise UsageError(f"{typed!r} is not a list of {what}", subject=f"--{name.replace('_', '-')}", hint=hint) from None
 
 
 def _paragraphs(docstring: str) -> str:

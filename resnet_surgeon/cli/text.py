@@ -12,6 +12,7 @@ from resnet_surgeon.architecture.recognise import describe
 from resnet_surgeon.cli.units import size
 from resnet_surgeon.errors import listed, message, printable
 from resnet_surgeon.formats.tensors import LazyTensor, byte_size
+from resnet_surgeon.history.opening import Opened
 from resnet_surgeon.network import Network
 from resnet_surgeon.plan import Step
 from resnet_surgeon.sources.packing import Packing
@@ -41,7 +42,7 @@ def summary(network: Network, target: str, around: Packing | None = None) -> str
     from resnet_surgeon.overview import overview
 
     steps = network.plan()
-    rows = [(row.action, row.what, row.tensors, row.size, row.note) for row in _rows(steps) if row.action != "kept"]
+    rows = [(row.action, row.what, row.tensors, row.size, row.note) for row in _rows(steps)]
     lines = [f"{network.label}: {describe(network.opened.architecture)}, {_total(network.opened.tensors)}"]
     wrapping = network.source.origin.wrapping
     if wrapping and around:
@@ -50,11 +51,22 @@ def summary(network: Network, target: str, around: Packing | None = None) -> str
     lines += (f"  {line}" for line in not_loaded_lines(network.source.origin.not_loaded))
     lines += (f"  assumed: {line}" for line in in_words(fact for fact in network.opened.facts if not fact.is_plain))
     lines += (f"  warning: {warning}" for warning in network.source.described.warnings)
+    lines += (line for other in network.others for line in _other_lines(other))
     drawn = picture(overview(steps, network.opened.architecture, network.architecture))
     details = [f"  {line}" for line in table(rows)]
     result = f"{target}: {describe(network.architecture)}, {_total(network.tensors)}"
     noted = [message(f"  note: {note}") for note in network.notes]
     return "\n".join([*map(message, lines), drawn, *details, *noted, message(result)])
+
+
+def _other_lines(other: Opened) -> Iterator[str]:
+    """Another source, as the first one is told of."""
+    origin = other.source.known
+    digest = f", SHA-256 {origin.sha256[:16]}..." if origin.sha256 else ""
+    yield f"{other.source.label}: {describe(other.architecture)}, {_total(other.tensors)}{digest}"
+    yield from (f"  {line}" for line in (*wrapping_lines(origin.wrapping), *not_loaded_lines(origin.not_loaded)))
+    yield from (f"  assumed: {line}" for line in in_words(fact for fact in other.facts if not fact.is_plain))
+    yield from (f"  warning: {warning}" for warning in origin.warnings)
 
 
 def _around_lines(around: Packing | None, own: Mapping[str, LazyTensor]) -> Iterator[str]:
@@ -113,31 +125,30 @@ def _total(tensors: Mapping[str, LazyTensor]) -> str:
 
 
 def _rows(steps: tuple[Step, ...]) -> Iterator[Row]:
+    """What is not simply kept."""
     left = {layer_of(step.name) for step in steps if step.after}
 
     def part(name: str) -> str:
         """The layer of a tensor; the single block, if that goes or moves while other blocks of its stage stay."""
         layer, block, *_ = name.split(".")
-        return f"{layer}.{block}" if layer in left and block.isdigit() else layer
+        return f"{layer}.{block}" if layer in left and block.isdigit() else layer_of(name)
 
     def fate(step: Step) -> tuple[str, str, str]:
-        """Steps of one fate make one row: what is kept at a stretch, the rest by layer or block."""
-        if step.action == "kept":
-            return step.action, "", ""
+        """Steps of one fate make one row, by layer or block."""
         if step.action in ("renamed", "dropped"):
             return step.action, part(step.name), ""
         return step.action, layer_of(step.name), step.note
 
-    for (action, name, note), group in groupby(steps, key=fate):
+    for (action, name, note), group in groupby((step for step in steps if step.action != "kept"), key=fate):
         members = [*group]
-        first, last = members[0], members[-1]
+        first = members[0]
         count = f"{len(members)} tensor{'s' * (len(members) > 1)}"
         bytes_ = size(sum(layout.bytes for step in members if (layout := step.after or step.before)))
-        if action == "kept":
-            name = " ... ".join(dict.fromkeys((layer_of(first.name), layer_of(last.name))))
-        elif action == "computed" and first.before and first.after:
+        if action == "computed" and len(members) == 1 and first.before and first.after:
             name, bytes_ = first.name, f"{size(first.before.bytes)} -> {size(first.after.bytes)}"
             note = f"{list(first.before.shape)} -> {list(first.after.shape)}: {note}"
+        elif action == "grafted":
+            note = f"{note}: {layer_of(first.sources[0])}"
         elif action == "initialised" and first.after:
             note = f"{list(first.after.shape)}: {note}"
         elif action == "copied":

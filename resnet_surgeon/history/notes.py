@@ -6,13 +6,13 @@ import math
 from collections.abc import Iterator, Mapping
 
 from resnet_surgeon.architecture.spec import STEM_WEIGHT, Architecture
-from resnet_surgeon.arithmetic.formulas import Mean, Repeat, Scaled
+from resnet_surgeon.arithmetic.formulas import Average, Mean, Repeat, Scaled
 from resnet_surgeon.manifest import Computed, Kept, Provenance, TensorRecord, Trained
 
 
 def notes(architecture: Architecture, tensors: Mapping[str, TensorRecord]) -> tuple[str, ...]:
     """The notes on a network whose tensors came about as these records say."""
-    return tuple(_on_responses(architecture, tensors))
+    return (*_on_responses(architecture, tensors), *_on_statistics(tensors))
 
 
 def _on_responses(architecture: Architecture, tensors: Mapping[str, TensorRecord]) -> Iterator[str]:
@@ -29,6 +29,21 @@ def _on_responses(architecture: Architecture, tensors: Mapping[str, TensorRecord
     yield (
         f"on images whose channels are alike, conv1 responds with {factor} of the size that bn1 expects; "
         "`--init scaled` keeps the size"
+    )
+
+
+def _on_statistics(tensors: Mapping[str, TensorRecord]) -> Iterator[str]:
+    """The mean of several networks' statistics is not that of what the mean network's layers give."""
+    if any(name.endswith("running_mean") and _is_averaged(record.provenance) for name, record in tensors.items()):
+        yield (
+            "the batch norms' running statistics are means of several networks', and fit this one only roughly: let it see "
+            "some batches in training mode, as `torch.optim.swa_utils.update_bn` does"
+        )
+
+
+def _is_averaged(provenance: Provenance) -> bool:
+    return isinstance(provenance, Computed) and (
+        isinstance(provenance.formula, Average) or any(map(_is_averaged, provenance.inputs))
     )
 
 

@@ -4,7 +4,7 @@ between come to the same. Reads nothing and writes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from resnet_surgeon import manifest as documents
@@ -19,27 +19,38 @@ from resnet_surgeon.plan import by_identity
 from resnet_surgeon.sources import catalog
 
 
-def manifest(opened: Opened, now: Checkpoint, operations: tuple[Operation, ...]) -> documents.Manifest:
-    """The manifest of the network that `operations` made of `opened`; without the source's SHA-256 where nobody has
-    worked it out yet.
+def manifest(
+    opened: Opened, now: Checkpoint, operations: tuple[Operation, ...], others: Sequence[Opened] = ()
+) -> documents.Manifest:
+    """The manifest of the network that `operations` made of `opened`, and of `others` besides; without the SHA-256 of a
+    source where nobody has worked it out yet.
     """
     history = opened.history
     if history is not None and not operations:
         return history
-    made = records(opened, now.tensors)
+    made = records(opened, now.tensors, others)
     known = _kept_names(records(opened, opened.tensors)) | set(history.dropped if history else ())
     return documents.Manifest(
         architecture=now.architecture,
         inputs=documents.Inputs(now.architecture.in_channels, now.preprocessing),
-        outputs=_outputs(opened, now),
+        outputs=_outputs(opened, now, others),
         operations=done(opened, operations),
-        source=history.source if history else opened.source.described,
+        source=history.source if history else opened.source.known,
         tensors=made,
         dropped=tuple(sorted(known - _kept_names(made))),
         versions={"resnet_surgeon": __version__},
         facts=opened.facts,
         notes=notes(now.architecture, made),
+        other_sources=(
+            *(history.other_sources if history else ()),
+            *(documents.OtherSource(other.source.known, other.facts) for other in others),
+        ),
     )
+
+
+def first_number(opened: Opened) -> int:
+    """The number of the next other source: those that `opened` has behind it are numbered before."""
+    return 1 + (len(opened.history.other_sources) if opened.history else 0)
 
 
 def done(opened: Opened, operations: tuple[Operation, ...]) -> tuple[Mapping[str, Any], ...]:
@@ -48,9 +59,16 @@ def done(opened: Opened, operations: tuple[Operation, ...]) -> tuple[Mapping[str
     return documents.joined((*history, *map(documents.operation_record, operations)))
 
 
-def records(opened: Opened, tensors: Mapping[str, LazyTensor]) -> dict[str, documents.TensorRecord]:
-    """Where each of the tensors is from: those of `opened` by its own history."""
+def records(
+    opened: Opened, tensors: Mapping[str, LazyTensor], others: Sequence[Opened] = ()
+) -> dict[str, documents.TensorRecord]:
+    """Where each of the tensors is from: those of `opened` by its own history, those of the others by their files."""
     names, parts = by_identity(opened.tensors), by_identity(opened.source.found.parts)
+    elsewhere = {
+        identity: provenance
+        for number, other in enumerate(others, first_number(opened))
+        for identity, provenance in _in_file(other, number).items()
+    }
 
     def provenance(tensor: LazyTensor) -> documents.Provenance:
         name = names.get(id(tensor))
@@ -65,44 +83,53 @@ def records(opened: Opened, tensors: Mapping[str, LazyTensor]) -> dict[str, docu
         if isinstance(tensor, Trained):
             began = provenance(tensor.began)
             return began if isinstance(began, documents.Trained) else documents.Trained(began)
-        return documents.Kept(parts[id(tensor)])
+        return elsewhere.get(id(tensor)) or documents.Kept(parts[id(tensor)])
 
     return {name: documents.TensorRecord(tensor.dtype, provenance(tensor)) for name, tensor in tensors.items()}
 
 
-def _outputs(opened: Opened, now: Checkpoint) -> tuple[documents.Output, ...]:
+def _in_file(other: Opened, number: int) -> dict[int, documents.Kept]:
+    """The tensors of another source's file, by identity: its own history is not told again."""
+    found = other.source.found
+    named = {id(tensor): found.names.get(name, name) for name, tensor in other.tensors.items()}
+    return {identity: documents.Kept(name, source=number) for identity, name in (named | by_identity(found.parts)).items()}
+
+
+def _outputs(opened: Opened, now: Checkpoint, others: Sequence[Opened]) -> tuple[documents.Output, ...]:
     return tuple(
         documents.Output(
             output.name,
             output.kind,
             output.shape,
             output.classes,
-            _categories(opened, now, output.head) if output.head else None,
+            _categories((opened, *others), now, output.head) if output.head else None,
         )
         for output in outputs(now.architecture)
     )
 
 
-def _categories(opened: Opened, now: Checkpoint, head: Head) -> tuple[str, ...] | None:
-    """The names of the head's classes, known while its linear layer is the source's own."""
+def _categories(sources: Sequence[Opened], now: Checkpoint, head: Head) -> tuple[str, ...] | None:
+    """The names of the head's classes, known while its linear layer is a source's own."""
 
     def weight(architecture: Architecture, tensors: Mapping[str, LazyTensor], head: Head) -> LazyTensor:
         return tensors[f"{architecture.prefix(head)}fc.weight"]
 
     own = weight(now.architecture, now.tensors, head)
-    for old in opened.architecture.heads:
-        if own is weight(opened.architecture, opened.tensors, old):
-            if opened.history is not None:
-                return next((output.categories for output in opened.history.outputs if output.name == old.name), None)
-            return catalog.categories() if opened.source.entry else None
+    for source in sources:
+        for old in source.architecture.heads:
+            if own is weight(source.architecture, source.tensors, old):
+                if source.history is not None:
+                    outputs = source.history.outputs
+                    return next((output.categories for output in outputs if output.name == old.name), None)
+                return catalog.categories() if source.source.entry else None
     return None
 
 
 def _kept_names(made: Mapping[str, documents.TensorRecord]) -> set[str]:
-    """The source's tensors that are kept, or that others are computed from."""
+    """The first source's tensors that are kept, or that others are computed from."""
 
     def names(provenance: documents.Provenance) -> Iterator[str]:
-        if isinstance(provenance, documents.Kept):
+        if isinstance(provenance, documents.Kept) and provenance.source == 0:
             yield provenance.tensor
         for source in documents.made_from(provenance):
             yield from names(source)

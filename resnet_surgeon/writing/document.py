@@ -13,6 +13,7 @@ from resnet_surgeon.errors import CheckpointError
 from resnet_surgeon.formats import safetensors
 from resnet_surgeon.formats.tensors import LazyTensor, byte_size, files
 from resnet_surgeon.manifest import Manifest
+from resnet_surgeon.sources.origin import Origin
 from resnet_surgeon.sources.sidecar import MANIFEST_KEY, NAMES_KEY
 from resnet_surgeon.sources.source import Source
 from resnet_surgeon.writing.names import Names
@@ -25,35 +26,41 @@ class Document:
     the file and beside it, and whose names they have. `companions` are the contents of more files that stand beside it,
     by their names; `file_names`, if there are any, are those that it may have then.
 
-    Where the source's SHA-256 is not known yet, `digest_place` stands for it in the text, and `source` can tell it.
+    Where the SHA-256 of one of the `sources` is not known yet, the text that is its key in `digest_places` stands for
+    it in the manifest, and the source can tell it. The first source is that whose metadata the file carries on.
     """
 
     tensors: Mapping[str, LazyTensor]
     manifest: str
-    source: Source
-    digest_place: str | None
+    sources: tuple[Source, ...]
+    digest_places: Mapping[str, Source]
     names: Names = "torchvision"
     companions: Mapping[str, bytes] = field(default_factory=dict)
     file_names: tuple[str, ...] = ()
 
+    @property
+    def source(self) -> Source:
+        return self.sources[0]
+
     def read_through(self) -> Document:
-        """The document with the digest in its place, exactly as long as before: for that the source is read once, and
-        for the checksums that it carries, unless it was when it was opened. Raises CheckpointError.
+        """The document with the digests in their places, exactly as long as before: for that each source is read once,
+        and for the checksums that it carries, unless it was when it was opened. Raises CheckpointError.
         """
-        if self.digest_place is not None:
-            digest = self.source.identified().sha256 or ""
-            return replace(self, manifest=self.manifest.replace(self.digest_place, digest), digest_place=None)
-        container = self.source.container
-        if container is not None and container.checksums and self.source.origin.sha256 is None:
-            container.check()
-        return self
+        text = self.manifest
+        for place, source in self.digest_places.items():
+            text = text.replace(place, source.identified().sha256 or "")
+        for source in self.sources:
+            is_read = source.origin.sha256 is not None or any(source is read for read in self.digest_places.values())
+            if source.container is not None and source.container.checksums and not is_read:
+                source.container.check()
+        return replace(self, manifest=text, digest_places={})
 
     def check_unchanged(self) -> None:
-        """Raises CheckpointError if a file that the tensors or the digest come from was written to since it was
+        """Raises CheckpointError if a file that the tensors or the digests come from was written to since it was
         opened.
         """
-        container = self.source.container
-        for file in files(self.tensors.values()) | set(container.files if container else ()):
+        containers = [source.container for source in self.sources if source.container is not None]
+        for file in files(self.tensors.values()) | {file for container in containers for file in container.files}:
             file.check_unchanged()
 
     def header(self) -> bytes:
@@ -77,14 +84,32 @@ class Document:
 
 
 def document(change: Change, manifest: Manifest, names: Names = "torchvision") -> Document:
-    """The document of a network under `names`; with a place for the source's digest where that is not known. Raises
+    """The document of a network under `names`; with places for the sources' digests where these are not known. Raises
     the errors of `spelled`.
     """
-    source, written = change.source, spelled(change, manifest, names)
+    written = spelled(change, manifest, names)
     if written.tensors.keys() == change.after.keys():
         names = "torchvision"
-    place = None
-    if manifest.source.container is not None and manifest.source.sha256 is None:
+    places: dict[str, Source] = {}
+
+    def placed(origin: Origin, source: Source) -> Origin:
+        if origin.container is None or origin.sha256 is not None:
+            return origin
         place = secrets.token_hex(32)  # unlike any text that is there already
-        manifest = replace(manifest, source=replace(manifest.source, sha256=place))
-    return Document(written.tensors, manifest.to_json(), source, place, names, written.companions, written.file_names)
+        places[place] = source
+        return replace(origin, sha256=place)
+
+    known = len(manifest.other_sources) - len(change.others)
+    others = (
+        replace(other, origin=placed(other.origin, source))
+        for other, source in zip(manifest.other_sources[known:], change.others, strict=True)
+    )
+    manifest = replace(
+        manifest,
+        source=placed(manifest.source, change.source),
+        other_sources=(*manifest.other_sources[:known], *others),
+    )
+    sources = (change.source, *change.others)
+    return Document(
+        written.tensors, manifest.to_json(), sources, places, names, written.companions, written.file_names
+    )
