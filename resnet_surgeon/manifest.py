@@ -245,8 +245,8 @@ def made_from(provenance: Provenance) -> tuple[Provenance, ...]:
 
 
 def _check_formulas(provenance: Provenance, others: int) -> None:
-    """Raises ValueError for formulas of formulas that would take anybody who works them out for ever, and for tensors of
-    more sources than there are.
+    """Raises ValueError for formulas of formulas that would take anybody who works them out for ever, and for tensors
+    of more sources than there are.
     """
     behind: list[Provenance] = [provenance]
     count = 0

@@ -103,12 +103,12 @@ class Network(TiedToFile):
         Raises OperationError if it makes no sense on this network, and the errors of `open`.
         """
         try:
-            return self.repeated(operation, [_opened(other) for other in others_of(operation)])
+            return self.joined(operation, [_opened(other) for other in others_of(operation)])
         except SurgeonError as error:
             raise error.about(operation.name) from None
 
-    def repeated(self, operation: Operation, others: Sequence[Opened]) -> Network:
-        """The network after an operation that takes these others. Raises OperationError."""
+    def joined(self, operation: Operation, others: Sequence[Opened]) -> Network:
+        """The network after an operation that takes these others, whatever it calls them. Raises OperationError."""
         done, first = recording.done(self.opened, self.operations), recording.first_number(self.opened)
         numbers = range(first + len(self.others), first + len(self.others) + len(others))
         if len(done) >= documents.MOST_OPERATIONS:

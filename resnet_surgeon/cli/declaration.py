@@ -190,7 +190,9 @@ def _list(hint: Any, typed: str, name: str) -> tuple[Any, ...]:
     except ValueError:
         what, hint = ("whole numbers", "3,5") if kind is int else ("numbers", "0.5,0.3,0.2")
         hint = f"separate them by commas: {hint}"
-        raise UsageError(f"{typed!r} is not a list of {what}", subject=f"--{name.replace('_', '-')}", hint=hint) from None
+        raise UsageError(
+            f"{typed!r} is not a list of {what}", subject=f"--{name.replace('_', '-')}", hint=hint
+        ) from None
 
 
 def _paragraphs(docstring: str) -> str:

@@ -83,9 +83,7 @@ def run(
         to_standard_output(target)
 
 
-def _with_opened(
-    operation: Operation, opening: Opening, other: OtherOpening | None, shown: Progress
-) -> Operation:
+def _with_opened(operation: Operation, opening: Opening, other: OtherOpening | None, shown: Progress) -> Operation:
     """The operation with the other networks that it takes opened."""
     keywords = {name: value for name, value in opening.keywords.items() if name in ("key", "assume", "fc", "ignore")}
     opened = []

@@ -36,8 +36,8 @@ def _on_statistics(tensors: Mapping[str, TensorRecord]) -> Iterator[str]:
     """The mean of several networks' statistics is not that of what the mean network's layers give."""
     if any(name.endswith("running_mean") and _is_averaged(record.provenance) for name, record in tensors.items()):
         yield (
-            "the batch norms' running statistics are means of several networks', and fit this one only roughly: let it see "
-            "some batches in training mode, as `torch.optim.swa_utils.update_bn` does"
+            "the batch norms' running statistics are means of several networks', and fit this one only roughly: let it "
+            "see some batches in training mode, as `torch.optim.swa_utils.update_bn` does"
         )
 
 

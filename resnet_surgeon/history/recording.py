@@ -65,9 +65,9 @@ def records(
     """Where each of the tensors is from: those of `opened` by its own history, those of the others by their files."""
     names, parts = by_identity(opened.tensors), by_identity(opened.source.found.parts)
     elsewhere = {
-        identity: provenance
+        id(tensor): provenance
         for number, other in enumerate(others, first_number(opened))
-        for identity, provenance in _in_file(other, number).items()
+        for provenance, tensor in in_file(other, number).items()
     }
 
     def provenance(tensor: LazyTensor) -> documents.Provenance:
@@ -88,11 +88,19 @@ def records(
     return {name: documents.TensorRecord(tensor.dtype, provenance(tensor)) for name, tensor in tensors.items()}
 
 
-def _in_file(other: Opened, number: int) -> dict[int, documents.Kept]:
-    """The tensors of another source's file, by identity: its own history is not told again."""
-    found = other.source.found
-    named = {id(tensor): found.names.get(name, name) for name, tensor in other.tensors.items()}
-    return {identity: documents.Kept(name, source=number) for identity, name in (named | by_identity(found.parts)).items()}
+def in_file(other: Opened, number: int) -> dict[documents.Kept, LazyTensor]:
+    """The tensors in the file of another source, which has this number: its own history is not told again."""
+    parts = other.source.found.parts
+    return {
+        **{kept: other.tensors[name] for name, kept in names_in_file(other, number).items()},
+        **{documents.Kept(name, source=number): tensor for name, tensor in parts.items()},
+    }
+
+
+def names_in_file(other: Opened, number: int) -> dict[str, documents.Kept]:
+    """What the tensors of another source are in its file, by torchvision's names."""
+    names = other.source.found.names
+    return {name: documents.Kept(names.get(name, name), source=number) for name in other.tensors}
 
 
 def _outputs(opened: Opened, now: Checkpoint, others: Sequence[Opened]) -> tuple[documents.Output, ...]:

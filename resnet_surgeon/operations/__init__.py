@@ -14,7 +14,9 @@ from resnet_surgeon.operations.heads import Heads
 from resnet_surgeon.operations.remove import Remove
 from resnet_surgeon.operations.training import Training
 
-OPERATIONS: dict[str, type[Operation]] = {operation.name: operation for operation in (Adapt, Remove, Heads, Graft, Average)}
+OPERATIONS: dict[str, type[Operation]] = {
+    operation.name: operation for operation in (Adapt, Remove, Heads, Graft, Average)
+}
 
 # What a manifest can record.
 RECORDED: dict[str, type[Operation]] = {**OPERATIONS, Training.name: Training}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol, TypeVar, Union
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol, TypeVar
 
 from resnet_surgeon.architecture.preprocessing import Preprocessing
 from resnet_surgeon.architecture.spec import Architecture
@@ -118,7 +118,7 @@ class _Elsewhere:
 # Another network than the one that is operated on, as a user says it. A resolved operation has its number, as the
 # manifest does: the first source is 0, those that operations took besides are numbered as they came.
 if TYPE_CHECKING:
-    Other = Union[Location, HasCheckpoint, int]
+    Other = Location | HasCheckpoint | int
 else:
     Other = Annotated[Any, _Elsewhere()]
 

@@ -38,19 +38,24 @@ class Graft:
 
     `--layers fc` puts the other's trained classifier in the place of the network's own, whatever its classes are;
     layer4 or any other of conv1, bn1 and the stages likewise, where its shape fits. With `--as NAME` the part becomes
-    one more head beside what the network has: `--layers layer4,fc --as grade` makes of two networks that were fine-tuned
-    apart two heads on the trunk of the first. `--layers heads.NAME` takes a head of a network that has several.
+    one more head beside what the network has: `--layers layer4,fc --as grade` makes of two networks that were
+    fine-tuned apart two heads on the trunk of the first. `--layers heads.NAME` takes a head of a network that has
+    several.
     """
 
     name: ClassVar[str] = "graft"
-    example: ClassVar[str] = "resnet-surgeon graft organ.pth --from grade.pth --layers layer4,fc --as grade --own-as organ"
+    example: ClassVar[str] = (
+        "resnet-surgeon graft organ.pth --from grade.pth --layers layer4,fc --as grade --own-as organ"
+    )
     keeps_packing: ClassVar[bool] = False
 
     other: Other = other_option(
         "The checkpoint that the parts are from: a model name, a path, an address, or -.", spelling="--from"
     )
     layers: Annotated[Sequence[Part], Count(1, 100)] = option("Which parts to take: fc, layer4 or heads.NAME, ...")
-    head: HeadName | None = option("Make the parts a head of this name, beside the others.", spelling="--as", default=None)
+    head: HeadName | None = option(
+        "Make the parts a head of this name, beside the others.", spelling="--as", default=None
+    )
     own_as: HeadName | None = option(
         "With --as, the name of the head that the network's own fc becomes; head1 if left out.", default=None
     )
@@ -80,7 +85,7 @@ class Graft:
         return "--from OTHER --layers fc: parts of another checkpoint; --as NAME: beside its own head"
 
     def resolved(self, checkpoint: Checkpoint) -> Graft:
-        layers = tuple(sorted(set(self.layers), key=lambda layer: (_PARTS.index(layer) if layer in _PARTS else 0)))
+        layers = tuple(sorted(set(self.layers), key=lambda layer: _PARTS.index(layer) if layer in _PARTS else 0))
         head, own = self.head, self.own_as
         if layers[0].startswith("heads.") and head is None:
             head = layers[0].removeprefix("heads.")
@@ -102,7 +107,7 @@ class Graft:
         return graft
 
     def apply(self, checkpoint: Checkpoint) -> Checkpoint:
-        """The parts' tensors are the other's, all others are kept; an own stage that several heads now own is copied."""
+        """The parts' tensors are the other's, all others are kept; a stage that heads now own is copied."""
         assert isinstance(self.other, int)
         there = checkpoint.others[self.other]
         made = (
@@ -120,8 +125,8 @@ class Graft:
 
 @dataclass(frozen=True)
 class _Made:
-    """The new architecture. `theirs` and `ours` give the name of a tensor in the other network, if it is from there, and
-    in this one.
+    """The new architecture. `theirs` and `ours` give the name of a tensor in the other network, if it is from there,
+    and in this one.
     """
 
     architecture: Architecture
@@ -175,7 +180,7 @@ def _beside(here: Architecture, there: Architecture, layers: Sequence[str], name
     first = len(there.stages) if layers[0].startswith("heads.") else len(there.stages) - len(head.stages)
     if first > len(here.stages):
         raise OperationError(
-            f"the heads of the network would share {len(here.stages)} stages, and the other's part begins after {first}",
+            f"the network's heads share {len(here.stages)} stages, and the other's part begins after {first}",
             hint=f"graft `{STAGE_NAMES[len(here.stages)]}` and all that follows",
         )
     shared, moved = here.stages[:first], here.stages[first:]
@@ -196,9 +201,7 @@ def _beside(here: Architecture, there: Architecture, layers: Sequence[str], name
     if there.features(head) != (stages[-1].out_channels if stages else _channels(shared)):
         _refuse_features(there.features(head), _channels(shared))
     _check_facts(here, there, layers)
-    architecture = replace(
-        here, stages=shared, heads=tuple(heads), avgpool=not any(head.stages for head in heads)
-    )
+    architecture = replace(here, stages=shared, heads=tuple(heads), avgpool=not any(head.stages for head in heads))
 
     def theirs(tensor: str) -> str | None:
         inner = tensor.removeprefix(f"heads.{name}.")
@@ -226,7 +229,8 @@ def _head(there: Architecture, layers: Sequence[str]) -> tuple[Head, str]:
     if stages != there.stages[len(there.stages) - len(stages) :]:
         missing = [stage.name for stage in there.stages[there.stages.index(stages[0]) :]]
         raise OperationError(
-            f"between {layers[0]} and fc the other network has more layers", hint=f"use `--layers {','.join(missing)},fc`"
+            f"between {layers[0]} and fc the other network has more layers",
+            hint=f"use `--layers {','.join(missing)},fc`",
         )
     assert there.classifier is not None
     return replace(there.classifier, stages=stages), ""
@@ -251,14 +255,16 @@ def _stage(here: Architecture, there: Architecture, stage: Stage, place: int) ->
     """The other's stage, as it stands in the network. Strides and dilation are the network's own, and have to be the
     same there.
     """
-    known = [one for one in (*here.stages, *(one for head in here.heads for one in head.stages)) if one.name == stage.name]
+    known = [
+        one for one in (*here.stages, *(one for head in here.heads for one in head.stages)) if one.name == stage.name
+    ]
     wanted = known[0] if known else replace(stage, stride=1 if place == 0 else 2, first_dilation=1, dilation=1)
     for name in ("stride", "first_dilation", "dilation"):
         if getattr(stage, name) != getattr(wanted, name):
             what = "a stride" if name == "stride" else "a dilation"
             raise OperationError(
-                f"`{stage.name}` has {what} of {getattr(stage, name)} in the other network, and {getattr(wanted, name)} "
-                "here: its weights were trained for another",
+                f"`{stage.name}` has {what} of {getattr(stage, name)} in the other network, "
+                f"and {getattr(wanted, name)} here: it would not compute the same",
                 hint="if that is not so, state it of the other with `--from-assume`, or of this with `--assume`",
             )
     return stage
@@ -266,7 +272,8 @@ def _stage(here: Architecture, there: Architecture, stage: Stage, place: int) ->
 
 def _check_chain(stages: Sequence[Stage], heads: Sequence[Head], whose: Architecture) -> None:
     """Every stage, and every classifier, gets the channels that it takes."""
-    for head in heads or [None]:
+    every: list[Head | None] = [*heads] or [None]
+    for head in every:
         channels = STEM_CHANNELS
         for stage in (*stages, *(head.stages if head else ())):
             if stage.in_channels != channels:
@@ -281,7 +288,8 @@ def _check_chain(stages: Sequence[Stage], heads: Sequence[Head], whose: Architec
 
 def _refuse_features(wanted: int, found: int) -> None:
     raise OperationError(
-        f"fc takes {wanted} features, and would get {found}", hint="graft the stages before it too: `--layers layer4,fc`"
+        f"fc takes {wanted} features, and would get {found}",
+        hint="graft the stages before it too: `--layers layer4,fc`",
     )
 
 
@@ -302,7 +310,7 @@ def _check_facts(here: Architecture, there: Architecture, layers: Sequence[str])
         mine, theirs = getattr(here, field.name), getattr(there, field.name)
         if field.name not in passed and mine != theirs:
             raise OperationError(
-                f"{field.name} is {theirs} in the other network, and {mine} here: its layers would not compute the same",
+                f"{field.name} is {theirs} in the other network, and {mine} here: it would not compute the same",
                 hint="if that is not so, state it of the other with `--from-assume`, or of this with `--assume`",
             )
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from resnet_surgeon.architecture.preprocessing import Preprocessing
+from resnet_surgeon.architecture.spec import STAGE_NAMES
 from resnet_surgeon.verification.case import MOST_CHANNELS
 
 
@@ -52,4 +53,18 @@ def _remove(before: Expected, options: Mapping[str, Any]) -> Expected:
     return replace(before, fields={**before.fields, "maxpool_is_identity": True})
 
 
-_EFFECTS: dict[str, Callable[[Expected, Mapping[str, Any]], Expected]] = {"adapt": _adapt, "remove": _remove}
+def _graft(before: Expected, options: Mapping[str, Any]) -> Expected:
+    """A stage that the network lacked is torchvision's; every other has the strides that it had."""
+    new = {
+        name: {"stride": 1 if name == STAGE_NAMES[0] else 2, "first_dilation": 1, "dilation": 1}
+        for name in STAGE_NAMES
+        if name not in before.stages
+    }
+    return replace(before, stages={**before.stages, **new})
+
+
+_EFFECTS: dict[str, Callable[[Expected, Mapping[str, Any]], Expected]] = {
+    "adapt": _adapt,
+    "graft": _graft,
+    "remove": _remove,
+}

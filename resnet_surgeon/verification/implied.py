@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from functools import reduce
 
 from resnet_surgeon.architecture.spec import STAGE_NAMES, Architecture, Stage
-from resnet_surgeon.manifest import Kept, Manifest
+from resnet_surgeon.manifest import Kept, Manifest, Provenance
 from resnet_surgeon.sources import catalog
 from resnet_surgeon.verification.case import published
 from resnet_surgeon.verification.effects import Expected, after
@@ -26,7 +26,7 @@ def contradictions(manifest: Manifest) -> Iterator[str]:
     if manifest.inputs.preprocessing != expected.preprocessing and not expected.is_beyond:
         yield "inputs.preprocessing"
     for index, output in enumerate(manifest.outputs):
-        if output.categories != _categories(manifest, index):
+        if not _is_of_another(manifest, index) and output.categories != _categories(manifest, index):
             yield f"outputs[{index}].categories"
 
 
@@ -118,8 +118,21 @@ def _strides(strides: list[str], dilated: list[str]) -> dict[str, dict[str, floa
 
 def _categories(manifest: Manifest, index: int) -> tuple[str, ...] | None:
     """ImageNet's, as long as the output is that of a published file's own classifier."""
-    architecture = manifest.architecture
-    if index >= len(architecture.heads) or published(manifest.source) is None:
+    if published(manifest.source) is None or index >= len(manifest.architecture.heads):
         return None
+    return catalog.categories() if _linear(manifest, index) == Kept("fc.weight") else None
+
+
+def _is_of_another(manifest: Manifest, index: int) -> bool:
+    """Whether the output's classifier is from another source, whose own word its categories are."""
+    if index >= len(manifest.architecture.heads):
+        return False
+    provenance = _linear(manifest, index)
+    return isinstance(provenance, Kept) and provenance.source > 0
+
+
+def _linear(manifest: Manifest, index: int) -> Provenance | None:
+    """Where the weight of a head's linear layer is from."""
+    architecture = manifest.architecture
     record = manifest.tensors.get(f"{architecture.prefix(architecture.heads[index])}fc.weight")
-    return catalog.categories() if record and record.provenance == Kept("fc.weight") else None
+    return record.provenance if record else None

@@ -39,12 +39,15 @@ def _kept(case: Case, manifest: Manifest) -> Iterator[Check]:
     kept = {name: record.provenance for name, record in manifest.tensors.items() if _is(record, records.Kept)}
     if not kept:
         return
-    if case.original is None:
+    missing = {name: provenance for name, provenance in kept.items() if not _is_given(case, provenance)}
+    if len(missing) == len(kept) and not manifest.other_sources:
         yield Check("kept", "unproven", f"{len(kept)} tensors are said to be the source's: give it with `--against`")
         return
     wrong: dict[str, str] = {}
     total = 0
     for name, provenance in kept.items():
+        if name in missing:
+            continue
         source, tensor = case.known.tensor(provenance, name), case.file.tensors[name]
         total += byte_size(tensor)
         if source is None:
@@ -53,9 +56,27 @@ def _kept(case: Case, manifest: Manifest) -> Iterator[Check]:
             wrong[name] = f"is {source.dtype} {list(source.shape)} in the source"
         elif count := _differing(source, tensor):
             wrong[name] = f"differs in {count:,} of {math.prod(tensor.shape):,} numbers"
-    whose = "the source's" if case.is_first else f"those of {case.given}"
-    finding = f"{len(kept) - len(wrong)} of {len(kept)} tensors are {whose} to the bit ({total:,} bytes)"
-    yield _check("kept", finding, wrong)
+    whose = "the source's" if case.is_first or case.original is None else f"those of {case.given}"
+    if manifest.other_sources:
+        whose = "their source's"
+    right = len(kept) - len(wrong) - len(missing)
+    finding = f"{right} of {len(kept)} tensors are {whose} to the bit ({total:,} bytes)"
+    if missing and not wrong:
+        yield Check("kept", "unproven", f"{finding}; the others are said to be of {case.missing}")
+    else:
+        yield _check("kept", finding, wrong)
+
+
+def _is_given(case: Case, provenance: Provenance) -> bool:
+    """Whether the source that the tensor is said to be from was given: one that the given file has behind it is there
+    with that.
+    """
+    assert isinstance(provenance, records.Kept)
+    if provenance.source in case.others:
+        return True
+    history = case.original.history if case.original else None
+    behind = len(history.other_sources) if history else 0
+    return case.original is not None and provenance.source <= behind
 
 
 def _computed(case: Case, manifest: Manifest) -> Iterator[Check]:
@@ -175,9 +196,11 @@ def _initialised(case: Case, manifest: Manifest) -> Iterator[Check]:
 
 
 def _filled(parameter: Parameter, manifest: Manifest) -> tuple[Law, ...]:
-    """Zeros, for the bias of a classifier that had none in the source's file."""
-    wrapping = manifest.source.wrapping
-    return (Constant(0.0),) if wrapping and parameter.name == "fc.bias" and "fc.bias" in wrapping.filled else ()
+    """Zeros, for the bias of a classifier that had none in a source's file."""
+    name = parameter.name if not manifest.other_sources else ".".join(parameter.name.split(".")[-2:])
+    origins = (manifest.source, *(other.origin for other in manifest.other_sources))
+    filled = any(origin.wrapping and "fc.bias" in origin.wrapping.filled for origin in origins)
+    return (Constant(0.0),) if filled and name == "fc.bias" else ()
 
 
 def _trained(case: Case, manifest: Manifest) -> Iterator[Check]:

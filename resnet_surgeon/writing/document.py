@@ -110,6 +110,4 @@ def document(change: Change, manifest: Manifest, names: Names = "torchvision") -
         other_sources=(*manifest.other_sources[:known], *others),
     )
     sources = (change.source, *change.others)
-    return Document(
-        written.tensors, manifest.to_json(), sources, places, names, written.companions, written.file_names
-    )
+    return Document(written.tensors, manifest.to_json(), sources, places, names, written.companions, written.file_names)
