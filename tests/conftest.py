@@ -160,7 +160,7 @@ def run(tmp_path: Path, server: Server) -> Run:
     ) -> subprocess.CompletedProcess[bytes]:
         words, environment = [*map(str, arguments)], {**os.environ, **offline, **(env or {})}
         if not any(name.startswith(("PYTHON", "LC_")) for name in env or ()):
-            return server.run(words, str(tmp_path), environment, stdin)
+            return server.run(words, tmp_path, environment, stdin)
         return subprocess.run(
             [sys.executable, "-m", "resnet_surgeon", *words],
             input=stdin if isinstance(stdin, bytes) else None,

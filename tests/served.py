@@ -1,5 +1,6 @@
-"""The command in forks of one process that has imported it already: a process of its own each time, as people start it,
-without what starting Python costs.
+"""The command in forks of one process that has imported what it needs: a process of its own each time, as when people
+start it, without what starting Python costs. Also as on another system, which a fork becomes before it imports the
+package.
 
 Requests come over a socket, one after another: the words, the folder, the environment, and three open files.
 """
@@ -14,37 +15,39 @@ import signal
 import socket
 import subprocess
 import sys
+import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from pathlib import Path
 from typing import IO, NoReturn
 
 from tests import PATIENCE
+from tests.platform.elsewhere import import_what_asks
 
 _LARGEST = 1 << 17  # bytes of a request
-_WITH_TORCH = ("verify", "report")
 _TORCH = ("module", "loading", "saving", "verification", "reporting")
 
 
 class Server:
-    """The process that forks."""
+    """The process that forks; `system` is a module of `tests.platform`."""
 
-    def __init__(self) -> None:
+    def __init__(self, system: str = "") -> None:
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
-            command = [sys.executable, "-m", "tests.served", str(theirs.fileno())]
+            command = [sys.executable, "-m", "tests.served", str(theirs.fileno()), *filter(None, [system])]
             nothing = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
             self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], **nothing)  # type: ignore[call-overload]
 
     def run(
-        self, words: list[str], folder: str, env: dict[str, str], stdin: bytes | IO[bytes] | None
+        self, words: list[str], folder: Path, env: dict[str, str], stdin: bytes | IO[bytes] | None
     ) -> subprocess.CompletedProcess[bytes]:
         """Runs one command to its end. Bytes come to its standard input through a pipe."""
         ends = [os.pipe(), os.pipe()]
         given = os.pipe() if isinstance(stdin, bytes) else None
         source = given[0] if given else os.open(os.devnull, os.O_RDONLY) if stdin is None else os.dup(stdin.fileno())  # type: ignore[union-attr]
         theirs = [source, *(writer for _, writer in ends)]
-        request = json.dumps({"words": words, "folder": folder, "env": env}).encode()
+        request = json.dumps({"words": words, "folder": str(folder), "env": env}).encode()
         socket.send_fds(self._socket, [request], theirs)
         for descriptor in theirs:
             os.close(descriptor)
@@ -71,24 +74,25 @@ def _write(descriptor: int, data: bytes) -> None:
             data = data[stream.write(data) :]
 
 
-def _serve(requests: socket.socket) -> None:
+def _serve(requests: socket.socket, prepare: Callable[[list[str]], None], command: Callable[[], object]) -> NoReturn:
     while True:
         data, descriptors, _, _ = socket.recv_fds(requests, _LARGEST, 3)
         if not data:
-            return
+            os._exit(0)
         request = json.loads(data)
-        if request["words"][:1] and request["words"][0] in _WITH_TORCH and "--help" not in request["words"]:
-            _import_all(lambda room: room in _TORCH)
+        prepare(request["words"])
         child = os.fork()
         if child == 0:
             requests.close()
-            _run(descriptors, **request)
+            _run(command, descriptors, **request)
         for descriptor in descriptors:
             os.close(descriptor)
         requests.send(json.dumps(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])).encode())
 
 
-def _run(descriptors: list[int], words: list[str], folder: str, env: dict[str, str]) -> NoReturn:
+def _run(
+    command: Callable[[], object], descriptors: list[int], words: list[str], folder: str, env: dict[str, str]
+) -> NoReturn:
     for number, descriptor in enumerate(descriptors):
         os.dup2(descriptor, number)
         os.close(descriptor)
@@ -97,12 +101,16 @@ def _run(descriptors: list[int], words: list[str], folder: str, env: dict[str, s
     os.environ.clear()
     os.environ.update(env)
     sys.argv = ["resnet-surgeon", *words]
-    from resnet_surgeon.cli.main import main
+    try:
+        command()
+        sys.stdout.flush()
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)
+    os._exit(0)
 
-    main()
 
-
-def _import_all(wanted: Callable[[str], bool]) -> None:
+def _import_rooms(wanted: Callable[[str], bool]) -> None:
     import resnet_surgeon
 
     for module in pkgutil.walk_packages(resnet_surgeon.__path__, "resnet_surgeon."):
@@ -111,8 +119,21 @@ def _import_all(wanted: Callable[[str], bool]) -> None:
             importlib.import_module(module.name)
 
 
+def _import_torch(words: list[str]) -> None:
+    """When a command first needs it."""
+    if words[:1] in (["verify"], ["report"]) and "--help" not in words:
+        _import_rooms(_TORCH.__contains__)
+
+
+def _main(requests: socket.socket, system: str = "") -> None:
+    import_what_asks(with_torch=bool(system))
+    if system:
+        _serve(requests, lambda words: None, importlib.import_module(f"tests.platform.{system}").main)
+    _import_rooms(lambda room: room not in _TORCH)
+    from resnet_surgeon.cli.main import main
+
+    _serve(requests, _import_torch, main)
+
+
 if __name__ == "__main__":
-    for name in ("numpy", "rich.console", "rich.progress", "typer", "typer.rich_utils", "urllib.request"):
-        importlib.import_module(name)
-    _import_all(lambda room: room not in _TORCH)
-    _serve(socket.socket(fileno=int(sys.argv[1])))
+    _main(socket.socket(fileno=int(sys.argv[1])), *sys.argv[2:])
