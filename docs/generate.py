@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from resnet_surgeon.fields import unsaid_names
 from resnet_surgeon.manifest import FORMAT_VERSION, Manifest
 from resnet_surgeon.operations import RECORDED
 
@@ -33,11 +34,16 @@ def manifest_schema() -> dict[str, Any]:
         one = {"type": "object", "required": [name], "properties": {name: options}, "additionalProperties": False}
         operations.append(one)
     document["properties"]["operations"]["items"] = {"oneOf": operations}
+    unsaid = {
+        kind.__name__: names for top in (Manifest, *RECORDED.values()) for kind, names in unsaid_names(top).items()
+    }
     every_option = (item for one in operations for item in one["properties"].values())
     for definition in [document, *document["$defs"].values(), *every_option]:
         if definition.get("type") == "object" and "properties" in definition:
             definition["additionalProperties"] = False
-            definition["required"] = sorted(definition["properties"])
+            definition["required"] = sorted(
+                definition["properties"].keys() - unsaid.get(definition["title"], frozenset())
+            )
     document["properties"]["format_version"] = {"const": FORMAT_VERSION}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **document}
 

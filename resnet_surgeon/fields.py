@@ -113,6 +113,14 @@ class MisfitError(ValueError):
         return f"{self.path.lstrip('.') or 'it'} {self.problem}"
 
 
+_UNSAID = "unsaid"  # in a field's metadata
+
+
+def unsaid(default: Any, **metadata: Any) -> Any:
+    """A dataclass field that documents leave out while it has its default: so what came before it keeps its bytes."""
+    return dataclasses.field(default=default, metadata={**metadata, _UNSAID: True})
+
+
 Decoder = Callable[[Any], Any]
 
 
@@ -128,8 +136,11 @@ def decoded(hint: Any, value: Any) -> Any:
 def plain(value: Any) -> Any:
     """The dataclass as JSON has it, which `decoded` makes a dataclass again."""
     if dataclasses.is_dataclass(value):
-        kind: Any = type(value)
-        return {name: plain(getattr(value, name)) for name in _names(kind)}
+        return {
+            field.name: plain(item)
+            for field in dataclasses.fields(value)
+            if (item := getattr(value, field.name)) != field.default or not field.metadata.get(_UNSAID)
+        }
     if isinstance(value, (tuple, list)):
         return [plain(item) for item in value]
     if isinstance(value, dict):
@@ -313,6 +324,20 @@ def hints_of(kind: Any) -> dict[str, Any]:
     """The types of a dataclass's fields, with their rules."""
     hints = get_type_hints(kind, include_extras=True)
     return {name: hints[name] for name in _names(kind)}
+
+
+def unsaid_names(kind: type) -> dict[type, frozenset[str]]:
+    """Of a dataclass and all that it may hold, the fields that documents may leave out."""
+    found: dict[type, frozenset[str]] = {}
+    behind: list[Any] = [kind]
+    while behind:
+        hint = behind.pop()
+        if isinstance(hint, type) and dataclasses.is_dataclass(hint) and hint not in found:
+            names = {field.name for field in dataclasses.fields(hint) if field.metadata.get(_UNSAID)}
+            found[hint] = frozenset(names)
+            behind += hints_of(hint).values()
+        behind += get_args(hint)
+    return found
 
 
 @functools.cache

@@ -95,7 +95,7 @@ class Network(TiedToFile):
         try:
             if len(done) >= documents.MOST_OPERATIONS:
                 raise OperationError(f"{len(done)} operations were applied already, as many as a manifest can record")
-            resolved = operation.resolved(self.architecture)
+            resolved = operation.resolved(self.checkpoint)
             checkpoint = resolved.apply(self.checkpoint)
         except SurgeonError as error:
             raise error.about(operation.name) from None

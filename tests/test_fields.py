@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 import pytest
 
 from resnet_surgeon.errors import UsageError
-from resnet_surgeon.fields import Count, Line, Name, Range, Seed, Text, checked, decoded, plain
+from resnet_surgeon.fields import Count, Line, Name, Range, Seed, Text, checked, decoded, plain, unsaid, unsaid_names
 
 Number = Annotated[int, Range(1, 9)]
 
@@ -115,3 +115,24 @@ OPTIONS: dict[str, tuple[Any, Any, str]] = {
 def test_an_option_of_another_type_is_wrong_usage(hint: Any, value: Any, reason: str) -> None:
     with pytest.raises(UsageError, match=f"^{reason}"):
         checked(hint, value, "it")
+
+
+@dataclass(frozen=True)
+class Grown:
+    old: int
+    new: int = unsaid(7)
+
+
+def test_a_field_that_came_later_is_left_out_of_documents_while_it_has_its_default() -> None:
+    assert plain(Grown(1)) == {"old": 1}
+    assert plain(Grown(1, 8)) == {"old": 1, "new": 8}
+    assert decoded(Grown, {"old": 1}) == Grown(1, 7)
+
+
+@dataclass(frozen=True)
+class Shelf:
+    parts: tuple[Grown, ...]
+
+
+def test_what_documents_may_leave_out_is_known_of_all_that_they_hold() -> None:
+    assert unsaid_names(Shelf) == {Shelf: frozenset(), Grown: {"new"}}

@@ -47,8 +47,8 @@ class Adapt:
     def advice(cls, architecture: Architecture) -> str:
         return f"from {architecture.in_channels} channels to any number: --in-ch N"
 
-    def resolved(self, architecture: Architecture) -> Adapt:
-        if "conv1" not in architecture.stem:
+    def resolved(self, checkpoint: Checkpoint) -> Adapt:
+        if "conv1" not in checkpoint.architecture.stem:
             raise OperationError("the network has no conv1")
         return self
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 from resnet_surgeon.architecture.preprocessing import Preprocessing
 from resnet_surgeon.architecture.spec import Architecture
-from resnet_surgeon.fields import checked, hints_of
+from resnet_surgeon.fields import checked, hints_of, unsaid
 from resnet_surgeon.formats.tensors import LazyTensor
 
 if TYPE_CHECKING:
@@ -64,9 +64,9 @@ class Operation(Protocol):
         """How the operation applies to a network, or why it does not, in a line."""
         ...
 
-    def resolved(self: Self, architecture: Architecture) -> Self:
-        """The same operation with every option that was left out filled in. Raises OperationError if `architecture`
-        cannot take it.
+    def resolved(self: Self, checkpoint: Checkpoint) -> Self:
+        """The same operation with every option that was left out filled in, so that it needs no numbers to be applied
+        again. Raises OperationError if the checkpoint cannot take it.
         """
         ...
 
@@ -81,10 +81,17 @@ def option(description: str, *, spelling: str | None = None, default: Any = ...)
     return field(metadata=metadata) if default is ... else field(default=default, metadata=metadata)
 
 
+def added_option(description: str, *, spelling: str | None = None, default: Any) -> Any:
+    """An option that came to its operation after files were written without it: a manifest names it only where it is
+    not at its default, so that these keep their bytes.
+    """
+    return unsaid(default, help=description, spelling=spelling)
+
+
 T = TypeVar("T")
 
 
-@dataclass_transform(frozen_default=True, field_specifiers=(option,))
+@dataclass_transform(frozen_default=True, field_specifiers=(option, added_option))
 def operation(kind: type[T]) -> type[T]:
     """A frozen dataclass whose fields are options: those without a default are required."""
     return dataclass(frozen=True)(kind)

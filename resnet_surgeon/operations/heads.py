@@ -74,7 +74,8 @@ class Heads:
         features = architecture.depth[-1].out_channels if architecture.depth else architecture.trunk_channels
         return f"--classes A,B: new classifiers on {features} features"
 
-    def resolved(self, architecture: Architecture) -> Heads:
+    def resolved(self, checkpoint: Checkpoint) -> Heads:
+        architecture = checkpoint.architecture
         if architecture.branches:
             raise OperationError(
                 f"the network has several heads already ({listed([head.name for head in architecture.heads])})",

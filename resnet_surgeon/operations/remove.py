@@ -67,8 +67,9 @@ class Remove:
         shown = ", ".join(layers[:3]) + ", ..." * (len(layers) > 3)
         return (f"--last 1 to {most}" if most else "nothing more") + (f"; --layers {shown}" if layers else "")
 
-    def resolved(self, architecture: Architecture) -> Remove:
+    def resolved(self, checkpoint: Checkpoint) -> Remove:
         """By name, in the order of the network."""
+        architecture = checkpoint.architecture
         children = architecture.children
         if self.last is not None:
             if self.last >= len(children):

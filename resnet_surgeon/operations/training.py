@@ -36,7 +36,7 @@ class Training:
     def advice(cls, architecture: Architecture) -> str:
         return "train the module that resnet_surgeon.load gives, and save it with resnet_surgeon.save"
 
-    def resolved(self, architecture: Architecture) -> Training:
+    def resolved(self, checkpoint: Checkpoint) -> Training:
         return replace(self, tensors=sorted(set(self.tensors)))
 
     def apply(self, checkpoint: Checkpoint) -> Checkpoint:

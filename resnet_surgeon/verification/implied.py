@@ -1,19 +1,18 @@
 """What a manifest's words on source and operations imply for the rest of it, whether the source is given or not.
 
-Restates the rules of the operations, and does not call them. Knows no tensors' values.
+Restates what the operations do (see `effects`), and does not call them. Knows no tensors' values.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
-from typing import Any
+from collections.abc import Iterator
+from functools import reduce
 
-from resnet_surgeon.architecture.preprocessing import Preprocessing
 from resnet_surgeon.architecture.spec import STAGE_NAMES, Architecture, Stage
 from resnet_surgeon.manifest import Kept, Manifest
 from resnet_surgeon.sources import catalog
-from resnet_surgeon.verification.case import MOST_CHANNELS, published
+from resnet_surgeon.verification.case import published
+from resnet_surgeon.verification.effects import Expected, after
 
 # Packings that 0.1.0 took to say that stages are dilated in place of their stride.
 _DILATED = {"torchvision segmentation": "layer3-layer4"}
@@ -21,34 +20,44 @@ _DILATED = {"torchvision segmentation": "layer3-layer4"}
 
 def contradictions(manifest: Manifest) -> Iterator[str]:
     """The paths of the fields that are not what source and operations lead to: `architecture.bottleneck_stride`."""
-    yield from _of_architecture(manifest)
-    if manifest.inputs.preprocessing != _preprocessing(manifest):
+    yield from _of_facts(manifest)
+    expected = reduce(after, manifest.operations, _before(manifest))
+    yield from _of_architecture(manifest.architecture, expected)
+    if manifest.inputs.preprocessing != expected.preprocessing and not expected.is_beyond:
         yield "inputs.preprocessing"
     for index, output in enumerate(manifest.outputs):
         if output.categories != _categories(manifest, index):
             yield f"outputs[{index}].categories"
 
 
-def _of_architecture(manifest: Manifest) -> Iterator[str]:
-    """No operation moves a stride, dilates or changes an epsilon: these are what the facts say, else torchvision's."""
-    architecture, said = manifest.architecture, _said(manifest)
-    yield from _of_facts(manifest)
-    expected: dict[str, object] = {
-        "bottleneck_stride": said["bottleneck_stride"],
-        "stem_stride": _number(said["stem_stride"]),
-        "maxpool": "caffe" if said["maxpool"] == "caffe" else "torchvision",
-        "maxpool_is_identity": "maxpool" in architecture.stem
-        and (said["maxpool"] == "none" or _removes_maxpool(manifest)),
-        "eps": _number(said["eps"]),
+def _of_architecture(architecture: Architecture, expected: Expected) -> Iterator[str]:
+    fields: dict[str, object] = {
+        **expected.fields,
+        "maxpool_is_identity": "maxpool" in architecture.stem and expected.fields["maxpool_is_identity"],
     }
-    for field, value in expected.items():
+    for field, value in fields.items():
         if getattr(architecture, field) != value:
             yield f"architecture.{field}"
-    strides = _strides(said["strides"].split("-"), said["dilated"].split("-"))
     for where, stage in _stages(architecture):
-        for field, number in strides.get(stage.name, {"stride": 0}).items():
+        for field, number in expected.stages.get(stage.name, {"stride": 0}).items():
             if getattr(stage, field) != number:
                 yield f"{where}.{field}"
+
+
+def _before(manifest: Manifest) -> Expected:
+    """The network in the source: as the facts say, else torchvision's; the preprocessing of a published file."""
+    said, entry = _said(manifest), published(manifest.source)
+    return Expected(
+        fields={
+            "bottleneck_stride": said["bottleneck_stride"],
+            "stem_stride": _number(said["stem_stride"]),
+            "maxpool": "caffe" if said["maxpool"] == "caffe" else "torchvision",
+            "maxpool_is_identity": said["maxpool"] == "none",
+            "eps": _number(said["eps"]),
+        },
+        stages=_strides(said["strides"].split("-"), said["dilated"].split("-")),
+        preprocessing=entry.preprocessing if entry else None,
+    )
 
 
 _TORCHVISION: dict[str, str] = {
@@ -107,28 +116,6 @@ def _strides(strides: list[str], dilated: list[str]) -> dict[str, dict[str, floa
     return fields
 
 
-def _removes_maxpool(manifest: Manifest) -> bool:
-    return any("maxpool" in (options.get("layers") or ()) for options in _operations(manifest, "remove"))
-
-
-def _preprocessing(manifest: Manifest) -> Preprocessing | None:
-    """A published file's, which `adapt` carries over to the new channels; else it is not known."""
-    entry = published(manifest.source)
-    if entry is None:
-        return None
-    known = entry.preprocessing
-    for options in _operations(manifest, "adapt"):
-        channels = range(options["in_channels"])
-        if len(channels) > MOST_CHANNELS:
-            return manifest.inputs.preprocessing  # not judged
-        if options["init"] == "repeat":
-            mean, std = (tuple(old[index % len(old)] for index in channels) for old in (known.mean, known.std))
-        else:
-            mean, std = (tuple(round(sum(old) / len(old), 6) for _ in channels) for old in (known.mean, known.std))
-        known = replace(known, mean=mean, std=std)
-    return known
-
-
 def _categories(manifest: Manifest, index: int) -> tuple[str, ...] | None:
     """ImageNet's, as long as the output is that of a published file's own classifier."""
     architecture = manifest.architecture
@@ -136,7 +123,3 @@ def _categories(manifest: Manifest, index: int) -> tuple[str, ...] | None:
         return None
     record = manifest.tensors.get(f"{architecture.prefix(architecture.heads[index])}fc.weight")
     return catalog.categories() if record and record.provenance == Kept("fc.weight") else None
-
-
-def _operations(manifest: Manifest, name: str) -> list[Mapping[str, Any]]:
-    return [record[name] for record in manifest.operations if name in record]

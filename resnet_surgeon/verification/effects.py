@@ -1,0 +1,55 @@
+"""What each operation does to that of a network which its tensors do not show: restated here from the operations' docs,
+and worked out from the manifest's records alone. One function an operation; those without one change none of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from resnet_surgeon.architecture.preprocessing import Preprocessing
+from resnet_surgeon.verification.case import MOST_CHANNELS
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What the manifest has to say of the network: some fields of its architecture, and of each stage by its name,
+    wherever that stands; and its preprocessing, unless an operation has led beyond what is judged.
+    """
+
+    fields: Mapping[str, object]
+    stages: Mapping[str, Mapping[str, float]]
+    preprocessing: Preprocessing | None
+    is_beyond: bool = False
+
+
+def after(before: Expected, record: Mapping[str, Any]) -> Expected:
+    """What is to be expected after the operation that the record tells of."""
+    ((name, options),) = record.items()
+    effect = _EFFECTS.get(name)
+    return effect(before, options) if effect else before
+
+
+def _adapt(before: Expected, options: Mapping[str, Any]) -> Expected:
+    """The old channels' mean and std in turn for `repeat`, their average for every channel otherwise."""
+    known, channels = before.preprocessing, range(options["in_channels"])
+    if known is None:
+        return before
+    if len(channels) > MOST_CHANNELS or before.is_beyond:
+        return replace(before, is_beyond=True)
+    if options["init"] == "repeat":
+        mean, std = (tuple(old[index % len(old)] for index in channels) for old in (known.mean, known.std))
+    else:
+        mean, std = (tuple(round(sum(old) / len(old), 6) for _ in channels) for old in (known.mean, known.std))
+    return replace(before, preprocessing=replace(known, mean=mean, std=std))
+
+
+def _remove(before: Expected, options: Mapping[str, Any]) -> Expected:
+    """Of all layers maxpool alone leaves something in its place."""
+    if "maxpool" not in (options.get("layers") or ()):
+        return before
+    return replace(before, fields={**before.fields, "maxpool_is_identity": True})
+
+
+_EFFECTS: dict[str, Callable[[Expected, Mapping[str, Any]], Expected]] = {"adapt": _adapt, "remove": _remove}
