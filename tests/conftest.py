@@ -67,7 +67,8 @@ def small_network(
 ) -> ResNet:
     """A torchvision ResNet in evaluation mode, with batch norms far from the identity: no two layers are alike."""
     torch.manual_seed(seed)
-    return copy.deepcopy(_drawn(block, depths, in_channels, classes, groups, width_per_group, seed))
+    drawn = _drawn(block, depths, in_channels, classes, groups, width_per_group, seed)  # type: ignore[arg-type]
+    return copy.deepcopy(drawn)
 
 
 @cache  # drawing five million numbers takes ten times as long as copying them
