@@ -1,5 +1,5 @@
-"""What `torch.distributed.checkpoint` saves: `.metadata`, a pickle of what there is and where each piece of it lies, and
-beside it files of pieces, each of which is an archive as torch.save writes it.
+"""What `torch.distributed.checkpoint` saves: `.metadata`, a pickle of what there is and where each piece of it lies,
+and beside it files of pieces, each of which is an archive as torch.save writes it.
 
 Read in place, from files of that folder alone. Knows nothing of networks.
 """

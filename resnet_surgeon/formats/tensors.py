@@ -1,4 +1,5 @@
-"""The lazy tensor: Stored in an open file (or there but Strided, or Joined), Computed from others, or Initialised by law and seed.
+"""The lazy tensor: Stored in an open file (or there but Strided, or Joined of pieces), Computed from others, or
+Initialised by law and seed.
 
 Nothing is read or computed until somebody asks for the content. Knows no names, no networks and no container.
 """

@@ -139,7 +139,7 @@ def warnings(source: Source, architecture: Architecture) -> Iterator[str]:
         indices = re.fullmatch(r"[(\[]\s*([0-9](\s*,\s*[0-9]){0,9})\s*,?\s*[)\]]", taken)
         last = max(indices[1]) if indices else "3"
         if unused := names[int(last) + 1 :]:
-            yield f"its OpenMMLab config takes outputs up to number {last}: {listed(unused)} had no part in its training"
+            yield f"its OpenMMLab config takes outputs up to number {last}: {listed(unused)} had no part in training"
 
 
 def _of_backbone(options: Mapping[str, str], architecture: Architecture) -> Facts:

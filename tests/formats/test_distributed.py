@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 import torch
-import torch.distributed.checkpoint as dcp
+from torch.distributed.checkpoint.default_planner import DefaultSavePlanner
 from torch.distributed.checkpoint.metadata import ChunkStorageMetadata, Metadata, MetadataIndex
 from torch.distributed.checkpoint.planner import WriteItem, WriteItemType
+from torch.distributed.checkpoint.state_dict_saver import save as save_distributed
 
 import resnet_surgeon as rs
 from resnet_surgeon.errors import AccessError, CheckpointError
@@ -26,7 +27,7 @@ from tests.conftest import small_network
 from tests.formats.test_torch_zip import raw
 
 
-class InPieces(dcp.DefaultSavePlanner):
+class InPieces(DefaultSavePlanner):
     """Saves each tensor as so many pieces along an axis, as several processes do."""
 
     def __init__(self, pieces: int, axis: int = 0) -> None:
@@ -41,7 +42,8 @@ class InPieces(dcp.DefaultSavePlanner):
         data = item.tensor_data
         if data is None or len(data.size) <= self.axis or data.size[self.axis] < self.pieces:
             return [item]
-        made, begin = [], 0
+        made: list[WriteItem] = []
+        begin = 0
         for rows in torch.arange(data.size[self.axis]).chunk(self.pieces):
             offsets, sizes = [0] * len(data.size), [*data.size]
             offsets[self.axis], sizes[self.axis] = begin, len(rows)
@@ -63,7 +65,7 @@ class InPieces(dcp.DefaultSavePlanner):
 def save(folder: Path, state: dict[str, Any], planner: Any = None) -> Path:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        dcp.save(state, checkpoint_id=folder, no_dist=True, planner=planner)
+        save_distributed(state, checkpoint_id=folder, no_dist=True, planner=planner)
     return folder
 
 

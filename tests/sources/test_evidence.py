@@ -95,7 +95,7 @@ def test_openmmlabs_config_is_taken_at_its_word(
         ("out_indices=(0, 1, 2, 3),", []),
         (
             "out_indices=(1,\n 2, ),",
-            ["its OpenMMLab config takes outputs up to number 2: layer4 had no part in its training"],
+            ["its OpenMMLab config takes outputs up to number 2: layer4 had no part in training"],
         ),
         ("num_stages=3,", ["its OpenMMLab config says num_stages=`3`, and it has 4"]),
         ("num_stages=4, out_indices=range(2),", []),
