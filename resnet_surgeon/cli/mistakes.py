@@ -98,7 +98,7 @@ def _options(command: Any) -> set[str]:
 def _first(command: Any) -> str:
     """The option that a person names first, in its shortest spelling."""
     first = next(parameter for parameter in command.params if parameter.opts[0].startswith("-"))
-    return min(first.opts, key=len)
+    return str(min(first.opts, key=len))
 
 
 def _lists(command: Any) -> set[str]:
