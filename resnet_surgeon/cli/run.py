@@ -53,7 +53,7 @@ def run(
             "standard output is a terminal, and a stream of tensors is not text",
             hint="pipe it into a command, or name a file with `-o`",
         )
-    if writing.output is not None and not to_stream:
+    if writing.output is not None and not to_stream and not _is_folder(writing.output):
         check_name(Path(writing.output))
     shown = progress(quiet)
     if operation is not None:
@@ -62,7 +62,7 @@ def run(
     network = rs.open(source, progress=shown, **opening.keywords)
     if operation is not None:
         network = network.apply(_with_opened(operation, opening, other, shown))
-    target = network.default_name if writing.output is None else writing.output
+    target = _target(writing.output, network)
     if writing.dry_run:
         network.check(None if to_stream else target, names=names)
     elif to_stream:
@@ -95,6 +95,17 @@ def _with_opened(operation: Operation, opening: Opening, other: OtherOpening | N
                 error.answers = tuple(replace(answer, option=f"from_{answer.option}") for answer in error.answers)
             raise
     return with_others(operation, opened)
+
+
+def _is_folder(output: str) -> bool:
+    return output.endswith(os.sep) or os.path.isdir(output)
+
+
+def _target(output: str | None, network: Network) -> str:
+    """The file to write: of no name or a folder's, one from source and operation in that folder."""
+    if output is None:
+        return network.default_name
+    return os.path.join(output, network.default_name) if _is_folder(output) else output
 
 
 def _report(network: Network, target: str, *, is_written: bool) -> dict[str, Any]:

@@ -120,7 +120,7 @@ def _categories(sources: Sequence[Opened], now: Checkpoint, head: Head) -> tuple
     """The names of the head's classes, known while its linear layer is a source's own."""
 
     def weight(architecture: Architecture, tensors: Mapping[str, LazyTensor], head: Head) -> LazyTensor:
-        return tensors[f"{architecture.prefix(head)}fc.weight"]
+        return tensors[f"{architecture.prefix(head)}{head.last}.weight"]
 
     own = weight(now.architecture, now.tensors, head)
     for source in sources:

@@ -92,22 +92,34 @@ class Average:
 
 def _check_same(one: Checkpoint, other: Checkpoint, label: str) -> None:
     """Raises OperationError for networks whose mean would mean nothing."""
-    if one.architecture != other.architecture:
+    if _without_names(one.architecture) != _without_names(other.architecture):
         found = differences(one.architecture, other.architecture) or ("it is built differently",)
         raise OperationError(
             f"{label} is another network than SOURCE: {'; '.join(found)}",
             hint="only checkpoints of one architecture can be averaged",
         )
+    for mine, theirs in zip(one.architecture.heads, other.architecture.heads, strict=True):
+        if mine.labels and theirs.labels and mine.labels != theirs.labels:
+            reason = f"the classes of {mine.name} have other names in {label} than in SOURCE"
+            raise OperationError(reason, hint="only checkpoints of the same classes, in one order, can be averaged")
     for name, tensor in one.tensors.items():
         if other.tensors[name].dtype != tensor.dtype:
             raise OperationError(
                 f"`{name}` is {other.tensors[name].dtype} in {label}, and {tensor.dtype} in SOURCE",
                 hint="only checkpoints of the same dtypes can be averaged",
             )
-    mine, theirs = one.preprocessing, other.preprocessing
-    if mine and theirs and (mine.mean, mine.std) != (theirs.mean, theirs.std):
+    images, others = one.preprocessing, other.preprocessing
+    if images and others and (images.mean, images.std) != (others.mean, others.std):
         raise OperationError(
-            f"{label} takes images with mean {list(theirs.mean)} and std {list(theirs.std)}, SOURCE with mean "
-            f"{list(mine.mean)} and std {list(mine.std)}",
+            f"{label} takes images with mean {list(others.mean)} and std {list(others.std)}, SOURCE with mean "
+            f"{list(images.mean)} and std {list(images.std)}",
             hint="only checkpoints that take the same images can be averaged",
         )
+
+
+def _without_names(architecture: Architecture) -> Architecture:
+    """The network whatever its classes are called, and its `fc`."""
+    heads = (
+        replace(head, labels=(), name="fc" if architecture.classifier else head.name) for head in architecture.heads
+    )
+    return replace(architecture, heads=tuple(heads))

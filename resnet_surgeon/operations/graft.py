@@ -15,9 +15,10 @@ from resnet_surgeon.architecture.spec import (
     STEM_WEIGHT,
     Architecture,
     Head,
+    Pool,
     Stage,
 )
-from resnet_surgeon.errors import OperationError, UsageError, listed, printable
+from resnet_surgeon.errors import OperationError, UsageError, listed
 from resnet_surgeon.fields import Count, Text
 from resnet_surgeon.formats.tensors import LazyTensor
 from resnet_surgeon.operations.checkpoint import Checkpoint, Other, operation, option, other_option, settle
@@ -28,7 +29,7 @@ Part = Annotated[str, Text(f"one of {', '.join(_PARTS)}, or heads.NAME", _PART, 
 HeadName = Annotated[str, Text("letters, digits and `_`, 64 of them at most", HEAD_NAME.pattern)]
 
 # What describes the ends of a network; all else must be the same where a stage, or a batch norm, is to work in another.
-_ENDS = {"in_channels", "stages", "heads", "avgpool"}
+_ENDS = {"in_channels", "stages", "heads", "avgpool", "pool"}
 _OF_STEM = {"stem", "stem_stride", "maxpool", "maxpool_is_identity"}
 
 
@@ -159,19 +160,21 @@ def _replaced(here: Architecture, there: Architecture, layers: Sequence[str]) ->
                 hint=f"graft `{STAGE_NAMES[len(stages)]}` too",
             )
         stages[place : place + 1] = [_stage(here, there, there.stages[place], place)]
-    heads = here.heads
+    heads, pool = here.heads, here.pool
     if "fc" in layers:
         assert there.classifier is not None
-        heads = (there.classifier,)
+        heads, pool = (there.classifier,), there.pool
     _check_chain(stages, heads, there if "fc" in layers else here)
     _check_facts(here, there, layers)
-    architecture = replace(here, stages=tuple(stages), heads=heads, avgpool=here.avgpool or "fc" in layers)
+    avgpool = here.avgpool or "fc" in layers
+    architecture = replace(here, stages=tuple(stages), heads=heads, avgpool=avgpool, pool=pool)
+    taken = (*layers, *["avgpool"] * ("fc" in layers))  # which has a number of its own where it is a generalised mean
     if "conv1" in layers and here.in_channels != there.in_channels:
         raise OperationError(
             f"conv1 takes {there.in_channels} channels in the other network, and {here.in_channels} here",
             hint=f"`adapt --in-ch {there.in_channels}` this network first",
         )
-    return _Made(architecture, lambda name: name if name.split(".")[0] in layers else None, lambda name: name)
+    return _Made(architecture, lambda name: name if name.split(".")[0] in taken else None, lambda name: name)
 
 
 def _beside(here: Architecture, there: Architecture, layers: Sequence[str], name: str, own: str | None) -> _Made:
@@ -186,10 +189,15 @@ def _beside(here: Architecture, there: Architecture, layers: Sequence[str], name
     shared, moved = here.stages[:first], here.stages[first:]
     stages = tuple(_stage(here, there, stage, first + number) for number, stage in enumerate(head.stages))
     heads = [
-        replace(old, name=own if own is not None and old == here.classifier else old.name, stages=moved + old.stages)
+        replace(
+            old,
+            name=own if own is not None and old == here.classifier else old.name,
+            stages=moved + old.stages,
+            pool=_pool(here, old),
+        )
         for old in here.heads
     ]
-    new = replace(head, name=name, stages=stages, keeps_name=False)
+    new = replace(head, name=name, stages=stages, keeps_name=False, pool=_pool(there, head))
     places = [old.name for old in heads]
     if name in places:
         heads[places.index(name)] = new
@@ -197,25 +205,38 @@ def _beside(here: Architecture, there: Architecture, layers: Sequence[str], name
         heads.append(new)
     if len(heads) == 1:
         heads[0] = replace(new, keeps_name=True)
+    # What has no number of its own the trunk can do once for all.
+    pools = {head.pool for head in heads}
+    pools_once = not any(head.stages for head in heads) and len(pools) == 1 and pools != {"gem"}
+    pool: Pool = heads[0].pool if pools_once else "avg"
+    if pools_once:
+        heads = [replace(head, pool="avg") for head in heads]
     _check_chain(shared, heads, there)
     if there.features(head) != (stages[-1].out_channels if stages else _channels(shared)):
         _refuse_features(there.features(head), _channels(shared))
     _check_facts(here, there, layers)
-    architecture = replace(here, stages=shared, heads=tuple(heads), avgpool=not any(head.stages for head in heads))
+    architecture = replace(here, stages=shared, heads=tuple(heads), avgpool=pools_once, pool=pool)
 
     def theirs(tensor: str) -> str | None:
         inner = tensor.removeprefix(f"heads.{name}.")
-        return prefix + inner if inner != tensor else None
+        if inner == tensor:
+            return None
+        return inner if inner.startswith("avgpool.") and there.avgpool else prefix + inner
 
     def ours(tensor: str) -> str:
         parts = tensor.split(".", 2)
         if parts[0] != "heads":
             return tensor
-        stage = parts[2].split(".")[0]
-        is_moved = any(stage == one.name for one in moved)
+        layer = parts[2].split(".")[0]
+        is_moved = any(layer == stage.name for stage in moved) or (layer == "avgpool" and here.avgpool)
         return parts[2] if is_moved or here.classifier else tensor
 
     return _Made(architecture, theirs, ours)
+
+
+def _pool(architecture: Architecture, head: Head) -> Pool:
+    """How what the head gets is pooled, be it by the trunk."""
+    return architecture.pool if architecture.avgpool else head.pool
 
 
 def _head(there: Architecture, layers: Sequence[str]) -> tuple[Head, str]:
@@ -328,7 +349,7 @@ def _check_tensors(made: _Made, tensors: dict[str, LazyTensor], here: Checkpoint
         dtype = old.dtype if old else here.tensors[STEM_WEIGHT].dtype
         if tensor.dtype != dtype and tensor.dtype != "I64":
             raise OperationError(
-                f"`{printable(name)}` is {tensor.dtype} in the other network, and the network is {dtype}",
+                f"`{name}` is {tensor.dtype} in the other network, and the network is {dtype}",
                 hint="only networks of the same dtype can be joined",
             )
 

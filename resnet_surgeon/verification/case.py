@@ -91,9 +91,11 @@ class Case:
 
     @cached_property
     def known(self) -> Known:
-        elsewhere: dict[Provenance, LazyTensor] = {}
-        for number, other in self.others.items():
-            elsewhere.update(recording.in_file(other.opened, number))
+        elsewhere: dict[Provenance, LazyTensor] = {
+            kept: tensor
+            for number, other in self.others.items()
+            for kept, tensor in recording.in_file(other.opened, number).items()
+        }
         if self.original is None:
             return Known({}, {}, {}, elsewhere)
         return Known(self.original.tensors, self.original.records, self.original.source.found.parts, elsewhere)

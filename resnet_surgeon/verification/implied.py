@@ -134,5 +134,6 @@ def _is_of_another(manifest: Manifest, index: int) -> bool:
 def _linear(manifest: Manifest, index: int) -> Provenance | None:
     """Where the weight of a head's linear layer is from."""
     architecture = manifest.architecture
-    record = manifest.tensors.get(f"{architecture.prefix(architecture.heads[index])}fc.weight")
+    head = architecture.heads[index]
+    record = manifest.tensors.get(f"{architecture.prefix(head)}{head.last}.weight")
     return record.provenance if record else None
