@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from resnet_surgeon.fields import Count, Range, Text
+from resnet_surgeon.fields import Count, Range, Text, unsaid
 
 Block = Literal["basic", "bottleneck"]
 OutputKind = Literal["logits", "embedding", "feature_map"]
@@ -95,6 +95,9 @@ class Architecture:
     `bottleneck_stride` names the convolution of a bottleneck that carries the stride: `conv2` in torchvision ("v1.5"),
     `conv1` in He et al. 2015. `stem_stride` is conv1's, `eps` that of every batch norm. `maxpool` is torchvision's
     (padding 1) or Caffe's (no padding, sizes rounded up), where it is not the identity.
+
+    A network that is `fused`, for inference, has its batch norms folded into the convolutions before them, which have
+    biases; identities stand in the norms' places.
     """
 
     block: Block
@@ -109,6 +112,7 @@ class Architecture:
     stem_stride: _Number = 2
     maxpool: Literal["torchvision", "caffe"] = "torchvision"
     eps: Annotated[float, Range(0, 1, "a number from 0 to 1")] = 1e-5
+    fused: bool = unsaid(False)
 
     def __post_init__(self) -> None:
         _require(0 < self.in_channels <= LARGEST, f"in_channels is at least 1 and at most {LARGEST}")

@@ -29,6 +29,7 @@ _FACTS = {
     "dilation": "dilation",
     "stem": "another stride of the stem, or another layer in the place of maxpool",
     "eps": "another eps of the batch norms",
+    "fused": "a network without batch norms",
 }
 # Which of them a library can be told beside the names: by the model's name, or by its configuration.
 _SAID = {
@@ -108,6 +109,8 @@ def _facts(architecture: Architecture) -> Iterator[str]:
         yield "stem"
     if architecture.eps != 1e-5:
         yield "eps"
+    if architecture.fused:
+        yield "fused"
 
 
 def _packed(change: Change) -> dict[str, LazyTensor]:
