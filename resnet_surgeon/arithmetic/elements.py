@@ -47,8 +47,8 @@ def evaluate(
                 yield _encoded(numbers[0] * numbers[1], dtype, numbers, formula)
         elif isinstance(formula, Cast):
             for data in operands[0].pieces(_PIECE * SIZES[operands[0].dtype]):
-                numbers = _numbers(data, operands[0].dtype)
-                yield _encoded(numbers, dtype, [numbers], formula)
+                whole = _numbers(data, operands[0].dtype)
+                yield _encoded(whole, dtype, [whole], formula)
         elif isinstance(formula, NormalisedWeight):
             magnitude, direction = operands
             yield from _scaled(direction, dtype, _over_norms(_whole(magnitude), direction), formula)
@@ -81,7 +81,7 @@ def encode(numbers: Floats, dtype: str) -> bytes:
         rounded[np.isnan(numbers)] = 0x7FC0
     else:
         rounded = numbers.astype({"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8"}[dtype], copy=False)
-    return rounded.tobytes()
+    return bytes(rounded.data)
 
 
 def _cast(numbers: Floats, dtype: str) -> bytes:
@@ -109,31 +109,33 @@ def _in_step(operands: Sequence[Operand]) -> Iterator[list[Floats]]:
 
 @dataclass(frozen=True)
 class Rounding:
-    """What rounding does to numbers: the largest relative error, |rounded - x| / |x| of those that stay other than
-    zero, and how many become zero and how many infinite.
+    """What rounding does to a tensor's finite numbers: the largest |rounded - x| over the largest |x|, and how many
+    become zero and how many infinite, which do not count for the first.
     """
 
-    error: float = 0.0
-    zeros: int = 0
-    overflows: int = 0
+    error: float
+    zeros: int
+    overflows: int
 
 
 def rounding(operand: Operand, dtype: str) -> Rounding:
-    """Of a tensor's finite numbers, when they are cast to `dtype`. Errors are worked out in float32, float64 for such,
-    where the differences are exact.
+    """Of a tensor that is cast to `dtype`. Differences are worked out in float32 (float64 for such), where they are
+    exact.
     """
-    error, zeros, overflows = 0.0, 0, 0
+    error, largest, zeros, overflows = 0.0, 0.0, 0, 0
     with np.errstate(all="ignore"):
         for data in operand.pieces(_PIECE * SIZES[operand.dtype]):
             numbers = _numbers(data, operand.dtype)
-            rounded = _numbers(_cast(numbers, dtype), dtype)
-            errors = np.abs(rounded - numbers) / np.abs(numbers)
-            gone, infinite = (rounded == 0) & (numbers != 0), np.isinf(rounded) & np.isfinite(numbers)
-            errors[gone | infinite] = 0
-            error = max(error, float(np.fmax.reduce(errors, initial=0)))
-            zeros += int(np.count_nonzero(gone))
-            overflows += int(np.count_nonzero(infinite))
-    return Rounding(error, zeros, overflows)
+            rounded = _numbers(_cast(numbers, dtype), dtype).astype(numbers.dtype, copy=False)
+            sizes, errors = np.abs(numbers), np.abs(rounded - numbers)
+            if not np.isfinite(errors).all():
+                finite = np.isfinite(numbers)
+                overflows += int(np.count_nonzero(np.isinf(rounded) & finite))
+                sizes, errors = sizes[finite], errors[np.isfinite(errors)]
+            error = max(error, float(errors.max(initial=0)))
+            largest = max(largest, float(sizes.max(initial=0)))
+            zeros += int(np.count_nonzero(numbers) - np.count_nonzero(rounded))
+    return Rounding(error / largest if largest else 0.0, zeros, overflows)
 
 
 def _whole(operand: Operand) -> Floats:
