@@ -48,7 +48,7 @@ class Cast:
 
     dtype: Dtype = option("The type of the new numbers.")
     keep_norm: bool = option("Leave the batch norms in the type that they have.", default=False)
-    rounding: Rounding | None = found("What rounding did.")
+    rounding: Rounding | None = found("What rounding did.", default=None)
 
     def __post_init__(self) -> None:
         settle(self)

@@ -88,11 +88,11 @@ def added_option(description: str, *, spelling: str | None = None, default: Any)
     return unsaid(default, help=description, spelling=spelling)
 
 
-def found(description: str) -> Any:
+def found(description: str, *, default: None) -> Any:
     """What a resolved operation found out by the numbers that it was given. It is recorded, and nobody is asked for it:
     `resolved` finds it out anew, unless these numbers are nowhere to be had.
     """
-    return field(default=None, metadata={"help": description, "found": True})
+    return field(default=default, metadata={"help": description, "found": True})
 
 
 T = TypeVar("T")
