@@ -20,6 +20,7 @@ from resnet_surgeon.history.notes import notes
 from resnet_surgeon.history.opening import Opened, recognised
 from resnet_surgeon.operations.adapt import Adapt
 from resnet_surgeon.operations.average import Average
+from resnet_surgeon.operations.cast import Cast
 from resnet_surgeon.operations.checkpoint import MOST_SOURCES, Checkpoint, Operation, Other, others_of, with_others
 from resnet_surgeon.operations.graft import Graft
 from resnet_surgeon.operations.heads import Heads
@@ -128,6 +129,7 @@ class Network(TiedToFile):
     heads = method(Heads)
     graft = method(Graft)
     average = method(Average)
+    cast = method(Cast)
 
     def plan(self) -> tuple[Step, ...]:
         """What happens to each tensor between the source and this network."""
@@ -190,7 +192,7 @@ class Network(TiedToFile):
     @property
     def notes(self) -> tuple[str, ...]:
         """What people should know of it before they use it, as the manifest says."""
-        return notes(self.architecture, self.records)
+        return notes(self.architecture, self.records, recording.done(self.opened, self.operations))
 
     @property
     def packing(self) -> Packing:

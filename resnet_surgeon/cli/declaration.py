@@ -104,15 +104,20 @@ def _arguments(groups: dict[str, Any], signature: inspect.Signature, typed: dict
     owned: dict[str, Any] = {}
     of_groups = {}
     for name, group in groups.items():
-        fields = [field.name for field in dataclasses.fields(group)]
+        fields = [field.name for field in _asked(group)]
         own = [field for field in fields if owned.setdefault(field, hints[name][field]) == hints[name][field]]
         of_groups[name] = group(**{field: _converted(hints[name][field], typed[field], field) for field in own})
     return {**of_groups, **{name: value for name, value in typed.items() if name not in owned}}
 
 
+def _asked(group: type[Any]) -> list[dataclasses.Field[Any]]:
+    """The fields that are options: not what the operation finds out."""
+    return [field for field in dataclasses.fields(group) if not field.metadata.get("found")]
+
+
 def _parameters(group: type[Any]) -> Iterator[inspect.Parameter]:
     hints = get_type_hints(group)
-    for field in dataclasses.fields(group):
+    for field in _asked(group):
         hint, spelling = hints[field.name], field.metadata["spelling"]
         if spelling and not spelling.startswith("-"):
             yield _arguments_called(spelling, field)

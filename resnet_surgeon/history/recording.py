@@ -28,19 +28,19 @@ def manifest(
     history = opened.history
     if history is not None and not operations:
         return history
-    made = records(opened, now.tensors, others)
+    made, behind = records(opened, now.tensors, others), done(opened, operations)
     known = _kept_names(records(opened, opened.tensors)) | set(history.dropped if history else ())
     return documents.Manifest(
         architecture=now.architecture,
         inputs=documents.Inputs(now.architecture.in_channels, now.preprocessing),
         outputs=_outputs(opened, now, others),
-        operations=done(opened, operations),
+        operations=behind,
         source=history.source if history else opened.source.known,
         tensors=made,
         dropped=tuple(sorted(known - _kept_names(made))),
         versions={"resnet_surgeon": __version__},
         facts=opened.facts,
-        notes=notes(now.architecture, made),
+        notes=notes(now.architecture, made, behind),
         other_sources=(
             *(history.other_sources if history else ()),
             *(documents.OtherSource(other.source.known, other.facts) for other in others),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from resnet_surgeon.operations.adapt import Adapt
 from resnet_surgeon.operations.average import Average
+from resnet_surgeon.operations.cast import Cast
 from resnet_surgeon.operations.checkpoint import Operation
 from resnet_surgeon.operations.graft import Graft
 from resnet_surgeon.operations.heads import Heads
@@ -15,7 +16,7 @@ from resnet_surgeon.operations.remove import Remove
 from resnet_surgeon.operations.training import Training
 
 OPERATIONS: dict[str, type[Operation]] = {
-    operation.name: operation for operation in (Adapt, Remove, Heads, Graft, Average)
+    operation.name: operation for operation in (Adapt, Remove, Heads, Cast, Graft, Average)
 }
 
 # What a manifest can record.

@@ -106,7 +106,7 @@ def _check_same(one: Checkpoint, other: Checkpoint, label: str) -> None:
         if other.tensors[name].dtype != tensor.dtype:
             raise OperationError(
                 f"`{name}` is {other.tensors[name].dtype} in {label}, and {tensor.dtype} in SOURCE",
-                hint="only checkpoints of the same dtypes can be averaged",
+                hint="make them so with `cast`, and average these files",
             )
     images, others = one.preprocessing, other.preprocessing
     if images and others and (images.mean, images.std) != (others.mean, others.std):

@@ -350,7 +350,7 @@ def _check_tensors(made: _Made, tensors: dict[str, LazyTensor], here: Checkpoint
         if tensor.dtype != dtype and tensor.dtype != "I64":
             raise OperationError(
                 f"`{name}` is {tensor.dtype} in the other network, and the network is {dtype}",
-                hint="only networks of the same dtype can be joined",
+                hint="make it so with `cast`, and graft from that file",
             )
 
 

@@ -21,7 +21,7 @@ def epochs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     folder = tmp_path_factory.mktemp("epochs")
     for seed, name in enumerate(EPOCHS):
         model = small_network(classes=4, seed=seed).to(request.param)
-        model.bn1.num_batches_tracked.fill_(10 + seed)  # type: ignore[union-attr,operator]
+        model.bn1.num_batches_tracked.fill_(10 + seed)
         torch.save(model.state_dict(), folder / f"{name}.pth")
     return folder
 
@@ -70,7 +70,7 @@ def test_a_network_with_itself_is_itself(folder: Path) -> None:
 
 
 def test_it_is_said_that_the_statistics_are_averaged(folder: Path) -> None:
-    network = rs.open(folder / "a.pth").average(folder / "b.pth")
+    network = rs.open(folder / "a.pth").average([folder / "b.pth"])
     assert any("running statistics are means of several networks'" in note for note in network.notes)
     assert network.default_name == "a-mean-of-2.safetensors"
     assert str(network.tensors["fc.weight"].formula) == "mean of 2"  # type: ignore[union-attr]

@@ -47,7 +47,7 @@ def test_a_classifier_of_other_classes_takes_the_place_of_fc(folder: Path) -> No
 
 
 def test_the_last_stage_may_have_more_blocks(folder: Path) -> None:
-    module = loaded(rs.open(folder / "organ.pth").graft(folder / "deep.pth", layers="fc,layer4".split(",")))
+    module = loaded(rs.open(folder / "organ.pth").graft(folder / "deep.pth", layers=["fc", "layer4"]))
     organ, deep = small_network(classes=4), small_network(depths=(1, 1, 1, 2), classes=6, seed=2)
     organ.layer4, organ.fc = deep.layer4, deep.fc
     assert torch.equal(module(images()), organ(images()))
@@ -143,9 +143,7 @@ def test_what_does_not_fit_is_refused(other: str, options: dict[str, Any], reaso
         ({"stem_stride": 1}, ["conv1"], "stem_stride is 1 in the other network, and 2 here"),
     ],
 )
-def test_facts_that_differ_are_refused(
-    assumed: dict[str, Any], layers: list[str], reason: str, folder: Path
-) -> None:
+def test_facts_that_differ_are_refused(assumed: dict[str, Any], layers: list[str], reason: str, folder: Path) -> None:
     with pytest.raises(OperationError) as caught:
         rs.open(folder / "organ.pth").graft(rs.open(folder / "grade.pth", assume=assumed), layers)
     assert str(caught.value).startswith(f"graft: {reason}")

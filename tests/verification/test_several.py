@@ -160,8 +160,10 @@ def test_one_file_may_be_several_sources(folder: Path, tmp_path: Path) -> None:
 
 def test_random_networks_need_not_be_given(tmp_path: Path) -> None:
     one, two = (rs.open("resnet18", weights="random", seed=seed) for seed in (0, 1))
-    path = one.graft(two, ["layer1"]).remove(layers=["layer2", "layer3", "layer4", "avgpool", "fc"]).save(
-        tmp_path / "out.safetensors"
+    path = (
+        one.graft(two, ["layer1"])
+        .remove(layers=["layer2", "layer3", "layer4", "avgpool", "fc"])
+        .save(tmp_path / "out.safetensors")
     )
     assert {*outcomes(rs.verify(path)).values()} == {"proven"}
 
