@@ -145,7 +145,8 @@ def stem(architecture: Architecture) -> Iterator[Layer]:
 
 def conv1(architecture: Architecture) -> Convolution:
     """The convolution that takes the image."""
-    return Convolution("conv1", architecture.in_channels, STEM_CHANNELS, 7, architecture.stem_stride, padding=3)
+    kernel = architecture.stem_kernel
+    return Convolution("conv1", architecture.in_channels, STEM_CHANNELS, kernel, architecture.stem_stride, kernel // 2)
 
 
 def maxpool(architecture: Architecture) -> Layer:
