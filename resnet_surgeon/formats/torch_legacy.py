@@ -53,7 +53,7 @@ def read(file: OpenFile) -> Container:
     def record(storage: Storage) -> Stored:
         return Stored(storage.dtype, (storage.count,), file, places[storage.key])
 
-    made = tree(root, record, file)
+    made = tree(root, record, file, ledger.noted)
     return Container("torch_legacy", file, made.root, not_loaded=ledger.not_loaded(made.walked))
 
 
@@ -65,7 +65,7 @@ def _plain(root: object, file: OpenFile, pickles: Pickles) -> Container:
     def record(storage: Storage) -> Stored:
         raise CheckpointError(f"it is incomplete: the storage {printable(storage.key)} is missing")
 
-    made = tree(root, record, file)
+    made = tree(root, record, file, pickles.ledger.noted)
     return Container("pickle", file, made.root, not_loaded=pickles.ledger.not_loaded(made.walked))
 
 

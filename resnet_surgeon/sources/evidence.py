@@ -17,6 +17,7 @@ from resnet_surgeon.formats.files import OpenFile
 from resnet_surgeon.formats.json_text import parsed
 from resnet_surgeon.formats.modules import ModuleNode
 from resnet_surgeon.sources import modules
+from resnet_surgeon.sources.module_paths import bare_modules
 from resnet_surgeon.sources.source import Source
 
 _LARGEST = 1 << 22  # characters or bytes of a document that are looked at: LVIS's config has its 1203 classes
@@ -24,7 +25,7 @@ _LARGEST = 1 << 22  # characters or bytes of a document that are looked at: LVIS
 
 def claims(source: Source, architecture: Architecture) -> tuple[Claim, ...]:
     """All that is said, by whatever says it. Raises ArchitectureError for what no network of ours can be."""
-    readers = (_published, _packing, _module, _openmmlab, _transformers, _detector)
+    readers = (_published, _packing, _module, _module_paths, _openmmlab, _transformers, _detector)
     return tuple(claim for read in readers for claim in read(source, architecture))
 
 
@@ -45,9 +46,21 @@ def _module(source: Source, architecture: Architecture) -> Iterator[Claim]:
     """The attributes of a whole module; of its classes answers whoever has stated every fact."""
     node = modules.at(source.container.root, source.found.path) if source.container else None
     if isinstance(node, ModuleNode):
-        is_settled = source.stated.items().keys() == TORCHVISION.items().keys()
-        said = modules.says(node, source.found.names, architecture, is_settled)
+        said = modules.says(node, source.found.names, architecture, _is_settled(source))
         yield Claim(Facts(**said), "file", "its module")
+
+
+def _module_paths(source: Source, architecture: Architecture) -> Iterator[Claim]:
+    """The modules that torch notes beside a state_dict: they tell what stands in the data's way, and claim nothing."""
+    bare = bare_modules(source)
+    if bare is not None and not _is_settled(source):
+        bare.check()
+    return iter(())
+
+
+def _is_settled(source: Source) -> bool:
+    """Whether its user has stated every fact, and so answers for its layers."""
+    return source.stated.items().keys() == TORCHVISION.items().keys()
 
 
 # torchvision's published detectors with frozen norms, whose eps it sets to 0 when it loads them.
