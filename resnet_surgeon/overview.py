@@ -12,7 +12,7 @@ from typing import Literal
 
 from resnet_surgeon.architecture.differences import classes
 from resnet_surgeon.architecture.parameters import is_trained, layer_of
-from resnet_surgeon.architecture.spec import STAGE_NAMES, Architecture, Head
+from resnet_surgeon.architecture.spec import STAGE_NAMES, Architecture, Head, Stage
 from resnet_surgeon.plan import Action, Step
 
 Fate = Literal["kept", "changed", "copied", "new", "trained", "gone"]
@@ -101,13 +101,14 @@ def _layer(
         return _layer_without_tensors(name, before, after)
     made = [step for step in members if step.after]
     shown = after if made else before
+    note, fate = _note(path, members, before, after), _fate(members)
     layouts = [(step.name, layout) for step in made or members if (layout := step.after or step.before)]
     return Layer(
         name,
-        _fate(members),
+        "changed" if fate == "kept" and _is_set_otherwise(path, before, after) else fate,
         sum(math.prod(layout.shape) for name, layout in layouts if is_trained(name)),
         sum(layout.bytes for _, layout in layouts),
-        _note(path, members, before, after),
+        note,
         _detail(path, head or shown.classifier, shown),
         _blocks(path, made or members),
     )
@@ -150,12 +151,44 @@ def _is_identity(architecture: Architecture, child: str) -> bool:
 def _note(path: str, steps: Sequence[Step], before: Architecture, after: Architecture) -> str:
     if not any(step.after for step in steps):
         return ""
-    if path == "stem" and before.in_channels != after.in_channels:
-        return f"in {before.in_channels} -> {after.in_channels}"
+    if path == "stem":
+        return ", ".join(_stem_notes(before, after))
     if path == "fc" and [head.classes for head in before.heads] != [head.classes for head in after.heads]:
         return classes(after.heads[0].classes)
+    if _is_set_otherwise(path, before, after):
+        stage = _stage(path, after)
+        return f"dilation {stage.dilation}" if stage and stage.dilation > 1 else "its stride back"
     removed = _depth(before, path) - _depth(after, path)
     return f"-{removed} block{'s' * (removed > 1)}" if removed > 0 else ""
+
+
+def _stem_notes(before: Architecture, after: Architecture) -> Iterator[str]:
+    if before.in_channels != after.in_channels:
+        yield f"in {before.in_channels} -> {after.in_channels}"
+    if before.stem_kernel != after.stem_kernel:
+        yield f"{after.stem_kernel}x{after.stem_kernel}"
+    if before.stem_stride != after.stem_stride:
+        yield f"stride {after.stem_stride}"
+
+
+def _is_set_otherwise(path: str, before: Architecture, after: Architecture) -> bool:
+    """Whether the layer computes something else with the same tensors: by another stride or dilation."""
+    if path == "stem":
+        return before.stem_stride != after.stem_stride
+    old, new = _stage(path, before) or _stage(path.rpartition(".")[2], before), _stage(path, after)
+    return bool(old and new) and _setting(old) != _setting(new)
+
+
+def _setting(stage: Stage) -> tuple[int, int, int]:
+    return stage.stride, stage.first_dilation, stage.dilation
+
+
+def _stage(path: str, architecture: Architecture) -> Stage | None:
+    """The stage with the path `layer4` or `heads.head1.layer4`."""
+    owner, _, name = path.rpartition(".")
+    heads = (head.stages for head in architecture.branches if owner == f"heads.{head.name}")
+    stages = next(heads, ()) if owner else architecture.stages
+    return next((stage for stage in stages if stage.name == name), None)
 
 
 def _depth(architecture: Architecture, name: str) -> int:

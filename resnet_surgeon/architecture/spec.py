@@ -29,6 +29,7 @@ MAPPED = ("relu", "maxpool", *STAGE_NAMES)
 HEAD_NAME = re.compile(r"[A-Za-z0-9_]{1,64}")
 _Number = Annotated[int, Range(1, LARGEST)]
 Channels = _Number  # that an image has
+Stride = _Number
 Kernel = Annotated[int, Range(1, LARGEST_KERNEL)]  # an odd number
 Classes = Annotated[int, Range(1, MOST_CLASSES)]
 EXPANSION: dict[Block, int] = {"basic": 1, "bottleneck": 4}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from resnet_surgeon.architecture import layers
 from resnet_surgeon.architecture.layers import maxpool
@@ -12,6 +12,8 @@ from resnet_surgeon.architecture.parameters import parameters
 from resnet_surgeon.architecture.spec import Architecture
 from resnet_surgeon.manifest import Manifest, Provenance
 
+# Operations after which layers compute something else with the same tensors.
+_REBUILDING = ("stem", "dilate")
 # The source's name of a tensor, by its provenance and its own name.
 Naming = Callable[[Provenance, str], "str | None"]
 
@@ -64,8 +66,21 @@ def correspondence(manifest: Manifest, source: Architecture, naming: Naming) -> 
         return found if found is not None and shapes.get(found) == own_shapes[name] else None
 
     origins = {unit.name: _origin(unit.name, source_units, manifest, source, same) for unit in own_units}
-    known = {name: origin for name, origin in origins.items() if origin is not None and origin in source_units}
+    is_rebuilt = any(name in _REBUILDING for record in manifest.operations for name in record)
+    own_parts, parts = _parts(manifest.architecture), _parts(source)
+    known = {
+        name: origin
+        for name, origin in origins.items()
+        if origin is not None and origin in source_units and not (is_rebuilt and own_parts[name] != parts[origin])
+    }
     return Correspondence(own_units, source_units, known)
+
+
+def _parts(architecture: Architecture) -> dict[str, layers.Part]:
+    """What each unit computes with its tensors."""
+    branches = (layers.branch(architecture, head) for head in architecture.branches)
+    every = itertools.chain(layers.trunk(architecture), *branches)
+    return {part.name: replace(part, name="") for part in every}
 
 
 def _origin(
