@@ -109,6 +109,7 @@ class Features:
             maxpool_is_identity=old.maxpool_is_identity and "maxpool" in kept,
             stages=tuple(stage for stage in stages if stage.name in kept),
             avgpool=False,
+            pool="avg",
             heads=(),
             maps=maps,
         )

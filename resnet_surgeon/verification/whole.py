@@ -55,7 +55,9 @@ def _rows(architecture: Architecture, tensors: Tensors) -> Iterator[tuple[str, t
         prefix = architecture.prefix(head)
         own = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
         fc = replace(head, name="fc", stages=(), keeps_name=False)
-        row = replace(architecture, stages=architecture.stages + head.stages, heads=(fc,), avgpool=True)
+        pool = architecture.pool if architecture.avgpool else head.pool
+        stages = architecture.stages + head.stages
+        row = replace(architecture, stages=stages, heads=(replace(fc, pool="avg"),), avgpool=True, pool=pool)
         yield head.name, (row, {**trunk, **own})
 
 

@@ -29,6 +29,8 @@ _FACTS = {
     "dilation": "dilation",
     "stem": "another kernel or stride of the stem, or another layer in the place of maxpool",
     "eps": "another eps of the batch norms",
+    "pool": "another pooling than the mean",
+    "classifier": "a classifier of several layers, or without bias",
     "maps": "feature maps by name",
 }
 # Which of them a library can be told beside the names: by the model's name, or by its configuration.
@@ -39,7 +41,7 @@ _SAID = {
     "timm": {"groups"},
     "transformers": {"parts", "bottleneck_stride"},
     "detectron2": {"parts", "groups", "bottleneck_stride", "maps"},
-    "sequential": {*_FACTS} - {"heads", "maps"},
+    "sequential": {*_FACTS} - {"heads", "pool", "classifier", "maps"},
 }
 _CONFIG, _LOOKED_FOR = "config.json", ("model.safetensors", "pytorch_model.bin")  # by transformers, in a folder
 
@@ -112,6 +114,10 @@ def _facts(architecture: Architecture) -> Iterator[str]:
         yield "maps"
     if architecture.eps != 1e-5:
         yield "eps"
+    if architecture.pool != "avg":
+        yield "pool"
+    if any(head.hidden or not head.bias for head in architecture.heads):
+        yield "classifier"
 
 
 def _packed(change: Change) -> dict[str, LazyTensor]:
