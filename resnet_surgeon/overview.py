@@ -179,7 +179,7 @@ def _is_set_otherwise(path: str, before: Architecture, after: Architecture) -> b
     if path == "stem":
         return before.stem_stride != after.stem_stride
     old, new = _stage(path, before) or _stage(path.rpartition(".")[2], before), _stage(path, after)
-    return bool(old and new) and _setting(old) != _setting(new)
+    return old is not None and new is not None and _setting(old) != _setting(new)
 
 
 def _setting(stage: Stage) -> tuple[int, int, int]:

@@ -87,7 +87,9 @@ def describe(architecture: Architecture) -> str:
     kind = f"ResNet with {architecture.block} blocks {depths}" if depths else "ResNet stem"
     groups = f", {architecture.groups} groups" if architecture.groups > 1 else ""
     channels = f", {architecture.in_channels} input channel{'s' * (architecture.in_channels != 1)}"
-    return f"{kind}{groups}{channels}, {output(architecture)}"
+    size = architecture.stem_kernel
+    stem = f", {size}x{size} stem" if size != 7 else ""
+    return f"{kind}{groups}{stem}{channels}, {output(architecture)}"
 
 
 def _misfits(expected: Mapping[str, Parameter], tensors: Mapping[str, Described]) -> Iterator[str]:

@@ -84,7 +84,7 @@ def _resized(formula: Resizing, weight: Tensor) -> Tensor:
         for row in range(new)
         for column in range(new)
     ]
-    return (torch.stack(made, dim=-1) / new**2).unflatten(-1, (new, new))
+    return (torch.stack(made, dim=-1) / new**2).reshape(*weight.shape[:2], new, new)
 
 
 def _sum(planes: Sequence[Tensor]) -> Tensor:

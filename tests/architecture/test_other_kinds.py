@@ -55,7 +55,7 @@ def wide(times: int) -> State:
 
 
 def cifar() -> State:
-    return {**plain(), "conv1.weight": torch.zeros(64, 3, 3, 3)}
+    return {**plain(), "conv1.weight": torch.zeros(16, 3, 3, 3)}
 
 
 def twice_as_wide() -> State:
@@ -84,7 +84,7 @@ KINDS = [
     (clip, "CLIP's ResNet"),
     (kinetics, "a 3D ResNet"),
     (signals, "a 1D ResNet"),
-    (cifar, r"a CIFAR ResNet \(64 channels from a 3x3 stem\)"),
+    (cifar, r"a CIFAR ResNet \(16 channels from a 3x3 stem\)"),
     (twice_as_wide, "a ResNet 2 times as wide"),
     (five_times_as_wide, "a ResNet 5 times as wide"),
     (squeezed, "squeeze-and-excitation"),
