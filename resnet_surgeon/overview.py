@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from resnet_surgeon.architecture.differences import classes, hidden
+from resnet_surgeon.architecture.layers import maxpool
 from resnet_surgeon.architecture.parameters import is_trained, layer_of
 from resnet_surgeon.architecture.spec import STAGE_NAMES, Architecture, Head, Stage
 from resnet_surgeon.plan import Action, Step
@@ -199,11 +200,12 @@ def _depth(architecture: Architecture, name: str) -> int:
 
 
 def _layer_without_tensors(name: str, before: Architecture, after: Architecture, head: Head | None) -> Layer | None:
-    """maxpool that became the identity; relu, maxpool or avgpool that has gone, or pools otherwise than before."""
+    """maxpool that became another or the identity; relu, maxpool or avgpool that has gone, or pools otherwise than before."""
     if head is not None:
         return Layer(name, "new", 0, 0, head.pool) if name == "avgpool" and head.pool != "avg" else None
-    if name == "maxpool" and not before.maxpool_is_identity and after.maxpool_is_identity:
-        return Layer(name, "changed", 0, 0, "identity")
+    if name == "maxpool" and name in before.stem and name in after.stem and maxpool(before) != maxpool(after):
+        pool = "3x3" if after.maxpool == "torchvision" else "3x3, Caffe's"
+        return Layer(name, "changed", 0, 0, "identity" if after.maxpool_is_identity else pool)
     if name == "avgpool" and before.avgpool and after.avgpool and before.pool != after.pool:
         return Layer(name, "changed", 0, 0, after.pool)
     pools = before.avgpool or bool(before.heads), after.avgpool or bool(after.heads)

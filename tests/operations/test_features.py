@@ -69,6 +69,7 @@ def test_it_goes_into_torchvisions_pyramid_and_detector(checkpoints: Path) -> No
     assert {"boxes", "labels", "scores"} == found.keys()
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning")
 def test_it_can_be_scripted(checkpoints: Path) -> None:
     model = rs.load(rs.open(checkpoints / "basic.pth").features(["layer1", "layer2"], ["0", "1"])).eval()
     with torch.no_grad():
