@@ -200,7 +200,7 @@ def _depth(architecture: Architecture, name: str) -> int:
 
 
 def _layer_without_tensors(name: str, before: Architecture, after: Architecture, head: Head | None) -> Layer | None:
-    """maxpool that became another or the identity; relu, maxpool or avgpool that has gone, or pools otherwise than before."""
+    """maxpool that became another, or the identity; relu, maxpool or avgpool that has gone, or pools otherwise."""
     if head is not None:
         return Layer(name, "new", 0, 0, head.pool) if name == "avgpool" and head.pool != "avg" else None
     if name == "maxpool" and name in before.stem and name in after.stem and maxpool(before) != maxpool(after):
