@@ -19,6 +19,7 @@ from resnet_surgeon.history import recording
 from resnet_surgeon.history.notes import notes
 from resnet_surgeon.history.opening import Opened, recognised
 from resnet_surgeon.operations.adapt import Adapt
+from resnet_surgeon.operations.cast import Cast
 from resnet_surgeon.operations.checkpoint import Checkpoint, Operation
 from resnet_surgeon.operations.dilate import Dilate
 from resnet_surgeon.operations.features import Features
@@ -112,6 +113,7 @@ class Network(TiedToFile):
     dilate = method(Dilate)
     features = method(Features)
     heads = method(Heads)
+    cast = method(Cast)
 
     def plan(self) -> tuple[Step, ...]:
         """What happens to each tensor between the source and this network."""
@@ -163,7 +165,7 @@ class Network(TiedToFile):
     @property
     def notes(self) -> tuple[str, ...]:
         """What people should know of it before they use it, as the manifest says."""
-        return notes(self.architecture, self.records)
+        return notes(self.architecture, self.records, recording.done(self.opened, self.operations))
 
     @property
     def packing(self) -> Packing:

@@ -86,10 +86,11 @@ def describe(architecture: Architecture) -> str:
     depths = "-".join(str(stage.blocks) for stage in architecture.depth)
     kind = f"ResNet with {architecture.block} blocks {depths}" if depths else "ResNet stem"
     groups = f", {architecture.groups} groups" if architecture.groups > 1 else ""
+    norms = ", batch norms folded away" if architecture.fused else ""
     channels = f", {architecture.in_channels} input channel{'s' * (architecture.in_channels != 1)}"
     size = architecture.stem_kernel
     stem = f", {size}x{size} stem" if size != 7 else ""
-    return f"{kind}{groups}{stem}{channels}, {output(architecture)}"
+    return f"{kind}{groups}{stem}{norms}{channels}, {output(architecture)}"
 
 
 def _misfits(expected: Mapping[str, Parameter], tensors: Mapping[str, Described]) -> Iterator[str]:
@@ -137,6 +138,7 @@ def _read_off(shapes: Mapping[str, tuple[int, ...]]) -> Architecture:
         groups=groups,
         stem_kernel=stem[2],
         avgpool=bool(classes) or len(depths) == 4,
+        fused="conv1.bias" in shapes and not any(name.endswith(".running_mean") for name in shapes),
     )
 
 

@@ -326,6 +326,11 @@ def _features(draw: random.Random) -> Operation:
     return f"features {layers}", lambda network: network.features(layers, names)
 
 
+def _cast_network(draw: random.Random) -> Operation:
+    dtype, keep_norm = draw.choice(["float16", "bfloat16", "float32", "float64"]), draw.random() < 0.5
+    return f"cast {dtype} {keep_norm}", lambda network: network.cast(dtype, keep_norm)
+
+
 OPERATIONS: tuple[Callable[[random.Random], Operation], ...] = (
     _adapt,
     _adapt,
@@ -336,6 +341,7 @@ OPERATIONS: tuple[Callable[[random.Random], Operation], ...] = (
     _stem,
     _dilate,
     _features,
+    _cast_network,
 )
 
 # What may happen to a manifest on its way, and what may not.
