@@ -156,8 +156,8 @@ def _is_identity(architecture: Architecture, child: str) -> bool:
 def _note(path: str, steps: Sequence[Step], before: Architecture, after: Architecture) -> str:
     if not any(step.after for step in steps):
         return ""
-    if path == "stem":
-        return ", ".join(_stem_notes(before, after))
+    if path == "stem" and (note := ", ".join(_stem_notes(before, after))):
+        return note
     if path == "fc" and [head.classes for head in before.heads] != [head.classes for head in after.heads]:
         return classes(after.heads[0].classes)
     if _is_set_otherwise(path, before, after):
