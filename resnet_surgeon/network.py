@@ -22,9 +22,12 @@ from resnet_surgeon.operations.adapt import Adapt
 from resnet_surgeon.operations.average import Average
 from resnet_surgeon.operations.cast import Cast
 from resnet_surgeon.operations.checkpoint import MOST_SOURCES, Checkpoint, Operation, Other, others_of, with_others
+from resnet_surgeon.operations.dilate import Dilate
+from resnet_surgeon.operations.features import Features
 from resnet_surgeon.operations.graft import Graft
 from resnet_surgeon.operations.heads import Heads
 from resnet_surgeon.operations.remove import Remove
+from resnet_surgeon.operations.stem import Stem
 from resnet_surgeon.plan import Elsewhere, Step, plan
 from resnet_surgeon.sources import catalog
 from resnet_surgeon.sources.location import DEFAULT_NAME, Location
@@ -125,7 +128,10 @@ class Network(TiedToFile):
         return replace(self, checkpoint=checkpoint, operations=operations, others=(*self.others, *others))
 
     adapt = method(Adapt)
+    stem = method(Stem)
     remove = method(Remove)
+    dilate = method(Dilate)
+    features = method(Features)
     heads = method(Heads)
     graft = method(Graft)
     average = method(Average)

@@ -29,8 +29,8 @@ Part = Annotated[str, Text(f"one of {', '.join(_PARTS)}, or heads.NAME", _PART, 
 HeadName = Annotated[str, Text("letters, digits and `_`, 64 of them at most", HEAD_NAME.pattern)]
 
 # What describes the ends of a network; all else must be the same where a stage, or a batch norm, is to work in another.
-_ENDS = {"in_channels", "stages", "heads", "avgpool", "pool"}
-_OF_STEM = {"stem", "stem_stride", "maxpool", "maxpool_is_identity"}
+_ENDS = {"in_channels", "stages", "heads", "avgpool", "pool", "maps"}
+_OF_STEM = {"stem", "stem_kernel", "stem_stride", "maxpool", "maxpool_is_identity"}
 
 
 @operation
@@ -167,7 +167,8 @@ def _replaced(here: Architecture, there: Architecture, layers: Sequence[str]) ->
     _check_chain(stages, heads, there if "fc" in layers else here)
     _check_facts(here, there, layers)
     avgpool = here.avgpool or "fc" in layers
-    architecture = replace(here, stages=tuple(stages), heads=heads, avgpool=avgpool, pool=pool)
+    maps = () if "fc" in layers else here.maps
+    architecture = replace(here, stages=tuple(stages), heads=heads, avgpool=avgpool, pool=pool, maps=maps)
     taken = (*layers, *["avgpool"] * ("fc" in layers))  # which has a number of its own where it is a generalised mean
     if "conv1" in layers and here.in_channels != there.in_channels:
         raise OperationError(
@@ -215,7 +216,7 @@ def _beside(here: Architecture, there: Architecture, layers: Sequence[str], name
     if there.features(head) != (stages[-1].out_channels if stages else _channels(shared)):
         _refuse_features(there.features(head), _channels(shared))
     _check_facts(here, there, layers)
-    architecture = replace(here, stages=shared, heads=tuple(heads), avgpool=pools_once, pool=pool)
+    architecture = replace(here, stages=shared, heads=tuple(heads), avgpool=pools_once, pool=pool, maps=())
 
     def theirs(tensor: str) -> str | None:
         inner = tensor.removeprefix(f"heads.{name}.")

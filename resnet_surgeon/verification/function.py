@@ -13,7 +13,7 @@ from resnet_surgeon.history import recording
 from resnet_surgeon.manifest import Manifest, Provenance
 from resnet_surgeon.module import ResNet
 from resnet_surgeon.network import Network
-from resnet_surgeon.verification import forward, independence, kept_layers, stem
+from resnet_surgeon.verification import forward, independence, kept_layers, stem, whole
 from resnet_surgeon.verification.case import Case, called
 from resnet_surgeon.verification.layers import correspondence
 from resnet_surgeon.verification.modules import common_dtype, loaded, witness
@@ -40,10 +40,11 @@ def checks(case: Case, of_tensors: tuple[Check, ...]) -> Iterator[Check]:
     else:
         yield from _carried_out("layers", lambda: _beside(case, manifest, original, module, dtype))
     for number, other in case.others.items():
-        names = dict[Provenance, str](
-            (kept, name) for name, kept in recording.names_in_file(other.opened, number).items()
-        )
+        in_file = recording.names_in_file(other.opened, number)
+        names: dict[Provenance, str] = {kept: name for name, kept in in_file.items()}
         yield from _carried_out("grafted", partial(_grafted, manifest, names, other, module, dtype))
+    if whole.is_due(manifest):
+        yield from _carried_out("torchvision", lambda: whole.checks(module, architecture, case.file.tensors, dtype))
     if architecture.branches:
         yield from _carried_out("independence", lambda: independence.checks(module, architecture.branches, dtype))
 
