@@ -54,8 +54,8 @@ def _remove(before: Expected, options: Mapping[str, Any]) -> Expected:
 
 
 def _graft(before: Expected, options: Mapping[str, Any]) -> Expected:
-    """A stage that the network lacked is torchvision's; every other has the strides that it had. Classifiers come out in
-    the place of maps.
+    """A stage that the network lacked is torchvision's, every other has the strides that it had. Classifiers come out
+    in the place of maps.
     """
     new = {
         name: {"stride": 1 if name == STAGE_NAMES[0] else 2, "first_dilation": 1, "dilation": 1}
