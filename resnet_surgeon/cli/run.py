@@ -46,7 +46,7 @@ def run(
             "standard output is a terminal, and a stream of tensors is not text",
             hint="pipe it into a command, or name a file with `-o`",
         )
-    if writing.output is not None and not to_stream:
+    if writing.output is not None and not to_stream and not _is_folder(writing.output):
         check_name(Path(writing.output))
     shown = progress(quiet)
     passes = source == STANDARD_INPUT and not writing.dry_run
@@ -55,7 +55,7 @@ def run(
         network = network.apply(operation)
     if not quiet:
         _ = network.source.described  # reads conv1, which may have gone by when this is printed
-    target = network.default_name if writing.output is None else writing.output
+    target = _target(writing.output, network)
     if writing.dry_run:
         network.check(None if to_stream else target, names=names)
     elif to_stream:
@@ -74,6 +74,17 @@ def run(
         to_standard_output(json_format.dumps(document, indent=1, sort_keys=True))
     elif not to_stream and not writing.dry_run:
         to_standard_output(target)
+
+
+def _is_folder(output: str) -> bool:
+    return output.endswith(os.sep) or os.path.isdir(output)
+
+
+def _target(output: str | None, network: Network) -> str:
+    """The file to write: of no name or a folder's, one from source and operation in that folder."""
+    if output is None:
+        return network.default_name
+    return os.path.join(output, network.default_name) if _is_folder(output) else output
 
 
 def _report(network: Network, target: str, *, is_written: bool) -> dict[str, Any]:

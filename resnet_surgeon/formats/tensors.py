@@ -1,4 +1,5 @@
-"""The lazy tensor: Stored in an open file (or there but Strided), Computed from others, or Initialised by law and seed.
+"""The lazy tensor: Stored in an open file (or there but Strided, or Joined of pieces), Computed from others, or
+Initialised by law and seed.
 
 Nothing is read or computed until somebody asks for the content. Knows no names, no networks and no container.
 """
@@ -60,6 +61,15 @@ class Strided(TiedToFile):
 
 
 @dataclass(frozen=True, eq=False)
+class Joined(TiedToFile):
+    """A tensor in several pieces, one after the other along its first axis."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    parts: tuple[Stored | Strided, ...]
+
+
+@dataclass(frozen=True, eq=False)
 class Computed(TiedToFile):
     """A tensor worked out from others, by a formula that takes them."""
 
@@ -92,7 +102,7 @@ class Trained(TiedToFile):
     numbers: memoryview | None = None
 
 
-LazyTensor = Stored | Strided | Computed | Initialised | Trained
+LazyTensor = Stored | Strided | Joined | Computed | Initialised | Trained
 
 
 def byte_size(tensor: LazyTensor) -> int:
@@ -100,15 +110,18 @@ def byte_size(tensor: LazyTensor) -> int:
     return math.prod(tensor.shape) * BITS[tensor.dtype] // 8
 
 
+def origins(tensor: LazyTensor) -> Iterator[Stored | Strided]:
+    """What in open files the tensor's content is, or comes from."""
+    if isinstance(tensor, (Stored, Strided)):
+        yield tensor
+    elif isinstance(tensor, (Computed, Joined)):
+        for part in tensor.inputs if isinstance(tensor, Computed) else tensor.parts:
+            yield from origins(part)
+
+
 def files(tensors: Iterable[LazyTensor]) -> set[OpenFile]:
     """The open files that the tensors' contents come from."""
-    found: set[OpenFile] = set()
-    for tensor in tensors:
-        if isinstance(tensor, (Stored, Strided)):
-            found.add(tensor.file)
-        elif isinstance(tensor, Computed):
-            found |= files(tensor.inputs)
-    return found
+    return {origin.file for tensor in tensors for origin in origins(tensor)}
 
 
 def prepare(tensors: Iterable[LazyTensor]) -> None:
@@ -122,6 +135,8 @@ def prepare(tensors: Iterable[LazyTensor]) -> None:
             if needs_numpy(tensor.formula):
                 import_numpy()
             prepare(tensor.inputs)
+        elif isinstance(tensor, Joined):
+            prepare(tensor.parts)
 
 
 def content(tensor: LazyTensor) -> bytes:
@@ -135,6 +150,9 @@ def chunks(tensor: LazyTensor) -> Iterator[bytes | memoryview]:
         yield from tensor.file.chunks(tensor.offset, byte_size(tensor))
     elif isinstance(tensor, Strided):
         yield from _gathered(tensor)
+    elif isinstance(tensor, Joined):
+        for piece in tensor.parts:
+            yield from chunks(piece)
     elif isinstance(tensor, Computed):
         if needs_numpy(tensor.formula):
             import_numpy()

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from resnet_surgeon.formats.arriving import ArrivingFile
-from resnet_surgeon.formats.tensors import Computed, LazyTensor, Stored, byte_size, files
+from resnet_surgeon.formats.tensors import LazyTensor, Stored, byte_size, files, origins
 from resnet_surgeon.platform import transfer
 from resnet_surgeon.platform.signals import check_signals
 from resnet_surgeon.sources.progress import Advance
@@ -140,18 +140,11 @@ def _passing(made: Sequence[Copy | Make], file: ArrivingFile, held: Sequence[boo
 
 
 def _takes(run: Copy | Make, file: ArrivingFile) -> tuple[Span, ...]:
-    if isinstance(run, Make):
-        return tuple(_behind(run.tensor, file))
-    return (Span(run.offset, run.offset + run.size),) if run.file is file else ()
-
-
-def _behind(tensor: LazyTensor, file: ArrivingFile) -> Iterator[Span]:
-    """The bytes of the file that the tensor is made from."""
-    if isinstance(tensor, Stored) and tensor.file is file:
-        yield Span(tensor.offset, tensor.offset + byte_size(tensor))
-    elif isinstance(tensor, Computed):
-        for source in tensor.inputs:
-            yield from _behind(source, file)
+    """The bytes of the file that the run is made from."""
+    if isinstance(run, Copy):
+        return (Span(run.offset, run.offset + run.size),) if run.file is file else ()
+    stored = (origin for origin in origins(run.tensor) if origin.file is file)
+    return tuple(Span(origin.offset, origin.offset + byte_size(origin)) for origin in stored)
 
 
 def _without_repeats(placed: Placed, file: ArrivingFile) -> tuple[Placed, list[Repeat]]:
