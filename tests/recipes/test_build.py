@@ -65,7 +65,12 @@ def test_what_is_there_already_is_not_touched(folder: Path) -> None:
 def test_a_source_is_read_for_its_digest_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     count: list[Container] = []
     sha256 = Container.sha256
-    monkeypatch.setattr(Container, "sha256", lambda self: (count.append(self), sha256(self))[1])
+
+    def counted(container: Container) -> str:
+        count.append(container)
+        return sha256(container)
+
+    monkeypatch.setattr(Container, "sha256", counted)
     rs.Recipe.read("recipe.yaml").build()
     assert len(count) == 1
 
