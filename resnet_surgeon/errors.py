@@ -6,10 +6,10 @@ SurgeonError
 ├── CheckpointError       1   a file's content is refused
 │   ├── OtherArchiveError 1   it is an archive, and none of torch's
 │   └── ArchitectureError 1   its tensors are not a ResNet that we know
-├── ContradictionError    1   two that speak of one network say different things
+├── ContradictionError    1   two statements about one network contradict each other
 ├── OperationError        1   this network cannot take this operation
 ├── AccessError           1   reading or writing failed
-├── WeightsError          1   published weights could not be had
+├── WeightsError          1   published weights could not be obtained
 └── DependencyError       1   an optional package is not installed
 
 Inner rooms raise the narrow fact; the room that knows the file or the operation adds it with `about`.

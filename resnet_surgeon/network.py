@@ -19,9 +19,13 @@ from resnet_surgeon.history import recording
 from resnet_surgeon.history.notes import notes
 from resnet_surgeon.history.opening import Opened, recognised
 from resnet_surgeon.operations.adapt import Adapt
+from resnet_surgeon.operations.cast import Cast
 from resnet_surgeon.operations.checkpoint import Checkpoint, Operation
+from resnet_surgeon.operations.dilate import Dilate
+from resnet_surgeon.operations.features import Features
 from resnet_surgeon.operations.heads import Heads
 from resnet_surgeon.operations.remove import Remove
+from resnet_surgeon.operations.stem import Stem
 from resnet_surgeon.plan import Step, plan
 from resnet_surgeon.sources import catalog
 from resnet_surgeon.sources.location import DEFAULT_NAME, Location
@@ -105,8 +109,12 @@ class Network(TiedToFile):
         return replace(self, checkpoint=checkpoint, operations=operations)
 
     adapt = method(Adapt)
+    stem = method(Stem)
     remove = method(Remove)
+    dilate = method(Dilate)
+    features = method(Features)
     heads = method(Heads)
+    cast = method(Cast)
 
     def plan(self) -> tuple[Step, ...]:
         """What happens to each tensor between the source and this network."""
@@ -170,7 +178,7 @@ class Network(TiedToFile):
     @property
     def notes(self) -> tuple[str, ...]:
         """What people should know of it before they use it, as the manifest says."""
-        return notes(self.architecture, self.records)
+        return notes(self.architecture, self.records, recording.done(self.opened, self.operations))
 
     @property
     def packing(self) -> Packing:

@@ -1,4 +1,4 @@
-"""The process round a command: what it prints when it fails, and how it ends. The only place where errors become words
+"""The process around a command: what it prints when it fails, and how it ends. The only place where errors become words
 and exit codes.
 """
 

@@ -1,5 +1,5 @@
 """From a network to its manifest: continues the history that the source has, so that a pipe, a chain and files in
-between come to the same. Reads nothing and writes nothing.
+between give the same result. Reads nothing and writes nothing.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ def manifest(opened: Opened, now: Checkpoint, operations: tuple[Operation, ...])
     history = opened.history
     if history is not None and not operations:
         return history
-    made = records(opened, now.tensors)
+    made, behind = records(opened, now.tensors), done(opened, operations)
     known = _kept_names(records(opened, opened.tensors)) | set(history.dropped if history else ())
     return documents.Manifest(
         architecture=now.architecture,
         inputs=documents.Inputs(now.architecture.in_channels, now.preprocessing),
         outputs=_outputs(opened, now),
-        operations=done(opened, operations),
+        operations=behind,
         source=history.source if history else opened.source.described,
         tensors=made,
         dropped=tuple(sorted(known - _kept_names(made))),
         versions={"resnet_surgeon": __version__},
         facts=opened.facts,
-        notes=notes(now.architecture, made),
+        notes=notes(now.architecture, made, behind),
     )
 
 

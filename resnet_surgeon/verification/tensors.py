@@ -10,7 +10,7 @@ from torch import Tensor
 
 from resnet_surgeon import manifest as records
 from resnet_surgeon.architecture.parameters import Parameter, parameters
-from resnet_surgeon.arithmetic.formulas import Cast
+from resnet_surgeon.arithmetic.formulas import input_dtypes
 from resnet_surgeon.arithmetic.laws import Constant, Law, Normal, Uniform, conv2d_default
 from resnet_surgeon.formats.tensors import BITS, Initialised, LazyTensor, byte_size, pieces
 from resnet_surgeon.manifest import Manifest, Provenance
@@ -120,7 +120,7 @@ def _recomputed(provenance: Provenance, name: str, like: LazyTensor, known: Know
     if isinstance(provenance, records.Kept):
         raise _UnknownError("give the source with `--against`")
     if isinstance(provenance, records.Trained):
-        raise _UnknownError("what was trained cannot be worked out again")
+        raise _UnknownError("trained tensors cannot be recomputed")
     formula = provenance.formula
     try:
         shapes = formula.input_shapes(tuple(like.shape))
@@ -128,10 +128,10 @@ def _recomputed(provenance: Provenance, name: str, like: LazyTensor, known: Know
         raise ValueError(f"is said to be made by `{formula}`, but {error}") from None
     if len(shapes) != len(provenance.inputs):
         raise ValueError(f"is said to be made by `{formula}` from {len(provenance.inputs)} tensors, not {len(shapes)}")
-    dtype = formula.old if isinstance(formula, Cast) else like.dtype
+    dtypes = input_dtypes(formula, like.dtype, len(shapes))
     inputs = [
         _input(part, name, Initialised(dtype, shape, Constant(0.0), 0, ""), known)
-        for part, shape in zip(provenance.inputs, shapes, strict=True)
+        for part, shape, dtype in zip(provenance.inputs, shapes, dtypes, strict=True)
     ]
     for before, shape in zip(inputs, shapes, strict=True):
         if before.shape != shape:
@@ -169,7 +169,7 @@ def _initialised(case: Case, manifest: Manifest) -> Iterator[Check]:
             wrong[parameter.name] = f"differs from its seed's in {count:,} of {math.prod(tensor.shape):,} numbers"
         elif deviation > _STANDARD_ERRORS:
             wrong[parameter.name] = f"is not {law}"
-    finding = f"{len(drawn) - len(wrong)} of {len(drawn)} tensors ({numbers:,} numbers) are what law and seed give"
+    finding = f"{len(drawn) - len(wrong)} of {len(drawn)} tensors ({numbers:,} numbers) are as law and seed give them"
     within = f"; their moments lie within {furthest:.1f} standard errors of the law's" if not wrong else ""
     yield _check("initialised", finding + within, wrong)
 
