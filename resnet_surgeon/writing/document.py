@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from resnet_surgeon.errors import CheckpointError
 from resnet_surgeon.formats import safetensors
+from resnet_surgeon.formats.arriving import ArrivingFile
 from resnet_surgeon.formats.tensors import LazyTensor, byte_size, files
 from resnet_surgeon.manifest import Manifest
 from resnet_surgeon.sources.origin import Origin
@@ -41,6 +42,12 @@ class Document:
     @property
     def source(self) -> Source:
         return self.sources[0]
+
+    @property
+    def is_arriving(self) -> bool:
+        """Whether the source is a stream whose bytes are still coming, and can be taken once."""
+        container = self.source.container
+        return container is not None and isinstance(container.file, ArrivingFile)
 
     def read_through(self) -> Document:
         """The document with the digests in their places, exactly as long as before: for that each source is read once,
