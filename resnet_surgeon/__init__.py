@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from resnet_surgeon.loading import load
     from resnet_surgeon.module import ResNet
     from resnet_surgeon.network import Network, open
+    from resnet_surgeon.operations.heads import NewHead
     from resnet_surgeon.reporting.report import report
     from resnet_surgeon.saving import save
     from resnet_surgeon.verification.proof import Check, Proof
@@ -46,6 +47,7 @@ __all__ = [
     "Difference",
     "Inspection",
     "Network",
+    "NewHead",
     "OperationError",
     "Proof",
     "ResNet",
@@ -69,6 +71,7 @@ _ROOMS = {
     "Difference": "comparison",
     "Inspection": "inspection",
     "Network": "network",
+    "NewHead": "operations.heads",
     "Proof": "verification.proof",
     "ResNet": "module",
     "TensorDifference": "comparison",

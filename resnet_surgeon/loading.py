@@ -5,10 +5,12 @@ from; no names of layers.
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 
+from resnet_surgeon.architecture.outputs import outputs as named_outputs
+from resnet_surgeon.errors import UsageError
 from resnet_surgeon.history.opening import Opening
 from resnet_surgeon.module import ResNet, to_torch
 from resnet_surgeon.network import Network
@@ -23,6 +25,7 @@ def load(
     source: Location | Network,
     device: torch.device | str | int | None = None,
     dtype: torch.dtype | None = None,
+    outputs: Literal["list", "dict"] = "list",
     **opening: Unpack[Opening],
 ) -> ResNet:
     """The network in a file that this tool wrote (or any checkpoint that it reads), as a module in training mode, ready
@@ -34,12 +37,15 @@ def load(
 
     >>> load("resnet50-heads-3-5.safetensors")(torch.zeros(2, 3, 224, 224))     # two tensors, [2, 3] and [2, 5]
     """
+    if outputs not in ("list", "dict"):
+        raise UsageError(f"{outputs!r} is neither list nor dict", subject="outputs")
     network = source if isinstance(source, Network) else open_network(source, **opening)
     target = torch.get_default_device() if device is None else torch.device(device)
     with ThreadPoolExecutor(1) as executor:
         manifest = executor.submit(network.manifest)  # reads the file through for its digest, if it has no manifest yet
         with torch.device("meta"):
-            module = ResNet(network.architecture)
+            names = [output.name for output in named_outputs(network.architecture)] if outputs == "dict" else None
+            module = ResNet(network.architecture, names)
         state = {name: to_torch(tensor).to(target) for name, tensor in network.tensors.items()}
         module.load_state_dict(state, strict=True, assign=True)
         module.manifest = manifest.result()
