@@ -206,7 +206,7 @@ def _dataclass(kind: Any) -> Decoder:
         return {name: decoder(hint) for name, hint in hints_of(kind).items()}
 
     def decode(value: Any) -> Any:
-        if type(value) is kind:  # of a caller in Python; JSON has none
+        if type(value) is kind:  # an option, in Python
             return value
         _require_type(value, dict, "an object")
         fields, made = decoders(), {}

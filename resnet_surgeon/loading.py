@@ -33,7 +33,9 @@ def load(
 
     `source` is a network, or all that `resnet_surgeon.open` takes, with its keywords in `opening`. `device` and `dtype`
     say where the parameters live and in which floating point type; left out, they are on the CPU (or torch's default
-    device) in the file's own. Every tensor and every parameter must fit. Raises the errors of `open`.
+    device) in the file's own. `outputs` says how those of several heads come: as a list, or as a dict by their
+    names; in a dict a single output has its name too. Every tensor and every parameter must fit. Raises the errors of
+    `open`.
 
     >>> load("resnet50-heads-3-5.safetensors")(torch.zeros(2, 3, 224, 224))     # two tensors, [2, 3] and [2, 5]
     """

@@ -26,6 +26,7 @@ from resnet_surgeon.formats.files import OpenFile
 from resnet_surgeon.formats.tensors import Stored, Strided, content
 from resnet_surgeon.operations import OPERATIONS as REGISTRY
 from resnet_surgeon.operations.adapt import Adapt
+from resnet_surgeon.operations.cast import Cast
 from resnet_surgeon.operations.checkpoint import Operation
 from resnet_surgeon.operations.heads import Heads
 from resnet_surgeon.operations.remove import Remove
@@ -62,6 +63,7 @@ OPERATIONS = st.one_of(
     ),
     st.builds(lambda name: Remove(layers=[f"heads.{name}"]), st.sampled_from("abcd")),
     st.builds(lambda text: Heads(reuse=text), st.sampled_from(["0->a", "0,1->a; 1->b"])),
+    st.builds(Cast, st.sampled_from(["float16", "bfloat16", "float32", "float64"]), st.booleans()),
 )
 
 

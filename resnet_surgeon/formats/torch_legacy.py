@@ -59,6 +59,10 @@ def read(file: OpenFile) -> Container:
 
 def _plain(root: object, file: OpenFile, pickles: Pickles) -> Container:
     """What `pickle.dump` wrote: the arrays of numpy and tensors of torch in it, whose bytes it holds itself."""
+    from resnet_surgeon.formats import distributed
+
+    if distributed.is_metadata(root):
+        return distributed.read(root, file, pickles.ledger)
     if pickles.position != pickles.end:
         raise CheckpointError("it is a pickle that goes on after its end, and not one that torch.save wrote")
 

@@ -69,7 +69,7 @@ def read(file: OpenFile) -> Container:
                 known = _whole(storage, member, spool, spooled[member.name])
             else:
                 known = _whole(storage, member, file, places[member.name])
-                checksums.append(Checksum(places[member.name], member.size, member.crc, f"data/{storage.key}"))
+                checksums.append(Checksum(places[member.name], member.size, member.crc, f"data/{storage.key}", file))
             records[storage.key] = known
         if (known.dtype, known.shape) != (storage.dtype, (storage.count,)):
             raise CheckpointError(f"it reads the storage {printable(storage.key)} in two ways")

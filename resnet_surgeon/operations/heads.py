@@ -124,7 +124,7 @@ class Heads:
 
     def __post_init__(self) -> None:
         settle(self)
-        if self.head and not (self.classes is self.names is self.own is None):
+        if self.head and any(given is not None for given in (self.classes, self.names, self.own)):
             raise _usage(
                 "`--head` says all of a head", "put classes, names and own into it: name=a,classes=3,own=layer4"
             )
@@ -156,10 +156,9 @@ class Heads:
             return tuple(NewHead(name, classes, self.own) for name, classes in self.classes.items())
         if self.classes is None:
             return (NewHead(self.names[0] if self.names else None, own=self.own),)
-        names = self.names or [None] * len(self.classes)
-        if len(names) != len(self.classes):
+        if self.names is None or len(self.names) != len(self.classes):
             return tuple(NewHead(classes=classes, own=self.own) for classes in self.classes)
-        return tuple(NewHead(name, count, self.own) for name, count in zip(names, self.classes, strict=True))
+        return tuple(NewHead(name, count, self.own) for name, count in zip(self.names, self.classes, strict=True))
 
     @property
     def suffix(self) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 from resnet_surgeon.architecture.facts import TORCHVISION, Claim, Facts
 from resnet_surgeon.architecture.spec import STAGE_NAMES, Architecture
-from resnet_surgeon.errors import AccessError, ArchitectureError, CheckpointError, printable
+from resnet_surgeon.errors import AccessError, ArchitectureError, CheckpointError, listed, printable
 from resnet_surgeon.formats.files import OpenFile
 from resnet_surgeon.formats.json_text import parsed
 from resnet_surgeon.formats.modules import ModuleNode
@@ -109,6 +109,11 @@ def _beside(source: Source, name: str) -> Mapping[str, Any] | None:
 
 
 def _openmmlab(source: Source, architecture: Architecture) -> Iterator[Claim]:
+    for options in _openmmlab_backbones(source):
+        yield Claim(_of_backbone(options, architecture), "file", "its OpenMMLab config")
+
+
+def _openmmlab_backbones(source: Source) -> Iterator[Mapping[str, str]]:
     """The config that OpenMMLab writes into `meta`: Python, of which the backbone's plain values are read."""
     root = source.container.root if source.container else None
     meta = root.get("meta") if isinstance(root, Mapping) else None
@@ -120,7 +125,21 @@ def _openmmlab(source: Source, architecture: Architecture) -> Iterator[Claim]:
             raise ArchitectureError(f"its OpenMMLab config is longer than {_LARGEST} characters")
         options = _backbone(text) if isinstance(text, str) else {}
         if re.fullmatch("'(ResNet|ResNeXt|ResNetV1[bcd])'", options.get("type", "").replace('"', "'")):
-            yield Claim(_of_backbone(options, architecture), "file", "its OpenMMLab config")
+            yield options
+
+
+def warnings(source: Source, architecture: Architecture) -> Iterator[str]:
+    """What the file says of the network that changes none of its numbers, but what they are good for."""
+    for options in _openmmlab_backbones(source):
+        names = [stage.name for stage in architecture.stages]
+        said = options.get("num_stages", str(len(names)))
+        if said != str(len(names)):
+            yield f"its OpenMMLab config says num_stages={printable(said)}, and it has {len(names)}"
+        taken = options.get("out_indices", "")
+        indices = re.fullmatch(r"[(\[]\s*([0-9](\s*,\s*[0-9]){0,9})\s*,?\s*[)\]]", taken)
+        last = max(indices[1]) if indices else "3"
+        if unused := names[int(last) + 1 :]:
+            yield f"its OpenMMLab config takes outputs up to number {last}: {listed(unused)} had no part in training"
 
 
 def _of_backbone(options: Mapping[str, str], architecture: Architecture) -> Facts:

@@ -81,7 +81,7 @@ def _promises(manifest: Manifest) -> Check:
         same = replace(output, name=given.name, kind=given.kind, shape=given.shape, classes=given.classes)
         if output != same or (output.categories and len(output.categories) != output.classes):
             wrong.append(f"outputs[{index}]")
-    if manifest.notes not in ((), notes(architecture, manifest.tensors)):
+    if manifest.notes not in ((), notes(architecture, manifest.tensors, manifest.operations)):
         wrong.append("notes")
     if wrong:
         return Check("promises", "failed", f"{some(tuple(wrong))} are not what the architecture gives")

@@ -328,6 +328,11 @@ def _remove_head(draw: random.Random) -> Operation:
     return f"remove head {name}", lambda network: network.remove(layers=[f"heads.{name}"])
 
 
+def _cast_network(draw: random.Random) -> Operation:
+    dtype, keep_norm = draw.choice(["float16", "bfloat16", "float32", "float64"]), draw.random() < 0.5
+    return f"cast {dtype} {keep_norm}", lambda network: network.cast(dtype, keep_norm)
+
+
 OPERATIONS: tuple[Callable[[random.Random], Operation], ...] = (
     _adapt,
     _adapt,
@@ -337,6 +342,7 @@ OPERATIONS: tuple[Callable[[random.Random], Operation], ...] = (
     _heads,
     _rich_heads,
     _remove_head,
+    _cast_network,
 )
 
 # What may happen to a manifest on its way, and what may not.
