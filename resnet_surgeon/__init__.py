@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         CheckpointError,
         DependencyError,
         OperationError,
+        RecipeError,
         SurgeonError,
         UsageError,
         WeightsError,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from resnet_surgeon.module import ResNet
     from resnet_surgeon.network import Network, open
     from resnet_surgeon.operations.heads import NewHead
+    from resnet_surgeon.recipes.recipe import Recipe
     from resnet_surgeon.reporting.report import report
     from resnet_surgeon.saving import save
     from resnet_surgeon.verification.proof import Check, Proof
@@ -50,6 +52,8 @@ __all__ = [
     "NewHead",
     "OperationError",
     "Proof",
+    "Recipe",
+    "RecipeError",
     "ResNet",
     "SurgeonError",
     "TensorDifference",
@@ -73,6 +77,7 @@ _ROOMS = {
     "Network": "network",
     "NewHead": "operations.heads",
     "Proof": "verification.proof",
+    "Recipe": "recipes.recipe",
     "ResNet": "module",
     "TensorDifference": "comparison",
     "diff": "comparison",

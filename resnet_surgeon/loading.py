@@ -43,10 +43,11 @@ def load(
         raise UsageError(f"{outputs!r} is neither list nor dict", subject="outputs")
     network = source if isinstance(source, Network) else open_network(source, **opening)
     target = torch.get_default_device() if device is None else torch.device(device)
+    has_names = outputs == "dict" and not network.architecture.maps  # which have theirs
     with ThreadPoolExecutor(1) as executor:
         manifest = executor.submit(network.manifest)  # reads the file through for its digest, if it has no manifest yet
         with torch.device("meta"):
-            names = [output.name for output in named_outputs(network.architecture)] if outputs == "dict" else None
+            names = [output.name for output in named_outputs(network.architecture)] if has_names else None
             module = ResNet(network.architecture, names)
         state = {name: to_torch(tensor).to(target) for name, tensor in network.tensors.items()}
         module.load_state_dict(state, strict=True, assign=True)

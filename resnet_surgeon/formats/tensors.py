@@ -170,7 +170,7 @@ def chunks(tensor: LazyTensor) -> Iterator[bytes | memoryview]:
         yield from evaluate(tensor.formula, tensor.dtype, tensor.shape, [*map(operand, tensor.inputs)])
     elif isinstance(tensor, Trained):
         if tensor.numbers is None:
-            raise CheckpointError("what was trained cannot be worked out again: give the file that holds it")
+            raise CheckpointError("trained tensors cannot be recomputed: give the file that holds them")
         for start in range(0, len(tensor.numbers), CHUNK):
             yield tensor.numbers[start : start + CHUNK]
     else:

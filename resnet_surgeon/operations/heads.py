@@ -244,7 +244,7 @@ class Heads:
         owned = old.stages[cut:]
         new = [_head(head, owned, kept) for head in asked]
         moved = [_moved(head, owned, old) for head in kept]
-        architecture = _with_heads(replace(old, stages=old.stages[:cut]), (*moved, *new))
+        architecture = _with_heads(replace(old, stages=old.stages[:cut], maps=()), (*moved, *new))
         fresh = {head.name: head for head in asked}
 
         def made(parameter: Parameter) -> LazyTensor:

@@ -73,6 +73,12 @@ class Source:
             return self.described
         return replace(self.described, sha256=self.container.sha256())
 
+    def with_digest(self) -> Source:
+        """The source with its SHA-256 in its origin, for which the whole file is read once. Raises CheckpointError."""
+        if self.container is None or self.origin.sha256 is not None:
+            return self
+        return replace(self, origin=replace(self.origin, sha256=self.container.sha256()))
+
     @functools.cached_property
     def described(self) -> Origin:
         """The origin, with a warning for a stem whose numbers are not all finite: reads conv1."""

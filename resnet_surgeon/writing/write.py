@@ -68,7 +68,16 @@ def write(content: Document, path: Path, *, force: bool, progress: Progress) -> 
 
 def write_page(text: str, path: Path, *, force: bool) -> Path:
     """Writes a page as `write` writes its manifest. Raises the errors of `checked_page`."""
-    target = checked_page(path, force)
+    _write_alone(text, path, checked_page(path, force), replacing=force)
+    return path
+
+
+def write_text(text: str, path: Path) -> None:
+    """Writes a small file of ours, in place of the last one, as `write` writes its manifest. Raises AccessError."""
+    _write_alone(text, path, path.resolve(), replacing=True)
+
+
+def _write_alone(text: str, path: Path, target: Path, *, replacing: bool) -> None:
     with Temporaries() as temporaries, temporaries:
         try:
             temporary, descriptor = temporaries.make(target)
@@ -76,11 +85,10 @@ def write_page(text: str, path: Path, *, force: bool) -> Path:
             disk.sync(descriptor)
             temporaries.complete()
             with turn(target.parent) as folder, signals_wait():
-                names.give_name(temporary, target, replacing=force)
+                names.give_name(temporary, target, replacing=replacing)
                 disk.sync_folder(folder)
         except OSError as error:
             raise cannot_write(path, error) from None
-    return path
 
 
 def stream(content: Document, descriptor: int, progress: Progress) -> None:

@@ -57,7 +57,7 @@ def test_quiet_says_nothing(run: Run, checkpoints: Path) -> None:
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 def test_a_pipe_of_three_is_one_chain(run: Run, checkpoints: Path, tmp_path: Path, unbuffered: str) -> None:
-    env = {"PYTHONUNBUFFERED": unbuffered}
+    env = {"PYTHONUNBUFFERED": unbuffered} if unbuffered else None
     first = run("adapt", checkpoints / "bottleneck.pth", "--in-ch", "1", "-o", "-", env=env)
     second = run("remove", "-", "--last", "2", "-o", "-", stdin=first.stdout, env=env)
     third = run("heads", "-", "--classes", "3,5", "-o", "model.safetensors", stdin=second.stdout, env=env)
