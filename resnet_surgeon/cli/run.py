@@ -17,6 +17,7 @@ from resnet_surgeon.errors import UsageError, message
 from resnet_surgeon.manifest import operation_record
 from resnet_surgeon.network import Network
 from resnet_surgeon.operations.checkpoint import Operation
+from resnet_surgeon.sources.location import STANDARD_INPUT, PassingInput
 from resnet_surgeon.sources.progress import Progress
 from resnet_surgeon.sources.sidecar import manifest_path
 from resnet_surgeon.writing.names import Names
@@ -50,9 +51,12 @@ def run(
     if writing.output is not None and not to_stream and not _is_folder(writing.output):
         check_name(Path(writing.output))
     shown = progress(quiet)
-    network = rs.open(source, progress=shown, **opening.keywords)
+    passes = source == STANDARD_INPUT and not writing.dry_run
+    network = rs.open(PassingInput() if passes else source, progress=shown, **opening.keywords)
     if operation is not None:
         network = network.apply(operation)
+    if not quiet:
+        _ = network.source.described  # reads conv1, which may have gone by when this is printed
     target = _target(writing.output, network)
     outcome = _written(network, None if to_stream else target, writing, names, shown)
     if outcome == "up to date" and not quiet:
