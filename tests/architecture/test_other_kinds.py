@@ -124,6 +124,7 @@ def test_a_quantised_tensor_of_the_network_is_named(name: str, basic: ResNet) ->
         rs.open(saved(state))
 
 
+@pytest.mark.filterwarnings("ignore:torch.ao.quantization is deprecated")
 def test_a_quantised_classifier_is_refused(basic: ResNet) -> None:
     quantised = torch.ao.quantization.quantize_dynamic(basic, {nn.Linear}, dtype=torch.qint8)  # type: ignore[no-untyped-call]
     with pytest.raises(CheckpointError, match="quantised"):
