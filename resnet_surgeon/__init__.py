@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         CheckpointError,
         DependencyError,
         OperationError,
+        RecipeError,
         SurgeonError,
         UsageError,
         WeightsError,
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from resnet_surgeon.loading import load
     from resnet_surgeon.module import ResNet
     from resnet_surgeon.network import Network, open
+    from resnet_surgeon.operations.heads import NewHead
+    from resnet_surgeon.recipes.recipe import Recipe
     from resnet_surgeon.reporting.report import report
     from resnet_surgeon.saving import save
     from resnet_surgeon.verification.proof import Check, Proof
@@ -46,8 +49,11 @@ __all__ = [
     "Difference",
     "Inspection",
     "Network",
+    "NewHead",
     "OperationError",
     "Proof",
+    "Recipe",
+    "RecipeError",
     "ResNet",
     "SurgeonError",
     "TensorDifference",
@@ -69,7 +75,9 @@ _ROOMS = {
     "Difference": "comparison",
     "Inspection": "inspection",
     "Network": "network",
+    "NewHead": "operations.heads",
     "Proof": "verification.proof",
+    "Recipe": "recipes.recipe",
     "ResNet": "module",
     "TensorDifference": "comparison",
     "diff": "comparison",

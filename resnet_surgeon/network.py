@@ -19,9 +19,13 @@ from resnet_surgeon.history import recording
 from resnet_surgeon.history.notes import notes
 from resnet_surgeon.history.opening import Opened, recognised
 from resnet_surgeon.operations.adapt import Adapt
+from resnet_surgeon.operations.cast import Cast
 from resnet_surgeon.operations.checkpoint import Checkpoint, Operation
+from resnet_surgeon.operations.dilate import Dilate
+from resnet_surgeon.operations.features import Features
 from resnet_surgeon.operations.heads import Heads
 from resnet_surgeon.operations.remove import Remove
+from resnet_surgeon.operations.stem import Stem
 from resnet_surgeon.plan import Step, plan
 from resnet_surgeon.sources import catalog
 from resnet_surgeon.sources.location import DEFAULT_NAME, Location
@@ -34,6 +38,7 @@ from resnet_surgeon.writing.document import Document, document
 from resnet_surgeon.writing.forms import SAFETENSORS, form_of
 from resnet_surgeon.writing.names import Names
 from resnet_surgeon.writing.spelling import Change
+from resnet_surgeon.writing.unchanged import is_written
 from resnet_surgeon.writing.write import stream, write
 
 Options = ParamSpec("Options")
@@ -104,8 +109,12 @@ class Network(TiedToFile):
         return replace(self, checkpoint=checkpoint, operations=operations)
 
     adapt = method(Adapt)
+    stem = method(Stem)
     remove = method(Remove)
+    dilate = method(Dilate)
+    features = method(Features)
     heads = method(Heads)
+    cast = method(Cast)
 
     def plan(self) -> tuple[Step, ...]:
         """What happens to each tensor between the source and this network."""
@@ -126,6 +135,18 @@ class Network(TiedToFile):
         if manifest.source.container is not None and manifest.source.sha256 is None:
             manifest = replace(manifest, source=self.source.identified())
         return manifest
+
+    def identified(self) -> Network:
+        """The network with its source's SHA-256 worked out, for which that is read once: so no save has to."""
+        if self.history is not None:  # which has that of the first source
+            return self
+        return replace(self, opened=replace(self.opened, source=self.source.with_digest()))
+
+    def is_written(self, output: str | os.PathLike[str], *, names: Names = "torchvision") -> bool:
+        """Whether the file `output` and its manifest are there already, byte for byte as `save` would write them.
+        Raises CheckpointError for a damaged source.
+        """
+        return is_written(self._document(names), Path(output))
 
     def check(self, output: str | os.PathLike[str] | None = None, *, names: Names = "torchvision") -> None:
         """Raises CheckpointError if the file `output`, or the stream, would be one that nobody could open; reads and
@@ -157,7 +178,7 @@ class Network(TiedToFile):
     @property
     def notes(self) -> tuple[str, ...]:
         """What people should know of it before they use it, as the manifest says."""
-        return notes(self.architecture, self.records)
+        return notes(self.architecture, self.records, recording.done(self.opened, self.operations))
 
     @property
     def packing(self) -> Packing:

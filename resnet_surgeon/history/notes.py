@@ -3,16 +3,34 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from resnet_surgeon.architecture.spec import STEM_WEIGHT, Architecture
 from resnet_surgeon.arithmetic.formulas import Mean, Repeat, Scaled
 from resnet_surgeon.manifest import Computed, Kept, Provenance, TensorRecord, Trained
 
 
-def notes(architecture: Architecture, tensors: Mapping[str, TensorRecord]) -> tuple[str, ...]:
-    """The notes on a network whose tensors came about as these records say."""
-    return tuple(_on_responses(architecture, tensors))
+def notes(
+    architecture: Architecture, tensors: Mapping[str, TensorRecord], operations: Sequence[Mapping[str, Any]] = ()
+) -> tuple[str, ...]:
+    """The notes on a network whose tensors came about as these records say, by these operations."""
+    return (*_on_responses(architecture, tensors), *_on_rounding(operations), *_on_inference(architecture))
+
+
+def _on_rounding(operations: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Of the last cast that rounded."""
+    casts = [record["cast"] for record in operations if record.get("cast", {}).get("rounding")]
+    for cast in casts[-1:]:
+        rounding = cast["rounding"]
+        zeros = f"; numbers that became zero: {rounding['zeros']:,}" if rounding.get("zeros") else ""
+        worst = f"`{rounding['tensor']}` most, by {rounding['error']:.1e} of its largest number"
+        yield f"rounding to {cast['dtype']} changed {worst}{zeros}"
+
+
+def _on_inference(architecture: Architecture) -> Iterator[str]:
+    if architecture.fused:
+        yield "for inference: the batch norms are folded into the convolutions, and training cannot normalise any more"
 
 
 def _on_responses(architecture: Architecture, tensors: Mapping[str, TensorRecord]) -> Iterator[str]:

@@ -23,12 +23,20 @@ else:  # what type checkers alone need to know
 class Checkpoint:
     """An architecture, the lazy tensor of each of its parameters by name, and how images are prepared for it, where
     that is known. `operations` counts those that led to it, through all files and pipes since the first source.
+
+    `categories` are the names of the rows of a classifier's weight, as far as they are known: they are those of that
+    very tensor, and of none that takes its place.
     """
 
     architecture: Architecture
     tensors: Mapping[str, LazyTensor]
     preprocessing: Preprocessing | None = None
     operations: int = 0
+    categories: tuple[tuple[LazyTensor, tuple[str, ...]], ...] = ()
+
+    def categories_of(self, weight: LazyTensor) -> tuple[str, ...] | None:
+        """What the rows of a classifier's weight are called, if that is known."""
+        return next((names for known, names in self.categories if known is weight), None)
 
     def stream(self, operation: str, tensor: str) -> str:
         """The stream of random numbers from which the next operation draws a tensor: `heads 2/fc.weight`.
@@ -88,10 +96,17 @@ def added_option(description: str, *, spelling: str | None = None, default: Any)
     return unsaid(default, help=description, spelling=spelling)
 
 
+def found(description: str, *, default: None) -> Any:
+    """What a resolved operation found out by the numbers that it was given. It is recorded, and nobody is asked for it:
+    `resolved` finds it out anew, unless these numbers are nowhere to be had.
+    """
+    return field(default=default, metadata={"help": description, "found": True})
+
+
 T = TypeVar("T")
 
 
-@dataclass_transform(frozen_default=True, field_specifiers=(option, added_option))
+@dataclass_transform(frozen_default=True, field_specifiers=(option, added_option, found))
 def operation(kind: type[T]) -> type[T]:
     """A frozen dataclass whose fields are options: those without a default are required."""
     return dataclass(frozen=True)(kind)

@@ -1,4 +1,4 @@
-"""Proofs about the document: it is valid, one with its sidecar, fits the file, and tells its history."""
+"""Proofs about the document: it is valid, the same as its sidecar, fits the file, and tells its history."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def _promises(manifest: Manifest) -> Check:
         same = replace(output, name=given.name, kind=given.kind, shape=given.shape, classes=given.classes)
         if output != same or (output.categories and len(output.categories) != output.classes):
             wrong.append(f"outputs[{index}]")
-    if manifest.notes not in ((), notes(architecture, manifest.tensors)):
+    if manifest.notes not in ((), notes(architecture, manifest.tensors, manifest.operations)):
         wrong.append("notes")
     if wrong:
         return Check("promises", "failed", f"{some(tuple(wrong))} are not what the architecture gives")
@@ -94,7 +94,7 @@ def _assumed(manifest: Manifest) -> Iterator[Check]:
     """What tensors do not show is as the manifest says who said so; `history` names what is not."""
     if manifest.facts and not any(contradictions(manifest)):
         facts = "; ".join(in_words(manifest.facts))
-        yield Check("assumed", "proven", f"the architecture has what was taken: {facts}")
+        yield Check("assumed", "proven", f"the architecture agrees with what was assumed: {facts}")
 
 
 def _history(case: Case, manifest: Manifest) -> Check:

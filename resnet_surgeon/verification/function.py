@@ -10,7 +10,7 @@ from torch import nn
 from resnet_surgeon.manifest import Manifest
 from resnet_surgeon.module import ResNet
 from resnet_surgeon.network import Network
-from resnet_surgeon.verification import forward, independence, kept_layers, stem
+from resnet_surgeon.verification import forward, independence, kept_layers, stem, whole
 from resnet_surgeon.verification.case import Case
 from resnet_surgeon.verification.layers import correspondence
 from resnet_surgeon.verification.modules import common_dtype, loaded, witness
@@ -33,9 +33,11 @@ def checks(case: Case, of_tensors: tuple[Check, ...]) -> Iterator[Check]:
     yield Check("load", "proven", f"{count} of {count} tensors load with strict=True into the module of the manifest")
     yield from _carried_out("forward", lambda: forward.checks(module, architecture, dtype, of_tensors))
     if original is None:
-        yield Check("layers", "unproven", "it takes the source: give it with `--against`")
+        yield Check("layers", "unproven", "this needs the source: give it with `--against`")
     else:
         yield from _carried_out("layers", lambda: _beside(case, manifest, original, module, dtype))
+    if whole.is_due(manifest):
+        yield from _carried_out("torchvision", lambda: whole.checks(module, architecture, case.file.tensors, dtype))
     if architecture.branches:
         yield from _carried_out("independence", lambda: independence.checks(module, architecture.branches, dtype))
 
@@ -53,8 +55,8 @@ def _beside(
     case: Case, manifest: Manifest, original: Network, module: nn.Module, dtype: torch.dtype
 ) -> Iterator[Check]:
     """The file's module and the source's, side by side."""
-    source, label = witness(original.architecture, original.tensors, dtype)
     pairs = correspondence(manifest, original.architecture, case.known.name)
+    source, label = witness(original.architecture, original.tensors, dtype, pairs.casts)
     yield from stem.check(module, source, manifest, original.architecture, case.known.name)
     yield from kept_layers.checks(
         pairs, module, source, original.architecture.in_channels, dtype, label if case.is_first else case.given

@@ -304,6 +304,57 @@ def _heads(draw: random.Random) -> Operation:
     return f"heads {classes} {own}", lambda network: network.heads(classes, own=own, seed=seed)
 
 
+def _rich_heads(draw: random.Random) -> Operation:
+    def head(name: str) -> dict[str, Any]:
+        hidden = draw.choice([[], [], [3], [4, 2]])
+        return {
+            "name": name,
+            "classes": draw.choice([1, 2, 5]),
+            "own": draw.choice([None, "none"]),
+            "pool": draw.choice(["avg", "max", "avgmax", "gem"]),
+            "hidden": hidden,
+            "activation": draw.choice(["relu", "gelu"]) if hidden else "relu",
+            "dropout": draw.choice([0.0, 0.5]),
+            "bias": draw.random() < 0.7,
+            "init": draw.choice(["default", "zero", "small"]),
+        }
+
+    heads, add = [head(name) for name in draw.choice(["a", "bc"])], draw.random() < 0.5
+    return f"heads {heads} {add}", lambda network: network.heads(head=heads, add=add)
+
+
+def _remove_head(draw: random.Random) -> Operation:
+    name = draw.choice("ab")
+    return f"remove head {name}", lambda network: network.remove(layers=[f"heads.{name}"])
+
+
+def _stem(draw: random.Random) -> Operation:
+    options: dict[str, Any] = {
+        "kernel": draw.choice([1, 3, 5, 9]),
+        "stride": draw.choice([None, 1, 2]),
+        "maxpool": draw.choice([None, "none", "torchvision", "caffe"]),
+        "init": draw.choice(["crop", "area", "random"]),
+        "seed": draw.randrange(9),
+    }
+    return f"stem {options}", lambda network: network.stem(**options)
+
+
+def _dilate(draw: random.Random) -> Operation:
+    output_stride = draw.choice([4, 8, 16, 32])
+    return f"dilate {output_stride}", lambda network: network.dilate(output_stride)
+
+
+def _features(draw: random.Random) -> Operation:
+    layers = draw.sample(["relu", "maxpool", "layer1", "layer2", "heads.head1.layer2"], draw.choice([1, 2, 3]))
+    names = [f"map{number}" for number in range(len(layers))]
+    return f"features {layers}", lambda network: network.features(layers, names)
+
+
+def _cast_network(draw: random.Random) -> Operation:
+    dtype, keep_norm = draw.choice(["float16", "bfloat16", "float32", "float64"]), draw.random() < 0.5
+    return f"cast {dtype} {keep_norm}", lambda network: network.cast(dtype, keep_norm)
+
+
 OPERATIONS: tuple[Callable[[random.Random], Operation], ...] = (
     _adapt,
     _adapt,
@@ -311,6 +362,12 @@ OPERATIONS: tuple[Callable[[random.Random], Operation], ...] = (
     _remove_layers,
     _heads,
     _heads,
+    _rich_heads,
+    _remove_head,
+    _stem,
+    _dilate,
+    _features,
+    _cast_network,
 )
 
 # What may happen to a manifest on its way, and what may not.
@@ -363,6 +420,11 @@ def lies(manifest: dict[str, Any]) -> Iterator[Lie]:
     is_identity = not architecture["maxpool_is_identity"]
     word = "architecture.maxpool_is_identity"
     yield put("maxpool", word, "architecture", "maxpool_is_identity", value=is_identity)
+    word = "architecture.stem_stride"
+    yield put("stem_stride", word, "architecture", "stem_stride", value=architecture["stem_stride"] + 1)
+    if "maps" in architecture:
+        others = [{**architecture["maps"][0], "name": "another"}, *architecture["maps"][1:]]
+        yield put("maps", "architecture.maps", "architecture", "maps", value=others)
     for index, stage in enumerate(architecture["stages"]):
         for name in ("dilation", "first_dilation"):
             word = f"architecture.stages[{index}].{name}"
@@ -372,6 +434,20 @@ def lies(manifest: dict[str, Any]) -> Iterator[Lie]:
             word = f"architecture.heads[{number}].stages[{index}].dilation"
             path = ("architecture", "heads", number, "stages", index, "dilation")
             yield put("dilation of a head", word, *path, value=stage["dilation"] + 1)
+    for number, head in enumerate(architecture["heads"]):
+        place, where = ("architecture", "heads", number), f"architecture.heads[{number}]"
+        pool = head.get("pool", "avg")
+        if not architecture["avgpool"] and pool != "gem":  # which has a tensor
+            yield put("pool", f"{where}.pool", *place, "pool", value="max" if pool == "avg" else "avg")
+        for index, layer in enumerate(head.get("hidden", [])):
+            if layer["kind"] == "activation":
+                yield put("activation", f"{where}.hidden", *place, "hidden", index, "function", value="elu")
+        if "labels" in head:
+            others = [f"label {number}" for number in range(head["classes"])]
+            yield put("labels", f"{where}.labels", *place, "labels", value=others)
+    if architecture["avgpool"] and architecture.get("pool", "avg") != "gem":
+        pool = "max" if architecture.get("pool", "avg") == "avg" else "avg"
+        yield put("pool", "architecture.pool", "architecture", "pool", value=pool)
     preprocessing = copy.deepcopy(manifest["inputs"]["preprocessing"])
     if preprocessing is None:
         ones = [0.5] * manifest["inputs"]["channels"]
