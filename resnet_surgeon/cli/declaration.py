@@ -7,13 +7,15 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from resnet_surgeon.errors import UsageError, message
+from resnet_surgeon.cli.lines import lines
+from resnet_surgeon.errors import UsageError, message, printable
+from resnet_surgeon.fields import Line
 from resnet_surgeon.platform.signals import READER_GONE, Signalled
 
 LIST = "A,B"  # what help shows for the value of a list
@@ -106,7 +108,7 @@ def _arguments(groups: dict[str, Any], signature: inspect.Signature, typed: dict
     for name, group in groups.items():
         fields = [field.name for field in _asked(group)]
         own = [field for field in fields if owned.setdefault(field, hints[name][field]) == hints[name][field]]
-        of_groups[name] = group(**{field: _converted(hints[name][field], typed[field], field) for field in own})
+        of_groups[name] = group(**{field: _converted(group, field, typed[field]) for field in own})
     return {**of_groups, **{name: value for name, value in typed.items() if name not in owned}}
 
 
@@ -126,12 +128,13 @@ def _parameters(group: type[Any]) -> Iterator[inspect.Parameter]:
         required = field.default is dataclasses.MISSING
         panel = getattr(group, "panel", "Options")
         info = typer.Option(*names, help=_help(field, hint), rich_help_panel=panel, metavar=_metavar(field, hint))
-        is_text = _is_list(hint) or hint is Any
-        annotation: Any = (str if required else str | None) if is_text else hint
+        annotation: Any = (str if required else str | None) if _is_list(hint) or hint is Any else hint
+        if _described(hint):
+            annotation = list[str] if required else list[str] | None
         yield inspect.Parameter(
             field.name,
             inspect.Parameter.KEYWORD_ONLY,
-            default=inspect.Parameter.empty if required else field.default,
+            default=inspect.Parameter.empty if required else None if _described(hint) else field.default,
             annotation=Annotated[annotation, info],
         )
 
@@ -144,7 +147,9 @@ def _arguments_called(metavar: str, field: Any) -> inspect.Parameter:
 
 
 def _metavar(field: Any, hint: Any) -> str | None:
-    """LIST for a list, the option's own name for a choice, and typer's word for the rest."""
+    """LIST for a list, the option's own name for a choice, fields for what has some, and typer's word for the rest."""
+    if (kind := _described(hint)) is not None:
+        return ",".join(f"{one.name}={one.name[0].upper()}" for one in dataclasses.fields(kind)[:2]) + ",..."
     if hint is Any:
         return "SOURCE"
     if _is_list(hint):
@@ -166,39 +171,80 @@ def _is_list(hint: Any) -> bool:
     return any(get_origin(part) in (tuple, Sequence) for part in (hint, *get_args(hint)))
 
 
-def _is_whole(hint: Any) -> bool:
-    return hint is int or int in get_args(hint)
+def _items(hint: Any) -> list[Any]:
+    """What the lists hold that the hint allows."""
+    parts = (hint, *get_args(hint), *(inner for part in get_args(hint) for inner in get_args(part)))
+    return [get_args(part)[0] for part in parts if get_origin(part) in (tuple, Sequence)]
 
 
-def _converted(hint: Any, typed: Any, name: str) -> Any:
-    """The value of a field from what was typed: a tuple from a comma separated list, a whole number, or the text
-    itself. What is no number stays text, which the field's own rule refuses.
+def _described(hint: Any) -> Any:
+    """The dataclass that each item of a list is, if it is one: such an option is typed once for each item."""
+    return next((item for item in _items(hint) if dataclasses.is_dataclass(item)), None)
+
+
+def _converted(kind: Any, name: str, typed: Any, separator: str = ",") -> Any:
+    """The value of the dataclass's field from what was typed: a tuple from a list, a number, or the text itself. What
+    is no number stays text, which the field's own rule refuses.
     """
+    hint = get_type_hints(kind)[name]
+    if (item := _described(hint)) is not None:
+        return tuple(_item(item, text, f"--{name}") for text in typed or ())
     if not isinstance(typed, str):
         return typed
-    if _is_list(hint):
-        return _list(hint, typed, name)
-    if not _is_whole(hint):
-        return typed
-    try:
-        return int(typed)
-    except ValueError:
-        return typed
+    if not _is_list(hint):
+        return _single(hint, typed)
+    if Line in _items(get_type_hints(kind, include_extras=True)[name]):
+        return lines(typed, separator)
+    return _list(hint, typed, name, separator)
 
 
-def _list(hint: Any, typed: str, name: str) -> tuple[Any, ...]:
-    items = [item.strip() for item in typed.split(",")]
-    (kind,) = {get_args(part)[0] for part in (hint, *get_args(hint)) if get_origin(part) in (tuple, Sequence)}
-    if kind not in (int, float):
+def _single(hint: Any, typed: str) -> Any:
+    kinds = (hint, *get_args(hint))
+    if bool in kinds:
+        return {"true": True, "false": False}.get(typed, typed)
+    for kind in (int, float):
+        if kind in kinds:
+            try:
+                return kind(typed)
+            except ValueError:
+                return typed
+    return typed
+
+
+def _item(kind: Any, typed: str, subject: str) -> dict[str, Any]:
+    """The fields of one item, typed as `name=grade,hidden=512+256`: a list within it is separated by `+`."""
+    names = [field.name for field in dataclasses.fields(kind)]
+    made: dict[str, Any] = {}
+    for part in typed.split(","):
+        name, equals, value = (text.strip() for text in part.partition("="))
+        if name not in names or not equals:
+            hint = f"write fields like {names[0]}=..., separated by commas: {', '.join(names)}"
+            raise UsageError(f"{printable(part)} is no field with a value", subject=subject, hint=hint)
+        if name in made:
+            raise UsageError(f"{name} is given twice", subject=subject, hint="give it once")
+        made[name] = _converted(kind, name, value, separator="+")
+    return made
+
+
+def _list(hint: Any, typed: str, name: str, separator: str) -> Any:
+    """A tuple; or, where the field takes such and each item is `name=number`, the numbers by their names."""
+    items = [item.strip() for item in typed.split(separator)]
+    kinds = [kind for kind in (int, float) if kind in _items(hint)]
+    if not kinds:
         return tuple(items)
+    takes_names = any(get_origin(part) is Mapping for part in get_args(hint))
+    if takes_names and all("=" in item for item in items):
+        pairs = [[text.strip() for text in item.split("=", 1)] for item in items]
+        if len({key for key, _ in pairs}) < len(pairs):
+            raise UsageError("a name is given twice", subject=f"--{name}")
+        return {key: _single(int, number) for key, number in pairs}
     try:
-        return tuple(kind(item) for item in items)
+        return tuple(kinds[0](item) for item in items)
     except ValueError:
-        what, hint = ("whole numbers", "3,5") if kind is int else ("numbers", "0.5,0.3,0.2")
-        hint = f"separate them by commas: {hint}"
-        raise UsageError(
-            f"{typed!r} is not a list of {what}", subject=f"--{name.replace('_', '-')}", hint=hint
-        ) from None
+        what, example = ("whole numbers", f"3{separator}5") if int in kinds else ("numbers", f"0.7{separator}0.3")
+        way = "commas" if separator == "," else f"`{separator}`"
+        subject, way = f"--{name.replace('_', '-')}", f"separate them by {way}: {example}"
+        raise UsageError(f"{typed!r} is not a list of {what}", subject=subject, hint=way) from None
 
 
 def _paragraphs(docstring: str) -> str:

@@ -121,7 +121,8 @@ class Graft:
             for parameter in parameters(made.architecture)
         }
         _check_tensors(made, tensors, checkpoint, there)
-        return replace(checkpoint, architecture=made.architecture, tensors=tensors)
+        categories = (*checkpoint.categories, *there.categories)
+        return replace(checkpoint, architecture=made.architecture, tensors=tensors, categories=categories)
 
 
 @dataclass(frozen=True)
@@ -163,8 +164,12 @@ def _replaced(here: Architecture, there: Architecture, layers: Sequence[str]) ->
     heads, pool = here.heads, here.pool
     if "fc" in layers:
         assert there.classifier is not None
-        heads, pool = (there.classifier,), there.pool
-    _check_chain(stages, heads, there if "fc" in layers else here)
+        heads, pool = (replace(there.classifier, name="fc"),), there.pool
+    _check_chain(stages, heads)
+    owner = there if "fc" in layers else here
+    for head in owner.heads:
+        if not head.stages and owner.features(head) != _channels(stages):
+            _refuse_features(owner.features(head), _channels(stages))
     _check_facts(here, there, layers)
     avgpool = here.avgpool or "fc" in layers
     maps = () if "fc" in layers else here.maps
@@ -212,7 +217,7 @@ def _beside(here: Architecture, there: Architecture, layers: Sequence[str], name
     pool: Pool = heads[0].pool if pools_once else "avg"
     if pools_once:
         heads = [replace(head, pool="avg") for head in heads]
-    _check_chain(shared, heads, there)
+    _check_chain(shared, heads)
     if there.features(head) != (stages[-1].out_channels if stages else _channels(shared)):
         _refuse_features(there.features(head), _channels(shared))
     _check_facts(here, there, layers)
@@ -292,8 +297,8 @@ def _stage(here: Architecture, there: Architecture, stage: Stage, place: int) ->
     return stage
 
 
-def _check_chain(stages: Sequence[Stage], heads: Sequence[Head], whose: Architecture) -> None:
-    """Every stage, and every classifier, gets the channels that it takes."""
+def _check_chain(stages: Sequence[Stage], heads: Sequence[Head]) -> None:
+    """Every stage gets the channels that it takes."""
     every: list[Head | None] = [*heads] or [None]
     for head in every:
         channels = STEM_CHANNELS
@@ -304,8 +309,6 @@ def _check_chain(stages: Sequence[Stage], heads: Sequence[Head], whose: Architec
                     hint="graft the layers before it or after it too, or take another network's",
                 )
             channels = stage.out_channels
-        if head is not None and head in whose.heads and not head.stages and whose.features(head) != channels:
-            _refuse_features(whose.features(head), channels)
 
 
 def _refuse_features(wanted: int, found: int) -> None:
