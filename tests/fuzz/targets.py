@@ -259,7 +259,7 @@ def _modules() -> tuple[bytes, bytes]:
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.jit.save(torch.jit.script(row), buffer)  # type: ignore[no-untyped-call]
+        torch.jit.save(torch.jit.script(row), buffer)
     return _saved(model), buffer.getvalue()
 
 
