@@ -21,6 +21,7 @@ from resnet_surgeon.history.opening import Opened, recognised
 from resnet_surgeon.operations.adapt import Adapt
 from resnet_surgeon.operations.cast import Cast
 from resnet_surgeon.operations.checkpoint import Checkpoint, Operation
+from resnet_surgeon.operations.depth import Depth
 from resnet_surgeon.operations.heads import Heads
 from resnet_surgeon.operations.remove import Remove
 from resnet_surgeon.plan import Step, plan
@@ -107,6 +108,7 @@ class Network(TiedToFile):
     adapt = method(Adapt)
     remove = method(Remove)
     heads = method(Heads)
+    depth = method(Depth)
     cast = method(Cast)
 
     def plan(self) -> tuple[Step, ...]:
