@@ -22,6 +22,7 @@ from resnet_surgeon.operations.adapt import Adapt
 from resnet_surgeon.operations.cast import Cast
 from resnet_surgeon.operations.checkpoint import Checkpoint, Operation
 from resnet_surgeon.operations.depth import Depth
+from resnet_surgeon.operations.fuse import Fuse
 from resnet_surgeon.operations.heads import Heads
 from resnet_surgeon.operations.remove import Remove
 from resnet_surgeon.plan import Step, plan
@@ -110,6 +111,7 @@ class Network(TiedToFile):
     heads = method(Heads)
     depth = method(Depth)
     cast = method(Cast)
+    fuse = method(Fuse)
 
     def plan(self) -> tuple[Step, ...]:
         """What happens to each tensor between the source and this network."""

@@ -11,11 +11,11 @@ from torch import Tensor
 from resnet_surgeon import manifest as records
 from resnet_surgeon.architecture.parameters import Parameter, parameters
 from resnet_surgeon.arithmetic.formulas import input_dtypes
-from resnet_surgeon.arithmetic.laws import Constant, Law, Normal, Uniform, conv2d_default
+from resnet_surgeon.arithmetic.laws import Constant, Law, Normal, Uniform
 from resnet_surgeon.formats.tensors import BITS, Initialised, LazyTensor, byte_size, pieces
 from resnet_surgeon.manifest import Manifest, Provenance
 from resnet_surgeon.module import DTYPES, to_torch
-from resnet_surgeon.verification import formulas
+from resnet_surgeon.verification import formulas, laws
 from resnet_surgeon.verification.activations import same_bits
 from resnet_surgeon.verification.case import Case, Known
 from resnet_surgeon.verification.proof import Check, some
@@ -67,7 +67,7 @@ def _computed(case: Case, manifest: Manifest) -> Iterator[Check]:
         tensor = case.file.tensors[name]
         try:
             source = case.known.tensor(provenance, name)
-            expected = to_torch(source) if source else _recomputed(provenance, name, tensor, case.known)
+            expected = to_torch(source) if source else _recomputed(provenance, name, tensor, case.known, manifest)
         except ValueError as error:
             wrong[name] = str(error)
             continue
@@ -106,7 +106,7 @@ class _UnknownError(Exception):
     """A tensor cannot be worked out here: its source was not given, or it is too large."""
 
 
-def _recomputed(provenance: Provenance, name: str, like: LazyTensor, known: Known) -> Tensor:
+def _recomputed(provenance: Provenance, name: str, like: LazyTensor, known: Known, manifest: Manifest) -> Tensor:
     """The tensor that a provenance describes, of `like`'s shape and dtype.
 
     Raises ValueError for a formula or law that is not known, or does not fit; _UnknownError.
@@ -114,7 +114,7 @@ def _recomputed(provenance: Provenance, name: str, like: LazyTensor, known: Know
     if source := known.tensor(provenance, name):
         return to_torch(source)
     if isinstance(provenance, records.Initialised):
-        if provenance.law != conv2d_default(like.shape):
+        if not laws.is_right(name, like.shape, provenance, manifest):
             raise ValueError(f"is said to be of {provenance.law}, not the law of its layer")
         return to_torch(Initialised(like.dtype, like.shape, provenance.law, provenance.seed, provenance.stream))
     if isinstance(provenance, records.Kept):
@@ -130,7 +130,7 @@ def _recomputed(provenance: Provenance, name: str, like: LazyTensor, known: Know
         raise ValueError(f"is said to be made by `{formula}` from {len(provenance.inputs)} tensors, not {len(shapes)}")
     dtypes = input_dtypes(formula, like.dtype, len(shapes))
     inputs = [
-        _input(part, name, Initialised(dtype, shape, Constant(0.0), 0, ""), known)
+        _input(part, name, Initialised(dtype, shape, Constant(0.0), 0, ""), known, manifest)
         for part, shape, dtype in zip(provenance.inputs, shapes, dtypes, strict=True)
     ]
     for before, shape in zip(inputs, shapes, strict=True):
@@ -139,11 +139,11 @@ def _recomputed(provenance: Provenance, name: str, like: LazyTensor, known: Know
     return formulas.apply(formula, inputs, DTYPES[like.dtype])
 
 
-def _input(provenance: Provenance, name: str, described: LazyTensor, known: Known) -> Tensor:
+def _input(provenance: Provenance, name: str, described: LazyTensor, known: Known, manifest: Manifest) -> Tensor:
     """A formula's input, of the described shape and dtype: the law lends nothing but these."""
     if byte_size(described) > _LARGEST and not (isinstance(provenance, records.Kept) or known.name(provenance, name)):
         raise _UnknownError(f"working it out takes a tensor of {byte_size(described):,} bytes, which is too large")
-    return _recomputed(provenance, name, described, known)
+    return _recomputed(provenance, name, described, known, manifest)
 
 
 def _initialised(case: Case, manifest: Manifest) -> Iterator[Check]:
@@ -159,7 +159,8 @@ def _initialised(case: Case, manifest: Manifest) -> Iterator[Check]:
     for parameter, provenance in drawn.items():
         tensor, law = case.file.tensors[parameter.name], provenance.law
         numbers += math.prod(tensor.shape)
-        if law not in (*_laws(parameter), *_filled(parameter, manifest)):
+        possible = (*laws.of_parameter(parameter), *_filled(parameter, manifest))
+        if law not in possible and not laws.hands_on(provenance, manifest):
             wrong[parameter.name] = f"is said to be {law}, not the law of its layer, {parameter.law}"
             continue
         again = Initialised(tensor.dtype, tensor.shape, law, provenance.seed, provenance.stream)
@@ -189,28 +190,18 @@ def _trained(case: Case, manifest: Manifest) -> Iterator[Check]:
     if case.original is None:
         yield Check("trained", "unproven", f"{finding}; `--against` the source tells how many are still as they were")
         return
-    laws = {parameter.name: _laws(parameter) for parameter in parameters(manifest.architecture)}
-    same = sum(_is_still(case, name, provenance, laws[name]) for name, provenance in trained.items())
+    same = sum(_is_still(case, name, provenance, manifest) for name, provenance in trained.items())
     yield Check("trained", "unproven", f"{finding}; {same} of them are to the bit what they were before")
 
 
-def _is_still(case: Case, name: str, provenance: Provenance, laws: tuple[Law, ...]) -> bool:
+def _is_still(case: Case, name: str, provenance: Provenance, manifest: Manifest) -> bool:
     """Whether the tensor has the very bits that it had before it was trained, as far as these can be known."""
     assert isinstance(provenance, records.Trained)
-    tensor, began = case.file.tensors[name], provenance.began
-    if isinstance(began, records.Initialised):
-        drawn = Initialised(tensor.dtype, tensor.shape, began.law, began.seed, began.stream)
-        return began.law in laws and not _differing(drawn, tensor)
+    tensor = case.file.tensors[name]
     try:
-        return same_bits(_recomputed(began, name, tensor, case.known), to_torch(tensor))
+        return same_bits(_recomputed(provenance.began, name, tensor, case.known, manifest), to_torch(tensor))
     except (ValueError, _UnknownError):
         return False
-
-
-def _laws(parameter: Parameter) -> tuple[Law, ...]:
-    """What torch and torchvision draw such a tensor from; `adapt --init random` draws as `torch.nn.Conv2d` does."""
-    convolution = (conv2d_default(parameter.shape),) if len(parameter.shape) == 4 else ()
-    return (parameter.law, *convolution)
 
 
 def deviation_of(tensor: Tensor, law: Law, dtype: str) -> float:

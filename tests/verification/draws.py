@@ -304,6 +304,11 @@ def _heads(draw: random.Random) -> Operation:
     return f"heads {classes} {own}", lambda network: network.heads(classes, own=own, seed=seed)
 
 
+def _depth(draw: random.Random) -> Operation:
+    blocks, keep = [draw.choice([1, 1, 2, 3]) for _ in range(draw.choice([1, 2, 4]))], draw.choice(["norm", "last"])
+    return f"depth {blocks} {keep}", lambda network: network.depth(blocks, keep)
+
+
 def _cast_network(draw: random.Random) -> Operation:
     dtype, keep_norm = draw.choice(["float16", "bfloat16", "float32", "float64"]), draw.random() < 0.5
     return f"cast {dtype} {keep_norm}", lambda network: network.cast(dtype, keep_norm)
@@ -317,6 +322,8 @@ OPERATIONS: tuple[Callable[[random.Random], Operation], ...] = (
     _heads,
     _heads,
     _cast_network,
+    _depth,
+    lambda draw: ("fuse", lambda network: network.fuse()),
 )
 
 # What may happen to a manifest on its way, and what may not.
