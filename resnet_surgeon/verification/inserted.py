@@ -72,5 +72,7 @@ def outputs(
     yield Check("same outputs", outcome, f"with them, {same} of {len(theirs)} outputs equal the source's, every number")
 
 
-def _outputs(given: Tensor | list[Tensor]) -> list[Tensor]:
+def _outputs(given: Tensor | list[Tensor] | dict[str, Tensor]) -> list[Tensor]:
+    if isinstance(given, dict):
+        return [*given.values()]
     return given if isinstance(given, list) else [given]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import operator
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import reduce
 
 import torch
@@ -36,9 +37,11 @@ def check(
     channels = manifest.architecture.in_channels
     if steps[-1].new != channels:
         return
+    rebuilt = replace(original, stem_stride=manifest.architecture.stem_stride)
+    theirs.stride = ours.stride  # which `stem` may have changed since
     image = images(channels, fitting(PROBE, max(channels, *(step.old for step in steps))), torch.float64)
     got, expected = ours(image), theirs(_mixed(image, steps))
-    bound = _rounding(theirs, conv1(original), image, steps, DTYPES[record.dtype])
+    bound = _rounding(theirs, conv1(rebuilt), image, steps, DTYPES[record.dtype])
     judged = _finite_filters(ours) & _finite_filters(theirs)
     if not bool(judged.any()):
         return
