@@ -6,7 +6,6 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from resnet_surgeon.architecture.parameters import Parameter, parameters
 from resnet_surgeon.architecture.spec import Architecture
 from resnet_surgeon.arithmetic.laws import Constant, Law, conv2d_default, kaiming_normal_fan_out, linear_default
 from resnet_surgeon.manifest import Initialised, Manifest
@@ -14,21 +13,8 @@ from resnet_surgeon.manifest import Initialised, Manifest
 _BY_DEPTH = re.compile(r"depth ([0-9]+)/(?:heads\.\w+\.)?layer([1-4])\.([0-9]+)\.(.+)")
 
 
-def of_parameter(parameter: Parameter) -> tuple[Law, ...]:
-    """What torch and torchvision draw such a tensor from; `adapt --init random` draws as `torch.nn.Conv2d` does."""
-    convolution = (conv2d_default(parameter.shape),) if len(parameter.shape) == 4 else ()
-    return (parameter.law, *convolution)
-
-
-def is_right(name: str, shape: tuple[int, ...], drawn: Initialised, manifest: Manifest) -> bool:
-    """Whether a tensor of this shape, from which the file's tensor `name` was worked out, can have been drawn so."""
-    if hands_on(drawn, manifest) or drawn.law in _by_shape(shape):
-        return True
-    return any(drawn.law == parameter.law for parameter in parameters(manifest.architecture) if parameter.name == name)
-
-
-def _by_shape(shape: tuple[int, ...]) -> tuple[Law, ...]:
-    """A convolution's weight, a linear layer's, or a batch norm's vectors."""
+def by_shape(shape: tuple[int, ...]) -> tuple[Law, ...]:
+    """Of a convolution's weight, a linear layer's, or a batch norm's vectors, on the way to another tensor."""
     if len(shape) == 4:
         return conv2d_default(shape), kaiming_normal_fan_out(shape)
     return (linear_default(shape[1]),) if len(shape) == 2 else (Constant(0.0), Constant(1.0))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -11,13 +11,15 @@ from torch import Tensor
 from resnet_surgeon import manifest as records
 from resnet_surgeon.architecture.parameters import Parameter, parameters
 from resnet_surgeon.arithmetic.formulas import input_dtypes
-from resnet_surgeon.arithmetic.laws import Constant, Law, Normal, Uniform
+from resnet_surgeon.arithmetic.laws import Constant, Law, Normal, Uniform, conv2d_default
 from resnet_surgeon.formats.tensors import BITS, Initialised, LazyTensor, byte_size, pieces
 from resnet_surgeon.manifest import Manifest, Provenance
 from resnet_surgeon.module import DTYPES, to_torch
-from resnet_surgeon.verification import formulas, laws
+from resnet_surgeon.verification import formulas
 from resnet_surgeon.verification.activations import same_bits
 from resnet_surgeon.verification.case import Case, Known
+from resnet_surgeon.verification.implied import expectation
+from resnet_surgeon.verification.laws import by_shape, hands_on
 from resnet_surgeon.verification.proof import Check, some
 
 _PIECE = 1 << 20
@@ -60,6 +62,7 @@ def _kept(case: Case, manifest: Manifest) -> Iterator[Check]:
 
 def _computed(case: Case, manifest: Manifest) -> Iterator[Check]:
     computed = {name: record.provenance for name, record in manifest.tensors.items() if _is(record, records.Computed)}
+    laws = _laws(manifest)
     wrong: dict[str, str] = {}
     unknown: dict[str, str] = {}
     given: list[str] = []
@@ -67,7 +70,7 @@ def _computed(case: Case, manifest: Manifest) -> Iterator[Check]:
         tensor = case.file.tensors[name]
         try:
             source = case.known.tensor(provenance, name)
-            expected = to_torch(source) if source else _recomputed(provenance, name, tensor, case.known, manifest)
+            expected = to_torch(source) if source else _recomputed(provenance, name, tensor, case.known, laws[name])
         except ValueError as error:
             wrong[name] = str(error)
             continue
@@ -106,15 +109,15 @@ class _UnknownError(Exception):
     """A tensor cannot be worked out here: its source was not given, or it is too large."""
 
 
-def _recomputed(provenance: Provenance, name: str, like: LazyTensor, known: Known, manifest: Manifest) -> Tensor:
-    """The tensor that a provenance describes, of `like`'s shape and dtype.
+def _recomputed(provenance: Provenance, name: str, like: LazyTensor, known: Known, laws: Sequence[Law]) -> Tensor:
+    """The tensor that a provenance describes, of `like`'s shape and dtype; what is drawn on the way is of these laws.
 
     Raises ValueError for a formula or law that is not known, or does not fit; _UnknownError.
     """
     if source := known.tensor(provenance, name):
         return to_torch(source)
     if isinstance(provenance, records.Initialised):
-        if not laws.is_right(name, like.shape, provenance, manifest):
+        if provenance.law not in (*laws, *by_shape(like.shape)):
             raise ValueError(f"is said to be of {provenance.law}, not the law of its layer")
         return to_torch(Initialised(like.dtype, like.shape, provenance.law, provenance.seed, provenance.stream))
     if isinstance(provenance, records.Kept):
@@ -130,7 +133,7 @@ def _recomputed(provenance: Provenance, name: str, like: LazyTensor, known: Know
         raise ValueError(f"is said to be made by `{formula}` from {len(provenance.inputs)} tensors, not {len(shapes)}")
     dtypes = input_dtypes(formula, like.dtype, len(shapes))
     inputs = [
-        _input(part, name, Initialised(dtype, shape, Constant(0.0), 0, ""), known, manifest)
+        _input(part, name, Initialised(dtype, shape, Constant(0.0), 0, ""), known, laws)
         for part, shape, dtype in zip(provenance.inputs, shapes, dtypes, strict=True)
     ]
     for before, shape in zip(inputs, shapes, strict=True):
@@ -139,11 +142,11 @@ def _recomputed(provenance: Provenance, name: str, like: LazyTensor, known: Know
     return formulas.apply(formula, inputs, DTYPES[like.dtype])
 
 
-def _input(provenance: Provenance, name: str, described: LazyTensor, known: Known, manifest: Manifest) -> Tensor:
+def _input(provenance: Provenance, name: str, described: LazyTensor, known: Known, laws: Sequence[Law]) -> Tensor:
     """A formula's input, of the described shape and dtype: the law lends nothing but these."""
     if byte_size(described) > _LARGEST and not (isinstance(provenance, records.Kept) or known.name(provenance, name)):
         raise _UnknownError(f"working it out takes a tensor of {byte_size(described):,} bytes, which is too large")
-    return _recomputed(provenance, name, described, known, manifest)
+    return _recomputed(provenance, name, described, known, laws)
 
 
 def _initialised(case: Case, manifest: Manifest) -> Iterator[Check]:
@@ -154,13 +157,13 @@ def _initialised(case: Case, manifest: Manifest) -> Iterator[Check]:
     }
     if not drawn:
         return
+    laws = _laws(manifest)
     wrong: dict[str, str] = {}
     numbers, furthest = 0, 0.0
     for parameter, provenance in drawn.items():
         tensor, law = case.file.tensors[parameter.name], provenance.law
         numbers += math.prod(tensor.shape)
-        possible = (*laws.of_parameter(parameter), *_filled(parameter, manifest))
-        if law not in possible and not laws.hands_on(provenance, manifest):
+        if law not in laws[parameter.name]:
             wrong[parameter.name] = f"is said to be {law}, not the law of its layer, {parameter.law}"
             continue
         again = Initialised(tensor.dtype, tensor.shape, law, provenance.seed, provenance.stream)
@@ -175,12 +178,6 @@ def _initialised(case: Case, manifest: Manifest) -> Iterator[Check]:
     yield _check("initialised", finding + within, wrong)
 
 
-def _filled(parameter: Parameter, manifest: Manifest) -> tuple[Law, ...]:
-    """Zeros, for the bias of a classifier that had none in the source's file."""
-    wrapping = manifest.source.wrapping
-    return (Constant(0.0),) if wrapping and parameter.name == "fc.bias" and "fc.bias" in wrapping.filled else ()
-
-
 def _trained(case: Case, manifest: Manifest) -> Iterator[Check]:
     """What training made of the tensors nobody can prove; but how many of them it left as they were can be counted."""
     trained = {name: record.provenance for name, record in manifest.tensors.items() if _is(record, records.Trained)}
@@ -190,18 +187,53 @@ def _trained(case: Case, manifest: Manifest) -> Iterator[Check]:
     if case.original is None:
         yield Check("trained", "unproven", f"{finding}; `--against` the source tells how many are still as they were")
         return
-    same = sum(_is_still(case, name, provenance, manifest) for name, provenance in trained.items())
+    laws = _laws(manifest)
+    same = sum(_is_still(case, name, provenance, laws[name]) for name, provenance in trained.items())
     yield Check("trained", "unproven", f"{finding}; {same} of them are to the bit what they were before")
 
 
-def _is_still(case: Case, name: str, provenance: Provenance, manifest: Manifest) -> bool:
+def _is_still(case: Case, name: str, provenance: Provenance, laws: tuple[Law, ...]) -> bool:
     """Whether the tensor has the very bits that it had before it was trained, as far as these can be known."""
     assert isinstance(provenance, records.Trained)
-    tensor = case.file.tensors[name]
+    tensor, began = case.file.tensors[name], provenance.began
+    if isinstance(began, records.Initialised):
+        drawn = Initialised(tensor.dtype, tensor.shape, began.law, began.seed, began.stream)
+        return began.law in laws and not _differing(drawn, tensor)
     try:
-        return same_bits(_recomputed(provenance.began, name, tensor, case.known, manifest), to_torch(tensor))
+        return same_bits(_recomputed(began, name, tensor, case.known, laws), to_torch(tensor))
     except (ValueError, _UnknownError):
         return False
+
+
+def _laws(manifest: Manifest) -> dict[str, tuple[Law, ...]]:
+    """What each tensor may be drawn from: as torch and torchvision have it, `adapt --init random` as `torch.nn.Conv2d`,
+    the last layer of a new head as was asked for. Zero are the bias of a classifier that had none in the source's file,
+    and what makes an inserted block hand on what it is given.
+    """
+    architecture, made = manifest.architecture, expectation(manifest).heads
+    filled = manifest.source.wrapping.filled if manifest.source.wrapping else ()
+    last = {f"{architecture.prefix(head)}{head.last}": head.name for head in architecture.heads}
+
+    def laws(parameter: Parameter) -> tuple[Law, ...]:
+        module, _, leaf = parameter.name.rpartition(".")
+        if module in last and last[module] in made and made[last[module]].init != "default":
+            is_small = made[last[module]].init == "small" and leaf == "weight"
+            return (Normal(0.01),) if is_small else (Constant(0.0),)
+        convolution = (conv2d_default(parameter.shape),) if len(parameter.shape) == 4 else ()
+        zeros = (Constant(0.0),) if leaf == "bias" and module in last and "fc.bias" in filled else ()
+        if any(hands_on(leaf, manifest) for leaf in _drawn(manifest.tensors[parameter.name].provenance)):
+            zeros = (Constant(0.0),)
+        return (parameter.law, *convolution, *zeros)
+
+    return {parameter.name: laws(parameter) for parameter in parameters(architecture)}
+
+
+def _drawn(provenance: Provenance) -> Iterator[records.Initialised]:
+    """All that was drawn, on the way to it."""
+    if isinstance(provenance, records.Initialised):
+        yield provenance
+    for part in records.made_from(provenance):
+        yield from _drawn(part)
 
 
 def deviation_of(tensor: Tensor, law: Law, dtype: str) -> float:
