@@ -2,6 +2,7 @@
 
 SurgeonError
 ├── UsageError            2   the options are wrong, whatever the network
+│   └── RecipeError       2   a recipe has mistakes
 ├── CheckpointError       1   a file's content is refused
 │   ├── OtherArchiveError 1   it is an archive, and none of torch's
 │   └── ArchitectureError 1   its tensors are not a ResNet that we know
@@ -73,6 +74,14 @@ class UsageError(SurgeonError):
     """An option or argument is wrong, whatever network it is used on."""
 
     exit_code = 2
+
+
+class RecipeError(UsageError):
+    """A recipe has mistakes: each with its file, line and column, as `recipe.yaml:3:5: ...`."""
+
+    def __init__(self, mistakes: Sequence[str]) -> None:
+        super().__init__("\n".join(mistakes))
+        self.mistakes = tuple(mistakes)
 
 
 class CheckpointError(SurgeonError):

@@ -110,17 +110,18 @@ def byte_size(tensor: LazyTensor) -> int:
     return math.prod(tensor.shape) * BITS[tensor.dtype] // 8
 
 
+def origins(tensor: LazyTensor) -> Iterator[Stored | Strided]:
+    """What in open files the tensor's content is, or comes from."""
+    if isinstance(tensor, (Stored, Strided)):
+        yield tensor
+    elif isinstance(tensor, (Computed, Joined)):
+        for part in tensor.inputs if isinstance(tensor, Computed) else tensor.parts:
+            yield from origins(part)
+
+
 def files(tensors: Iterable[LazyTensor]) -> set[OpenFile]:
     """The open files that the tensors' contents come from."""
-    found: set[OpenFile] = set()
-    for tensor in tensors:
-        if isinstance(tensor, (Stored, Strided)):
-            found.add(tensor.file)
-        elif isinstance(tensor, Computed):
-            found |= files(tensor.inputs)
-        elif isinstance(tensor, Joined):
-            found |= files(tensor.parts)
-    return found
+    return {origin.file for tensor in tensors for origin in origins(tensor)}
 
 
 def is_known(tensor: LazyTensor) -> bool:
