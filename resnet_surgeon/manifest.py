@@ -181,7 +181,8 @@ def trained_since(manifest: Manifest, tensors: Mapping[str, LazyTensor]) -> Mani
         else TensorRecord(tensors[name].dtype, Trained(record.provenance))
         for name, record in manifest.tensors.items()
     }
-    outputs = tuple(replace(output, categories=None) for output in manifest.outputs)
+    stated = {head.name: head.labels or None for head in manifest.architecture.heads}
+    outputs = tuple(replace(output, categories=stated.get(output.name)) for output in manifest.outputs)
     return replace(manifest, operations=operations, tensors=records, outputs=outputs, notes=())
 
 
@@ -233,6 +234,8 @@ def _check_formulas(provenance: Provenance) -> None:
     for _ in range(MOST_OPERATIONS + 1):
         behind = [one for provenance in behind for one in made_from(provenance)]
         count += len(behind)
+        if not behind:
+            break
     if behind or count > _MOST_INPUTS:
         raise ValueError(
             f"it has formulas of formulas, more than {MOST_OPERATIONS} deep or of more than {_MOST_INPUTS} tensors"

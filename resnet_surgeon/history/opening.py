@@ -6,7 +6,7 @@ Reads names, shapes and documents. Knows no operation's meaning, and reads no te
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypedDict
 
@@ -20,6 +20,7 @@ from resnet_surgeon.formats.files import TiedToFile
 from resnet_surgeon.formats.safetensors_index import index_of
 from resnet_surgeon.formats.tensors import LazyTensor
 from resnet_surgeon.operations.checkpoint import Checkpoint
+from resnet_surgeon.sources import catalog
 from resnet_surgeon.sources.description import check_stated, described
 from resnet_surgeon.sources.sidecar import MANIFEST_KEY
 from resnet_surgeon.sources.source import Source
@@ -91,7 +92,21 @@ def recognised(source: Source) -> Opened:
         check_stated(source.stated, facts, architecture)
     tensors = {parameter.name: source.tensors[parameter.name] for parameter in parameters(architecture)}
     operations = len(history.operations) if history else 0
-    return Opened(source, Checkpoint(architecture, tensors, preprocessing, operations), history, facts)
+    checkpoint = Checkpoint(
+        architecture, tensors, preprocessing, operations, (*_categories(source, architecture, history),)
+    )
+    return Opened(source, checkpoint, history, facts)
+
+
+def _categories(
+    source: Source, architecture: Architecture, history: documents.Manifest | None
+) -> Iterator[tuple[LazyTensor, tuple[str, ...]]]:
+    """What the classes of each head are called, where the file's manifest, or the catalogue, says it."""
+    said = {output.name: output.categories for output in history.outputs} if history else {}
+    for head in architecture.heads:
+        names = said.get(head.name) if history else catalog.categories() if source.entry else None
+        if names:
+            yield source.tensors[f"{architecture.prefix(head)}{head.last}.weight"], names
 
 
 def _by_sidecar(source: Source) -> tuple[Source, documents.Manifest | None]:
@@ -106,7 +121,9 @@ def _by_sidecar(source: Source) -> tuple[Source, documents.Manifest | None]:
     try:
         manifest = documents.from_json(sidecar.text)
         if not sidecar.is_named and manifest.source.file == source.origin.file:
-            return source, None
+            source, is_source = _by_digest(source, manifest)
+            if is_source:
+                return source, None
         names = _names_in(source.tensors, manifest)
         tensors = {name: source.tensors[there] for name, there in names.items()}
         check_fit(manifest.architecture, tensors)
@@ -118,6 +135,22 @@ def _by_sidecar(source: Source) -> tuple[Source, documents.Manifest | None]:
     own = {name: source.found.names.get(there, there) for name, there in names.items()}
     found = replace(source.found, tensors=tensors, names=own, problem=None)
     return replace(source, found=found), documents.trained_since(manifest, tensors)
+
+
+def _by_digest(source: Source, manifest: documents.Manifest) -> tuple[Source, bool]:
+    """Whether the file is what the manifest's network was made of; and the source with its digest, if it took that.
+
+    A file of the same name is, unless it was written over since: then the network in it fits the manifest.
+    """
+    names = _names_in(source.tensors, manifest)
+    try:
+        check_fit(manifest.architecture, {name: source.tensors[there] for name, there in names.items()})
+    except CheckpointError:
+        return source, True
+    if manifest.source.sha256 is None or source.container is None:
+        return source, True
+    source = source.with_digest()
+    return source, source.origin.sha256 == manifest.source.sha256
 
 
 def _names_in(tensors: Mapping[str, LazyTensor], manifest: documents.Manifest) -> dict[str, str]:

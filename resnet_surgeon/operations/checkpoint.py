@@ -23,12 +23,20 @@ else:  # what type checkers alone need to know
 class Checkpoint:
     """An architecture, the lazy tensor of each of its parameters by name, and how images are prepared for it, where
     that is known. `operations` counts those that led to it, through all files and pipes since the first source.
+
+    `categories` are the names of the rows of a classifier's weight, as far as they are known: they are those of that
+    very tensor, and of none that takes its place.
     """
 
     architecture: Architecture
     tensors: Mapping[str, LazyTensor]
     preprocessing: Preprocessing | None = None
     operations: int = 0
+    categories: tuple[tuple[LazyTensor, tuple[str, ...]], ...] = ()
+
+    def categories_of(self, weight: LazyTensor) -> tuple[str, ...] | None:
+        """What the rows of a classifier's weight are called, if that is known."""
+        return next((names for known, names in self.categories if known is weight), None)
 
     def stream(self, operation: str, tensor: str) -> str:
         """The stream of random numbers from which the next operation draws a tensor: `heads 2/fc.weight`.
