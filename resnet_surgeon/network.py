@@ -22,8 +22,10 @@ from resnet_surgeon.operations.adapt import Adapt
 from resnet_surgeon.operations.average import Average
 from resnet_surgeon.operations.cast import Cast
 from resnet_surgeon.operations.checkpoint import MOST_SOURCES, Checkpoint, Operation, Other, others_of, with_others
+from resnet_surgeon.operations.depth import Depth
 from resnet_surgeon.operations.dilate import Dilate
 from resnet_surgeon.operations.features import Features
+from resnet_surgeon.operations.fuse import Fuse
 from resnet_surgeon.operations.graft import Graft
 from resnet_surgeon.operations.heads import Heads
 from resnet_surgeon.operations.remove import Remove
@@ -136,7 +138,9 @@ class Network(TiedToFile):
     heads = method(Heads)
     graft = method(Graft)
     average = method(Average)
+    depth = method(Depth)
     cast = method(Cast)
+    fuse = method(Fuse)
 
     def plan(self) -> tuple[Step, ...]:
         """What happens to each tensor between the source and this network."""
