@@ -10,6 +10,7 @@ from resnet_surgeon.architecture.preprocessing import Preprocessing
 from resnet_surgeon.architecture.spec import Architecture
 from resnet_surgeon.fields import checked, hints_of, unsaid
 from resnet_surgeon.formats.tensors import LazyTensor
+from resnet_surgeon.operations.channels import RGB
 
 if TYPE_CHECKING:
     from typing_extensions import dataclass_transform
@@ -22,13 +23,21 @@ else:  # what type checkers alone need to know
 @dataclass(frozen=True)
 class Checkpoint:
     """An architecture, the lazy tensor of each of its parameters by name, and how images are prepared for it, where
-    that is known. `operations` counts those that led to it, through all files and pipes since the first source.
+    that is known. `operations` counts those that led to it, through all files and pipes since the first source;
+    `channel_names` are those of its input channels, once somebody named them.
     """
 
     architecture: Architecture
     tensors: Mapping[str, LazyTensor]
     preprocessing: Preprocessing | None = None
     operations: int = 0
+    channel_names: tuple[str, ...] = ()
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """What the input channels are called: three without names are R, G, B, others without have their numbers."""
+        count = self.architecture.in_channels
+        return self.channel_names or (RGB if count == len(RGB) else tuple(map(str, range(count))))
 
     def stream(self, operation: str, tensor: str) -> str:
         """The stream of random numbers from which the next operation draws a tensor: `heads 2/fc.weight`.

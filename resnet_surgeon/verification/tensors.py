@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Mapping
 
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from resnet_surgeon import manifest as records
 from resnet_surgeon.architecture.parameters import Parameter, parameters
-from resnet_surgeon.arithmetic.formulas import Cast
+from resnet_surgeon.arithmetic.formulas import Cast, FoldedInputMean, Formula, Mix
 from resnet_surgeon.arithmetic.laws import Constant, Law, Normal, Uniform, conv2d_default
 from resnet_surgeon.formats.tensors import BITS, Initialised, LazyTensor, byte_size, pieces
 from resnet_surgeon.manifest import Manifest, Provenance
@@ -106,15 +107,18 @@ class _UnknownError(Exception):
     """A tensor cannot be worked out here: its source was not given, or it is too large."""
 
 
-def _recomputed(provenance: Provenance, name: str, like: LazyTensor, known: Known) -> Tensor:
-    """The tensor that a provenance describes, of `like`'s shape and dtype.
+def _recomputed(
+    provenance: Provenance, name: str, like: LazyTensor, known: Known, whole: tuple[int, ...] | None = None
+) -> Tensor:
+    """The tensor that a provenance describes, of `like`'s shape and dtype. Where it is drawn to be a part of a layer,
+    `whole` is the shape of the layer's weight, which the law depends on.
 
     Raises ValueError for a formula or law that is not known, or does not fit; _UnknownError.
     """
     if source := known.tensor(provenance, name):
         return to_torch(source)
     if isinstance(provenance, records.Initialised):
-        if provenance.law != conv2d_default(like.shape):
+        if provenance.law != conv2d_default(whole or like.shape):
             raise ValueError(f"is said to be of {provenance.law}, not the law of its layer")
         return to_torch(Initialised(like.dtype, like.shape, provenance.law, provenance.seed, provenance.stream))
     if isinstance(provenance, records.Kept):
@@ -128,10 +132,11 @@ def _recomputed(provenance: Provenance, name: str, like: LazyTensor, known: Know
         raise ValueError(f"is said to be made by `{formula}`, but {error}") from None
     if len(shapes) != len(provenance.inputs):
         raise ValueError(f"is said to be made by `{formula}` from {len(provenance.inputs)} tensors, not {len(shapes)}")
-    dtype = formula.old if isinstance(formula, Cast) else like.dtype
+    dtypes = _dtypes(formula, like.dtype)
+    wholes = itertools.chain([None], itertools.repeat(tuple(like.shape) if isinstance(formula, Mix) else None))
     inputs = [
-        _input(part, name, Initialised(dtype, shape, Constant(0.0), 0, ""), known)
-        for part, shape in zip(provenance.inputs, shapes, strict=True)
+        _input(part, name, Initialised(dtype, shape, Constant(0.0), 0, ""), known, whole)
+        for part, shape, dtype, whole in zip(provenance.inputs, shapes, dtypes, wholes, strict=False)
     ]
     for before, shape in zip(inputs, shapes, strict=True):
         if before.shape != shape:
@@ -139,11 +144,20 @@ def _recomputed(provenance: Provenance, name: str, like: LazyTensor, known: Know
     return formulas.apply(formula, inputs, DTYPES[like.dtype])
 
 
-def _input(provenance: Provenance, name: str, described: LazyTensor, known: Known) -> Tensor:
+def _dtypes(formula: Formula, made: str) -> Iterator[str]:
+    """Of its inputs, which their own provenance does not tell."""
+    if isinstance(formula, FoldedInputMean):
+        return iter((made, formula.weight))
+    return itertools.repeat(formula.old if isinstance(formula, Cast) else made)
+
+
+def _input(
+    provenance: Provenance, name: str, described: LazyTensor, known: Known, whole: tuple[int, ...] | None
+) -> Tensor:
     """A formula's input, of the described shape and dtype: the law lends nothing but these."""
     if byte_size(described) > _LARGEST and not (isinstance(provenance, records.Kept) or known.name(provenance, name)):
         raise _UnknownError(f"working it out takes a tensor of {byte_size(described):,} bytes, which is too large")
-    return _recomputed(provenance, name, described, known)
+    return _recomputed(provenance, name, described, known, whole)
 
 
 def _initialised(case: Case, manifest: Manifest) -> Iterator[Check]:
