@@ -7,14 +7,16 @@ by operation.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from resnet_surgeon.architecture import layers
-from resnet_surgeon.architecture.spec import Architecture, Head
+from resnet_surgeon.architecture.parameters import GENERALISED_MEAN
+from resnet_surgeon.architecture.spec import Architecture, Function, Head, Pool
 from resnet_surgeon.formats.tensors import LazyTensor, Stored, chunks
 from resnet_surgeon.manifest import Manifest
 from resnet_surgeon.platform.memory import ask_for_huge_pages
@@ -57,8 +59,31 @@ class Bottleneck(nn.Module):
         return self.relu(out)  # type: ignore[no-any-return]
 
 
+class GeneralisedMean(nn.Module):
+    """Radenovic et al. 2018 (arXiv:1711.02512): the mean of the p-th powers, and of that the p-th root; p is trained.
+
+    From [batch, channels, height, width] to [batch, channels, 1, 1]. Numbers below 1e-6 count as that.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.p = nn.Parameter(torch.full((1,), GENERALISED_MEAN))
+
+    def forward(self, x: Tensor) -> Tensor:
+        powers = x.clamp(min=1e-6).pow(self.p)
+        return nn.functional.adaptive_avg_pool2d(powers, (1, 1)).pow(1.0 / self.p)
+
+
+class MeanAndMaximum(nn.Module):
+    """Half of the sum of the mean and the maximum over all places, as timm's `avgmax`: [batch, channels, 1, 1]."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean, maximum = nn.functional.adaptive_avg_pool2d(x, (1, 1)), nn.functional.adaptive_max_pool2d(x, (1, 1))
+        return 0.5 * (mean + maximum)
+
+
 class HeadModule(nn.Module):
-    """One of several heads: its own stages, pooling unless the trunk pooled, flatten, and a linear layer `fc`."""
+    """One of several heads: its own stages, pooling unless the trunk pooled, flatten, and its classifier `fc`."""
 
     if TYPE_CHECKING:  # the children that there can be; torch.jit.script would want what is annotated here to be there
         layer1: nn.Module
@@ -186,15 +211,16 @@ class ResNet(nn.Module):
 
 
 def _add(module: nn.Module, parts: Iterable[layers.Part]) -> None:
-    """Adds each part by the last of its names, the blocks of a stage to a Sequential of the stage's name."""
+    """Adds each part by the last of its names; numbers to a Sequential, be it of blocks or of a head's layers."""
     for part in parts:
         *_, parent, name = ["", *part.name.split(".")]
-        if isinstance(part, layers.Block):
+        made = _BLOCKS[part.kind](part) if isinstance(part, layers.Block) else _layer(part)
+        if name.isdigit():
             if parent not in module._modules:
                 module.add_module(parent, nn.Sequential())
-            module.get_submodule(parent).add_module(name, _BLOCKS[part.kind](part))
+            module.get_submodule(parent).add_module(name, made)
         else:
-            module.add_module(name, _layer(part))
+            module.add_module(name, made)
 
 
 _BLOCKS = {"basic": BasicBlock, "bottleneck": Bottleneck}
@@ -218,15 +244,36 @@ def _layer(layer: layers.Layer) -> nn.Module:
         )
     if isinstance(layer, layers.Norm):
         return nn.BatchNorm2d(layer.channels, layer.eps)
+    if isinstance(layer, layers.FeatureNorm):
+        return nn.BatchNorm1d(layer.channels, layer.eps)
     if isinstance(layer, layers.Activation):
-        return nn.ReLU(inplace=True)
+        return _FUNCTIONS[layer.function]()
+    if isinstance(layer, layers.Dropout):
+        return nn.Dropout(layer.probability)
     if isinstance(layer, layers.MaxPool):
         return nn.MaxPool2d(layer.kernel, layer.stride, layer.padding, ceil_mode=layer.ceil_mode)
     if isinstance(layer, layers.GlobalPool):
-        return nn.AdaptiveAvgPool2d((1, 1))
+        return _POOLS[layer.kind]()
     if isinstance(layer, layers.Linear):
-        return nn.Linear(layer.in_features, layer.out_features)
+        return nn.Linear(layer.in_features, layer.out_features, layer.bias)
     return nn.Identity()
+
+
+_POOLS: dict[Pool, Callable[[], nn.Module]] = {
+    "avg": partial(nn.AdaptiveAvgPool2d, (1, 1)),
+    "max": partial(nn.AdaptiveMaxPool2d, (1, 1)),
+    "avgmax": MeanAndMaximum,
+    "gem": GeneralisedMean,
+}
+_FUNCTIONS: dict[Function, Callable[[], nn.Module]] = {
+    "relu": partial(nn.ReLU, inplace=True),
+    "leaky_relu": nn.LeakyReLU,
+    "elu": nn.ELU,
+    "gelu": nn.GELU,
+    "silu": nn.SiLU,
+    "tanh": nn.Tanh,
+    "sigmoid": nn.Sigmoid,
+}
 
 
 def to_torch(tensor: LazyTensor) -> Tensor:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from resnet_surgeon.architecture.differences import classes
+from resnet_surgeon.architecture.differences import classes, hidden
 from resnet_surgeon.architecture.parameters import is_trained, layer_of
 from resnet_surgeon.architecture.spec import STAGE_NAMES, Architecture, Head
 from resnet_surgeon.plan import Action, Step
@@ -87,7 +87,7 @@ def _by_layer(steps: Sequence[Step]) -> _Members:
 def _branches(steps: _Members, before: Architecture, after: Architecture) -> Iterator[Branch]:
     """Those that are there, or else those that were."""
     for head in after.branches or before.branches:
-        names = [*(stage.name for stage in head.stages), "fc"]
+        names = [*(stage.name for stage in head.stages), "avgpool", "fc"]
         paths = ((name, f"heads.{head.name}.{name}") for name in names)
         layers = (_layer(name, path, steps, before, after, head) for name, path in paths)
         yield Branch(head.name, tuple(layer for layer in layers if layer), head.classes)
@@ -98,7 +98,7 @@ def _layer(
 ) -> Layer | None:
     members = steps.get(path, ())
     if not members:
-        return _layer_without_tensors(name, before, after)
+        return _layer_without_tensors(name, before, after, head)
     made = [step for step in members if step.after]
     shown = after if made else before
     layouts = [(step.name, layout) for step in made or members if (layout := step.after or step.before)]
@@ -137,7 +137,10 @@ def _detail(path: str, head: Head | None, architecture: Architecture) -> str:
     if name == "stem":
         return " ".join(child for child in architecture.stem if not _is_identity(architecture, child))
     if name == "fc" and head:
-        return f"{architecture.features(head)} features -> {head.classes}"
+        layers = f"{hidden(head)} -> " if head.hidden else ""
+        return f"{architecture.features(head)} features -> {layers}{head.classes}"
+    if name == "avgpool":
+        return "generalised mean"
     stages = head.stages if head and name != path else architecture.stages
     stage = next((stage for stage in stages if stage.name == name), None)
     return f"{stage.in_channels} -> {stage.out_channels} channels" if stage else ""
@@ -162,10 +165,14 @@ def _depth(architecture: Architecture, name: str) -> int:
     return sum(stage.blocks for stage in architecture.depth if stage.name == name)
 
 
-def _layer_without_tensors(name: str, before: Architecture, after: Architecture) -> Layer | None:
-    """maxpool that became the identity; relu, maxpool or avgpool that has gone."""
+def _layer_without_tensors(name: str, before: Architecture, after: Architecture, head: Head | None) -> Layer | None:
+    """maxpool that became the identity; relu, maxpool or avgpool that has gone, or pools otherwise than before."""
+    if head is not None:
+        return Layer(name, "new", 0, 0, head.pool) if name == "avgpool" and head.pool != "avg" else None
     if name == "maxpool" and not before.maxpool_is_identity and after.maxpool_is_identity:
         return Layer(name, "changed", 0, 0, "identity")
+    if name == "avgpool" and before.avgpool and after.avgpool and before.pool != after.pool:
+        return Layer(name, "changed", 0, 0, after.pool)
     pools = before.avgpool or bool(before.heads), after.avgpool or bool(after.heads)
     is_gone = pools == (True, False) if name == "avgpool" else name in before.stem and name not in after.stem
     return Layer(name, "gone", 0, 0) if is_gone else None

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import copy
+import gc
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import IO
 
 import pytest
+
+# Tests run side by side: threads within one only get into each other's way. It counts when torch is imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import torch
 from hypothesis import HealthCheck, settings
 from safetensors.torch import save_file
@@ -19,11 +27,29 @@ from torchvision.models import ResNet
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from resnet_surgeon.sources import catalog
+from resnet_surgeon.verification import forward
 from tests import PATIENCE
+from tests.served import Server
 
 # How long an example takes is the machine's affair.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Puts the files of tests that run side by side into memory where there is room: then they wait for no disk."""
+    memory = Path("/dev/shm")
+    if getattr(config.option, "numprocesses", 0) and memory.is_dir() and shutil.disk_usage(memory).free > 4 << 30:
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(memory))
+
+
+def pytest_collection_finish() -> None:
+    """Lets garbage be collected, which importing the command's main has turned off for processes that end soon; what
+    the imports made stays, and need not be looked at again.
+    """
+    gc.freeze()
+    gc.enable()
+
 
 Run = Callable[..., "subprocess.CompletedProcess[bytes]"]
 Publish = Callable[[Path, str], Path]
@@ -41,6 +67,20 @@ def small_network(
 ) -> ResNet:
     """A torchvision ResNet in evaluation mode, with batch norms far from the identity: no two layers are alike."""
     torch.manual_seed(seed)
+    drawn = _drawn(block, depths, in_channels, classes, groups, width_per_group, seed)  # type: ignore[arg-type]
+    return copy.deepcopy(drawn)
+
+
+@cache  # drawing five million numbers takes ten times as long as copying them
+def _drawn(
+    block: type[BasicBlock | Bottleneck],
+    depths: tuple[int, ...],
+    in_channels: int,
+    classes: int,
+    groups: int,
+    width_per_group: int,
+    seed: int,
+) -> ResNet:
     model = ResNet(block, list(depths), num_classes=classes, groups=groups, width_per_group=width_per_group)
     if in_channels != 3:
         model.conv1 = torch.nn.Conv2d(in_channels, 64, 7, 2, 3, bias=False)
@@ -56,6 +96,14 @@ def small_network(
 
 def images(channels: int = 3, size: int = 64, batch: int = 2) -> torch.Tensor:
     return torch.randn(batch, channels, size, size, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def small_batches() -> Iterator[None]:
+    """`verify` runs networks on images; small ones show what these tests look for as well as large ones."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(forward, "_BATCHES", ((1, 64, 64), (2, 32, 48), (3, 33, 65)))
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -92,24 +140,35 @@ def publish(monkeypatch: pytest.MonkeyPatch) -> Publish:
     return publish
 
 
+@pytest.fixture(scope="session")
+def server() -> Iterator[Server]:
+    server = Server()
+    yield server
+    server.close()
+
+
 @pytest.fixture
-def run(tmp_path: Path) -> Run:
+def run(tmp_path: Path, server: Server) -> Run:
     """Runs `resnet-surgeon` as a process of its own, in an empty folder, with an empty weights cache and no network.
 
     Bytes come to its standard input through a pipe; a file is its standard input itself, read from where it stands.
+    Python is started anew only for what it reads from the environment when it starts.
     """
     offline = {"TORCH_HOME": str(tmp_path / "torch"), "RESNET_SURGEON_MIRROR": "http://127.0.0.1:9"}
 
     def run(
         *arguments: str | Path, stdin: bytes | IO[bytes] | None = None, env: dict[str, str] | None = None
     ) -> subprocess.CompletedProcess[bytes]:
+        words, environment = [*map(str, arguments)], {**os.environ, **offline, **(env or {})}
+        if not any(name.startswith(("PYTHON", "LC_")) for name in env or ()):
+            return server.run(words, tmp_path, environment, stdin)
         return subprocess.run(
-            [sys.executable, "-m", "resnet_surgeon", *map(str, arguments)],
+            [sys.executable, "-m", "resnet_surgeon", *words],
             input=stdin if isinstance(stdin, bytes) else None,
             stdin=None if isinstance(stdin, bytes) else stdin or subprocess.DEVNULL,
             capture_output=True,
             cwd=tmp_path,
-            env={**os.environ, **offline, **(env or {})},
+            env=environment,
             timeout=PATIENCE,
         )
 

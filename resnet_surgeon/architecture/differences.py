@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import fields
 
-from resnet_surgeon.architecture.spec import STAGE_NAMES, Architecture, Head, Stage
+from resnet_surgeon.architecture.spec import (
+    STAGE_NAMES,
+    Architecture,
+    Head,
+    HiddenActivation,
+    HiddenDropout,
+    HiddenLayer,
+    HiddenLinear,
+    Stage,
+)
 from resnet_surgeon.errors import listed
 
 
@@ -43,10 +52,45 @@ def _pairs(one: Architecture, other: Architecture) -> Iterator[tuple[str, str, s
     yield "stride of a bottleneck", one.bottleneck_stride, other.bottleneck_stride
     for name in STAGE_NAMES:
         yield from _stage_pairs(name, _stage(one, name), _stage(other, name))
+    yield "pooling", _pooling(one), _pooling(other)
     yield "own layers of the heads", _owned(one), _owned(other)
+    yield from _hidden_pairs(one, other)
     yield "output", output(one), output(other)
     if len(one.heads) == len(other.heads) > 1 and output(one) == output(other):  # of many heads, it names the first
         yield from (("head", _head(before), _head(after)) for before, after in zip(one.heads, other.heads, strict=True))
+
+
+def hidden(head: Head) -> str:
+    """The layers of a head before its last: `512 relu dropout 0.2`; nothing where it has none."""
+    return " ".join(map(_hidden_layer, head.hidden))
+
+
+def _hidden_layer(layer: HiddenLayer) -> str:
+    if isinstance(layer, HiddenLinear):
+        return f"{layer.features}{' without bias' * (not layer.bias)}"
+    if isinstance(layer, HiddenActivation):
+        return layer.function
+    return f"dropout {layer.probability:g}" if isinstance(layer, HiddenDropout) else "norm"
+
+
+def _hidden_pairs(one: Architecture, other: Architecture) -> Iterator[tuple[str, str, str]]:
+    """Of the heads that both have by one name, or by their place where there is one alone."""
+    pairs = [(before, after) for before in one.heads for after in other.heads if before.name == after.name]
+    if len(one.heads) == len(other.heads) == 1:
+        pairs = [(one.heads[0], other.heads[0])]
+    for before, after in pairs:
+        yield f"hidden layers of {after.name}", hidden(before) or "none", hidden(after) or "none"
+        yield f"bias of {after.name}", str(before.bias).lower(), str(after.bias).lower()
+
+
+def _pooling(architecture: Architecture) -> str:
+    """Of the trunk, or of each head that pools by itself."""
+    if architecture.avgpool:
+        return architecture.pool
+    kinds = dict.fromkeys(head.pool for head in architecture.heads)
+    if len(kinds) > 1:
+        return listed([f"{head.name}: {head.pool}" for head in architecture.heads])
+    return next(iter(kinds), "none")
 
 
 def _head(head: Head) -> str:

@@ -9,7 +9,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from resnet_surgeon.architecture.spec import STEM_CHANNELS, Architecture, Head, Stage
+from resnet_surgeon.architecture.spec import (
+    STEM_CHANNELS,
+    Architecture,
+    Function,
+    Head,
+    HiddenActivation,
+    HiddenDropout,
+    HiddenNorm,
+    Pool,
+    Stage,
+)
 
 
 @dataclass(frozen=True)
@@ -41,10 +51,28 @@ class Norm:
 
 
 @dataclass(frozen=True)
-class Activation:
-    """`torch.nn.ReLU`."""
+class FeatureNorm:
+    """`torch.nn.BatchNorm1d`."""
 
     name: str
+    channels: int
+    eps: float
+
+
+@dataclass(frozen=True)
+class Activation:
+    """`torch.nn.ReLU`, or another of torch's functions."""
+
+    name: str
+    function: Function = "relu"
+
+
+@dataclass(frozen=True)
+class Dropout:
+    """`torch.nn.Dropout`."""
+
+    name: str
+    probability: float
 
 
 @dataclass(frozen=True)
@@ -74,9 +102,10 @@ class Identity:
 
 @dataclass(frozen=True)
 class GlobalPool:
-    """`torch.nn.AdaptiveAvgPool2d` to 1x1, flattened."""
+    """`torch.nn.AdaptiveAvgPool2d` to 1x1, or another pooling over all places; flattened."""
 
     name: str
+    kind: Pool = "avg"
 
 
 @dataclass(frozen=True)
@@ -86,6 +115,7 @@ class Linear:
     name: str
     in_features: int
     out_features: int
+    bias: bool = True
 
 
 @dataclass(frozen=True)
@@ -100,7 +130,7 @@ class Block:
     shortcut: tuple[Convolution | Norm, ...] = ()
 
 
-Layer = Convolution | Norm | Activation | MaxPool | Identity | GlobalPool | Linear
+Layer = Convolution | Norm | FeatureNorm | Activation | Dropout | MaxPool | Identity | GlobalPool | Linear
 Part = Layer | Block
 
 
@@ -110,9 +140,9 @@ def trunk(architecture: Architecture) -> Iterator[Part]:
     for stage in architecture.stages:
         yield from blocks(architecture, stage, stage.name)
     if architecture.avgpool:
-        yield GlobalPool("avgpool")
+        yield GlobalPool("avgpool", architecture.pool)
     if architecture.classifier:
-        yield Linear("fc", architecture.trunk_channels, architecture.classifier.classes)
+        yield from classifier(architecture, architecture.classifier)
 
 
 def branch(architecture: Architecture, head: Head) -> Iterator[Part]:
@@ -121,8 +151,25 @@ def branch(architecture: Architecture, head: Head) -> Iterator[Part]:
     for stage in head.stages:
         yield from blocks(architecture, stage, prefix + stage.name)
     if not architecture.avgpool:
-        yield GlobalPool(f"{prefix}avgpool")
-    yield Linear(f"{prefix}fc", architecture.features(head), head.classes)
+        yield GlobalPool(f"{prefix}avgpool", head.pool)
+    yield from classifier(architecture, head)
+
+
+def classifier(architecture: Architecture, head: Head) -> Iterator[Layer]:
+    """From the pooled features to the classes: `fc`, or its members `fc.0`, `fc.1`, ... where it has hidden layers."""
+    prefix, features = architecture.prefix(head), architecture.features(head)
+    for number, hidden in enumerate(head.hidden):
+        name = f"{prefix}fc.{number}"
+        if isinstance(hidden, HiddenNorm):
+            yield FeatureNorm(name, features, architecture.eps)
+        elif isinstance(hidden, HiddenActivation):
+            yield Activation(name, hidden.function)
+        elif isinstance(hidden, HiddenDropout):
+            yield Dropout(name, hidden.probability)
+        else:
+            yield Linear(name, features, hidden.features, hidden.bias)
+            features = hidden.features
+    yield Linear(prefix + head.last, features, head.classes, head.bias)
 
 
 def parts(architecture: Architecture) -> Iterator[Part]:

@@ -8,9 +8,20 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from resnet_surgeon.architecture.layers import Block, Convolution, Layer, Linear, Norm, parts
+from resnet_surgeon.architecture.layers import (
+    Block,
+    Convolution,
+    FeatureNorm,
+    GlobalPool,
+    Layer,
+    Linear,
+    Norm,
+    parts,
+)
 from resnet_surgeon.architecture.spec import Architecture
 from resnet_surgeon.arithmetic.laws import Constant, Law, kaiming_normal_fan_out, linear_default
+
+GENERALISED_MEAN = 3.0  # the exponent that training begins with: Radenovic et al. 2018, arXiv:1711.02512
 
 
 @dataclass(frozen=True)
@@ -63,7 +74,7 @@ def _of_layer(layer: Layer, name: str) -> Iterator[Parameter]:
     if isinstance(layer, Convolution):
         shape = (layer.out_channels, layer.in_channels // layer.groups, layer.kernel, layer.kernel)
         yield Parameter(f"{name}.weight", shape, kaiming_normal_fan_out(shape))
-    elif isinstance(layer, Norm):
+    elif isinstance(layer, (Norm, FeatureNorm)):
         yield Parameter(f"{name}.weight", (layer.channels,), Constant(1.0))
         yield Parameter(f"{name}.bias", (layer.channels,), Constant(0.0))
         yield Parameter(f"{name}.running_mean", (layer.channels,), Constant(0.0))
@@ -72,4 +83,7 @@ def _of_layer(layer: Layer, name: str) -> Iterator[Parameter]:
     elif isinstance(layer, Linear):
         law = linear_default(layer.in_features)
         yield Parameter(f"{name}.weight", (layer.out_features, layer.in_features), law)
-        yield Parameter(f"{name}.bias", (layer.out_features,), law)
+        if layer.bias:
+            yield Parameter(f"{name}.bias", (layer.out_features,), law)
+    elif isinstance(layer, GlobalPool) and layer.kind == "gem":
+        yield Parameter(f"{name}.p", (1,), Constant(GENERALISED_MEAN))

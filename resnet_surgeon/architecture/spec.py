@@ -10,10 +10,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from resnet_surgeon.fields import Count, Range, Text
+from resnet_surgeon.fields import Count, Line, Range, Text, unsaid
 
 Block = Literal["basic", "bottleneck"]
 OutputKind = Literal["logits", "embedding", "feature_map"]
+# Over all places of a feature map: their mean, their maximum, the mean of both (timm's `avgmax`), or the generalised
+# mean of Radenovic et al. 2018 (arXiv:1711.02512), whose exponent is trained.
+Pool = Literal["avg", "max", "avgmax", "gem"]
+# By the names of torch's classes.
+Function = Literal["relu", "leaky_relu", "elu", "gelu", "silu", "tanh", "sigmoid"]
 
 STAGE_NAMES = ("layer1", "layer2", "layer3", "layer4")
 STEM = ("conv1", "bn1", "relu", "maxpool")
@@ -23,6 +28,7 @@ STEM_WEIGHT = "conv1.weight"
 LARGEST = 1 << 16  # of the input channels, and of any number in a stage
 MOST_CLASSES = 1 << 24  # of one head
 MOST_HEADS = 1 << 12
+MOST_HEAD_LAYERS = 64
 HEAD_NAME = re.compile(r"[A-Za-z0-9_]{1,64}")
 _Number = Annotated[int, Range(1, LARGEST)]
 Channels = _Number  # that an image has
@@ -67,20 +73,68 @@ class Stage:
 
 
 @dataclass(frozen=True)
-class Head:
-    """A classifier: its own copy of some last stages (often none), then pooling, flatten and a linear layer.
+class HiddenLinear:
+    """A linear layer before a head's last one."""
 
-    `keeps_name` says that it stays the child of `heads` that it was, even where it is the only head.
+    features: _Number
+    bias: bool = True
+    kind: Literal["linear"] = "linear"
+
+
+@dataclass(frozen=True)
+class HiddenNorm:
+    """A batch norm of the features."""
+
+    kind: Literal["norm"] = "norm"
+
+
+@dataclass(frozen=True)
+class HiddenActivation:
+    """A function of each feature, with torch's default options."""
+
+    function: Function
+    kind: Literal["activation"] = "activation"
+
+
+@dataclass(frozen=True)
+class HiddenDropout:
+    """In training, each feature is zero with this probability."""
+
+    probability: Annotated[float, Range(0, 1, "a number from 0 to 1")]
+    kind: Literal["dropout"] = "dropout"
+
+
+HiddenLayer = HiddenLinear | HiddenNorm | HiddenActivation | HiddenDropout
+
+
+@dataclass(frozen=True)
+class Head:
+    """A classifier: its own copy of some last stages (often none), then pooling, flatten, hidden layers (often none)
+    and a linear layer, whose `bias` it may lack.
+
+    `keeps_name` says that it stays the child of `heads` that it was, even where it is the only head. `pool` is its own
+    pooling, where the trunk has none. With hidden layers, all of them and the last are members of the nn.Sequential
+    `fc`, by their numbers. `labels` are the names of its classes, where somebody has stated them.
     """
 
     name: str
     classes: Classes
     stages: tuple[Stage, ...] = ()
     keeps_name: bool = False
+    pool: Pool = unsaid("avg")
+    hidden: Annotated[tuple[HiddenLayer, ...], Count(0, MOST_HEAD_LAYERS)] = unsaid(())
+    bias: bool = unsaid(True)
+    labels: tuple[Line, ...] = unsaid(())
 
     def __post_init__(self) -> None:
         _require(0 < self.classes <= MOST_CLASSES, f"a head has at least one class and at most {MOST_CLASSES}")
         _require(bool(HEAD_NAME.fullmatch(self.name)), "a head's name has letters, digits and `_`, 64 of them at most")
+        _require(len(self.labels) in (0, self.classes), "a head has as many labels as classes, or none")
+
+    @property
+    def last(self) -> str:
+        """The path of its last linear layer, within what has the head."""
+        return f"fc.{len(self.hidden)}" if self.hidden else "fc"
 
 
 @dataclass(frozen=True)
@@ -94,7 +148,8 @@ class Architecture:
     What names and shapes of tensors do not show has torchvision's value unless somebody says otherwise.
     `bottleneck_stride` names the convolution of a bottleneck that carries the stride: `conv2` in torchvision ("v1.5"),
     `conv1` in He et al. 2015. `stem_stride` is conv1's, `eps` that of every batch norm. `maxpool` is torchvision's
-    (padding 1) or Caffe's (no padding, sizes rounded up), where it is not the identity.
+    (padding 1) or Caffe's (no padding, sizes rounded up), where it is not the identity. `pool` is what the trunk's
+    `avgpool` does.
     """
 
     block: Block
@@ -109,6 +164,7 @@ class Architecture:
     stem_stride: _Number = 2
     maxpool: Literal["torchvision", "caffe"] = "torchvision"
     eps: Annotated[float, Range(0, 1, "a number from 0 to 1")] = 1e-5
+    pool: Pool = unsaid("avg")
 
     def __post_init__(self) -> None:
         _require(0 < self.in_channels <= LARGEST, f"in_channels is at least 1 and at most {LARGEST}")
@@ -122,6 +178,10 @@ class Architecture:
         _require(
             self.classifier is None or (self.avgpool and not self.classifier.stages),
             "the head `fc` follows avgpool and owns no stages",
+        )
+        _require(self.pool == "avg" or self.avgpool, "a trunk that does not pool has no kind of pooling")
+        _require(
+            not self.avgpool or all(head.pool == "avg" for head in self.heads), "the heads pool what the trunk has not"
         )
         _require(len({head.name for head in self.heads}) == len(self.heads), "every head has a name of its own")
         for stages in [self.stages + head.stages for head in self.heads] or [self.stages]:
@@ -177,7 +237,7 @@ class Architecture:
         return "" if self.classifier else f"heads.{head.name}."
 
     def features(self, head: Head) -> int:
-        """The input features of the head's linear layer."""
+        """The features that the head's first layer after pooling takes."""
         return head.stages[-1].out_channels if head.stages else self.trunk_channels
 
 

@@ -16,6 +16,7 @@ from typer.core import TyperCommand, TyperGroup
 from resnet_surgeon.errors import UsageError, message
 from resnet_surgeon.platform.signals import READER_GONE, Signalled
 
+LIST = "A,B"  # what help shows for the value of a list
 _DEBUG = inspect.Parameter(
     "debug",
     inspect.Parameter.KEYWORD_ONLY,
@@ -126,9 +127,9 @@ def _parameters(group: type[Any]) -> Iterator[inspect.Parameter]:
 
 
 def _metavar(field: Any, hint: Any) -> str | None:
-    """`A,B` for a list, the option's own name for a choice, and typer's word for the rest."""
+    """LIST for a list, the option's own name for a choice, and typer's word for the rest."""
     if _is_list(hint):
-        return "A,B"
+        return LIST
     return str(field.name).upper() if _choices(hint) else None
 
 

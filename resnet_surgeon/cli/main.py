@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 # A command lives for a fraction of a second and makes no cycles to speak of: collecting them would take a tenth of its
 # time.
@@ -52,7 +52,8 @@ def _run() -> int:
         raise Signalled(READER_GONE) from None
     except SurgeonError as error:
         answers = [command(PROGRAM, sys.argv[1:], answer) for answer in error.answers]
-        return _tell(error.what, [*filter(None, [error.hint]), *answers], error.exit_code)
+        hint = _meant() if error.subject and error.subject.isdigit() else None  # a number is no source
+        return _tell(error.what, [*filter(None, [hint or error.hint]), *answers], error.exit_code)
     except Exception as error:
         check_signals()
         if isinstance(error, MemoryError) or _is_short_of_memory():
@@ -78,7 +79,20 @@ def _command() -> int:
     except typer.TyperException as error:
         if not error.format_message():
             return UsageError.exit_code  # no command: the help was shown
-        return _tell(error.format_message(), [f"see `{_command_path(error)} --help`"], UsageError.exit_code)
+        hints = [*filter(None, [_meant()]), f"see `{_command_path(error)} --help`"]
+        return _tell(error.format_message(), hints, UsageError.exit_code)
+
+
+def _meant() -> str | None:
+    """The command that was probably wanted."""
+    from typer.main import get_command
+
+    from resnet_surgeon.cli.app import app
+    from resnet_surgeon.cli.mistakes import meant
+    from resnet_surgeon.operations import OPERATIONS
+
+    commands: Any = get_command(app)
+    return meant(PROGRAM, sys.argv[1:], commands.commands, OPERATIONS)
 
 
 def _is_short_of_memory() -> bool:

@@ -45,13 +45,13 @@ def run(
             "standard output is a terminal, and a stream of tensors is not text",
             hint="pipe it into a command, or name a file with `-o`",
         )
-    if writing.output is not None and not to_stream:
+    if writing.output is not None and not to_stream and not _is_folder(writing.output):
         check_name(Path(writing.output))
     shown = progress(quiet)
     network = rs.open(source, progress=shown, **opening.keywords)
     if operation is not None:
         network = network.apply(operation)
-    target = network.default_name if writing.output is None else writing.output
+    target = _target(writing.output, network)
     if writing.dry_run:
         network.check(None if to_stream else target, names=names)
     elif to_stream:
@@ -70,6 +70,17 @@ def run(
         to_standard_output(json_format.dumps(document, indent=1, sort_keys=True))
     elif not to_stream and not writing.dry_run:
         to_standard_output(target)
+
+
+def _is_folder(output: str) -> bool:
+    return output.endswith(os.sep) or os.path.isdir(output)
+
+
+def _target(output: str | None, network: Network) -> str:
+    """The file to write: of no name or a folder's, one from source and operation in that folder."""
+    if output is None:
+        return network.default_name
+    return os.path.join(output, network.default_name) if _is_folder(output) else output
 
 
 def _report(network: Network, target: str, *, is_written: bool) -> dict[str, Any]:

@@ -25,7 +25,7 @@ STORAGES = {
 _TENSORS = {name.replace("Storage", "Tensor") for name in STORAGES}
 
 # torch's dtypes, by its names, that a tensor over bytes without a type may have.
-_DTYPES = {
+DTYPES = {
     "float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16", "int64": "I64", "int32": "I32",
     "int16": "I16", "int8": "I8", "uint8": "U8", "bool": "BOOL", "complex64": "C64", "uint16": "U16", "uint32": "U32",
     "uint64": "U64", "float8_e4m3fn": "F8_E4M3", "float8_e5m2": "F8_E5M2", "float8_e8m0fnu": "F8_E8M0",
@@ -46,7 +46,7 @@ def is_known(module: str, name: str) -> bool:
         or (module, name) in _ARRAYS
         or (
             module in ("torch", "torch.cuda", "torch.storage")
-            and (name in STORAGES or name in _TENSORS or name in _DTYPES or name == "Tensor")
+            and (name in STORAGES or name in _TENSORS or name in DTYPES or name == "Tensor")
         )
     )
 
@@ -88,9 +88,9 @@ def _view_of_bytes(
         return storage
     if type(storage) is not Storage or type(dtype) is not Global or storage.dtype != "U8" or storage.part:
         raise TypeError
-    if dtype.name not in _DTYPES:
+    if dtype.name not in DTYPES:
         return Opaque(dtype)
-    name = _DTYPES[dtype.name]
+    name = DTYPES[dtype.name]
     return _view(Storage(name, storage.key, storage.count * 8 // BITS[name]), offset, shape, strides)
 
 

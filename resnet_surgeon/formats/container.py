@@ -14,18 +14,27 @@ from resnet_surgeon.errors import CheckpointError, printable
 from resnet_surgeon.formats.files import OpenFile
 
 ContainerKind = Literal[
-    "safetensors", "torch_zip", "torchscript", "torch_legacy", "torch_tar", "pickle", "npz", "safetensors_index"
+    "safetensors",
+    "torch_zip",
+    "torchscript",
+    "torch_legacy",
+    "torch_tar",
+    "pickle",
+    "npz",
+    "safetensors_index",
+    "torch_distributed",
 ]
 
 
 @dataclass(frozen=True)
 class Checksum:
-    """The CRC-32 that a container gives for `size` bytes from `offset`, filed under `name`."""
+    """The CRC-32 that a container gives for `size` bytes of the file from `offset`, filed under `name`."""
 
     offset: int
     size: int
     crc: int
     name: str
+    file: OpenFile
 
 
 @dataclass(frozen=True)
@@ -39,7 +48,7 @@ class Container:
     checksums: tuple[Checksum, ...] = ()
     warnings: tuple[str, ...] = ()  # what is odd, and was passed over
     not_loaded: tuple[str, ...] = ()  # classes and functions that the file names, whose objects stayed closed
-    others: tuple[OpenFile, ...] = ()  # of a sharded checkpoint: the shards; `file` is the index
+    others: tuple[OpenFile, ...] = ()  # of a checkpoint in several files: the others; `file` is their index
 
     @property
     def files(self) -> tuple[OpenFile, ...]:
@@ -51,15 +60,16 @@ class Container:
         Raises CheckpointError for a checksum that does not hold, or a file that changed since it was opened.
         """
         digest = hashlib.sha256()
-        position = 0
-        for checksum in sorted(self.checksums, key=lambda item: item.offset):
-            for chunk in self.file.chunks(position, checksum.offset - position):
-                digest.update(chunk)
-            for chunk in self._tested(checksum):
-                digest.update(chunk)
-            position = checksum.offset + checksum.size
-        for file, start in [(self.file, position), *((file, 0) for file in self.others)]:
-            for chunk in file.chunks(start, file.size - start):
+        for file in self.files:
+            position = 0
+            checksums = (checksum for checksum in self.checksums if checksum.file is file)
+            for checksum in sorted(checksums, key=lambda item: item.offset):
+                for chunk in file.chunks(position, checksum.offset - position):
+                    digest.update(chunk)
+                for chunk in _tested(checksum):
+                    digest.update(chunk)
+                position = checksum.offset + checksum.size
+            for chunk in file.chunks(position, file.size - position):
                 digest.update(chunk)
         self.check_unchanged()
         return digest.hexdigest()
@@ -67,20 +77,21 @@ class Container:
     def check(self) -> None:
         """Raises CheckpointError for a checksum that does not hold, or a file that changed since it was opened."""
         for checksum in self.checksums:
-            for _ in self._tested(checksum):
+            for _ in _tested(checksum):
                 pass
         self.check_unchanged()
-
-    def _tested(self, checksum: Checksum) -> Iterator[memoryview]:
-        crc = 0
-        for chunk in self.file.chunks(checksum.offset, checksum.size):
-            crc = zlib.crc32(chunk, crc)
-            yield chunk
-        if crc != checksum.crc:
-            reason = f"it is damaged: the checksum of {printable(checksum.name)} does not hold"
-            raise CheckpointError(reason, subject=self.file.name)
 
     def check_unchanged(self) -> None:
         """Raises CheckpointError if the file, or a shard, was written to since it was opened."""
         for file in self.files:
             file.check_unchanged()
+
+
+def _tested(checksum: Checksum) -> Iterator[memoryview]:
+    crc = 0
+    for chunk in checksum.file.chunks(checksum.offset, checksum.size):
+        crc = zlib.crc32(chunk, crc)
+        yield chunk
+    if crc != checksum.crc:
+        reason = f"it is damaged: the checksum of {printable(checksum.name)} does not hold"
+        raise CheckpointError(reason, subject=checksum.file.name)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from resnet_surgeon.formats.pickled import Global, Opaque, Parameter, View
 
@@ -56,6 +57,14 @@ class ModuleNode(Mapping[str, object]):
 
     def __len__(self) -> int:
         return len(self.tensors)
+
+
+class StateDictNode(dict[Any, object]):
+    """What a state_dict became of which torch noted the modules: `paths` has theirs as keys, among whatever else."""
+
+    def __init__(self, paths: Mapping[Any, object]) -> None:
+        super().__init__()
+        self.paths = paths
 
 
 def is_module(value: object) -> bool:

@@ -41,7 +41,7 @@ def read(file: OpenFile) -> Container:
     checksums = []
     for name, member in members.items():
         if name not in spooled:
-            checksums.append(Checksum(places[name], member.size, member.crc, name))
+            checksums.append(Checksum(places[name], member.size, member.crc, name, file))
         source, begin = (spool, spooled[name]) if name in spooled else (file, places[name])
         found[name.removesuffix(_ENDING)] = _array(source, begin, member.size, name)
     return Container("npz", file, found, checksums=tuple(checksums))

@@ -5,6 +5,7 @@ closed. Knows neither the machine that reads pickles nor where the tensors' byte
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from resnet_surgeon.errors import printable
 from resnet_surgeon.formats.tensors import BITS
@@ -97,6 +98,13 @@ class Opaque:
         self.arguments = arguments
         self.state: object = None
         self.held: dict[object, object] | list[object] | None = None
+
+
+class Noted(NamedTuple):
+    """A state_dict, and what torch noted of its modules by their paths (`_metadata`), those without tensors too."""
+
+    state_dict: dict[Any, object]
+    modules: dict[Any, object]
 
 
 class OddKey:

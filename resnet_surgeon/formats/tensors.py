@@ -1,4 +1,5 @@
-"""The lazy tensor: Stored in an open file (or there but Strided), Computed from others, or Initialised by law and seed.
+"""The lazy tensor: Stored in an open file (or there but Strided, or Joined of pieces), Computed from others, or
+Initialised by law and seed.
 
 Nothing is read or computed until somebody asks for the content. Knows no names, no networks and no container.
 """
@@ -60,6 +61,15 @@ class Strided(TiedToFile):
 
 
 @dataclass(frozen=True, eq=False)
+class Joined(TiedToFile):
+    """A tensor in several pieces, one after the other along its first axis."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    parts: tuple[Stored | Strided, ...]
+
+
+@dataclass(frozen=True, eq=False)
 class Computed(TiedToFile):
     """A tensor worked out from others, by a formula that takes them."""
 
@@ -92,7 +102,7 @@ class Trained(TiedToFile):
     numbers: memoryview | None = None
 
 
-LazyTensor = Stored | Strided | Computed | Initialised | Trained
+LazyTensor = Stored | Strided | Joined | Computed | Initialised | Trained
 
 
 def byte_size(tensor: LazyTensor) -> int:
@@ -108,6 +118,8 @@ def files(tensors: Iterable[LazyTensor]) -> set[OpenFile]:
             found.add(tensor.file)
         elif isinstance(tensor, Computed):
             found |= files(tensor.inputs)
+        elif isinstance(tensor, Joined):
+            found |= files(tensor.parts)
     return found
 
 
@@ -122,6 +134,8 @@ def prepare(tensors: Iterable[LazyTensor]) -> None:
             if needs_numpy(tensor.formula):
                 import_numpy()
             prepare(tensor.inputs)
+        elif isinstance(tensor, Joined):
+            prepare(tensor.parts)
 
 
 def content(tensor: LazyTensor) -> bytes:
@@ -135,6 +149,9 @@ def chunks(tensor: LazyTensor) -> Iterator[bytes | memoryview]:
         yield from tensor.file.chunks(tensor.offset, byte_size(tensor))
     elif isinstance(tensor, Strided):
         yield from _gathered(tensor)
+    elif isinstance(tensor, Joined):
+        for piece in tensor.parts:
+            yield from chunks(piece)
     elif isinstance(tensor, Computed):
         if needs_numpy(tensor.formula):
             import_numpy()

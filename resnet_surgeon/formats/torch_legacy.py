@@ -53,19 +53,23 @@ def read(file: OpenFile) -> Container:
     def record(storage: Storage) -> Stored:
         return Stored(storage.dtype, (storage.count,), file, places[storage.key])
 
-    made = tree(root, record, file)
+    made = tree(root, record, file, ledger.noted)
     return Container("torch_legacy", file, made.root, not_loaded=ledger.not_loaded(made.walked))
 
 
 def _plain(root: object, file: OpenFile, pickles: Pickles) -> Container:
     """What `pickle.dump` wrote: the arrays of numpy and tensors of torch in it, whose bytes it holds itself."""
+    from resnet_surgeon.formats import distributed
+
+    if distributed.is_metadata(root):
+        return distributed.read(root, file, pickles.ledger)
     if pickles.position != pickles.end:
         raise CheckpointError("it is a pickle that goes on after its end, and not one that torch.save wrote")
 
     def record(storage: Storage) -> Stored:
         raise CheckpointError(f"it is incomplete: the storage {printable(storage.key)} is missing")
 
-    made = tree(root, record, file)
+    made = tree(root, record, file, pickles.ledger.noted)
     return Container("pickle", file, made.root, not_loaded=pickles.ledger.not_loaded(made.walked))
 
 

@@ -54,7 +54,7 @@ def read(file: OpenFile) -> Container:
     def record(storage: Storage) -> Stored:
         return Stored(storage.dtype, (storage.count,), file, places[storage.key])
 
-    found = tree(root, record, file)
+    found = tree(root, record, file, ledger.noted)
     return Container("torch_tar", file, found.root, not_loaded=ledger.not_loaded(found.walked))
 
 

@@ -69,13 +69,13 @@ def read(file: OpenFile) -> Container:
                 known = _whole(storage, member, spool, spooled[member.name])
             else:
                 known = _whole(storage, member, file, places[member.name])
-                checksums.append(Checksum(places[member.name], member.size, member.crc, f"data/{storage.key}"))
+                checksums.append(Checksum(places[member.name], member.size, member.crc, f"data/{storage.key}", file))
             records[storage.key] = known
         if (known.dtype, known.shape) != (storage.dtype, (storage.count,)):
             raise CheckpointError(f"it reads the storage {printable(storage.key)} in two ways")
         return known
 
-    found = tree(root_object, record, file, swapped=order == b"big")
+    found = tree(root_object, record, file, ledger.noted, swapped=order == b"big")
     is_script = f"{root}/constants.pkl" in members
     if is_script and isinstance(found.root, ModuleNode) and not found.root:
         raise CheckpointError(

@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 from resnet_surgeon.errors import CheckpointError, escaped
 from resnet_surgeon.formats.constructors import construct, is_known, storage_dtype
 from resnet_surgeon.formats.harmful import is_harmful
-from resnet_surgeon.formats.pickled import Global, Opaque, Parameter, Span, Storage, View, put
+from resnet_surgeon.formats.pickled import Global, Noted, Opaque, Parameter, Span, Storage, View, put
 
 Resolve = Callable[[object], object]  # from a persistent id to what it stands for
 
@@ -51,13 +51,14 @@ def _are_integers(value: object, count: int) -> bool:
 
 class Ledger:
     """What the pickles of a file together may do, have done, and have named: `instructions` has a number for each that
-    may still be executed.
+    may still be executed. `noted` is what torch noted beside state_dicts, by the identity of each.
     """
 
     def __init__(self) -> None:
         self.instructions = iter(range(_MOST_INSTRUCTIONS))
         self.names: dict[tuple[str, str], Global] = {}
         self.work = 0  # elements that were copied by calls of the names that are known
+        self.noted: dict[int, Noted] = {}
 
     def not_loaded(self, walked: Collection[Global] = ()) -> tuple[str, ...]:
         """The names of classes and functions that were passed over, in alphabetical order: escaped, and of many the
@@ -301,12 +302,17 @@ class _Machine:
         target.extend(items)
 
     def build(self) -> None:
-        """Instance state: kept for what stays closed; of a tensor or a dict, attributes that do not matter here."""
+        """Instance state: kept for what stays closed, and of a dict what torch notes of a state_dict's modules; any
+        other attributes of a tensor or a dict do not matter here.
+        """
         state, target = self.pop(), self.stack[-1]
         if type(target) is Opaque:
             target.state = state
         elif type(target) is Parameter and type(state) is tuple and len(state) == 5:
             target.data = state[0]  # (data, gradient, hooks, requires_grad, volatile)
+        elif type(target) is dict:
+            if type(state) is dict and type(state.get("_metadata")) is dict:
+                self.ledger.noted[id(target)] = Noted(target, state["_metadata"])
         elif type(target) not in _WITH_ATTRIBUTES:
             self.refuse("sets attributes of an object that has none")
 
@@ -375,7 +381,7 @@ def _work(arguments: tuple[Any, ...]) -> int:
 
 _SIZED = {dict, list, tuple, str}
 _TEXT_AT_ONCE = 64  # characters that are copied in the time of an element
-_WITH_ATTRIBUTES = {dict, list, Global, Parameter, Storage, View}
+_WITH_ATTRIBUTES = {list, Global, Parameter, Storage, View}
 
 
 _UNSIGNED = {size: struct.Struct(f"<{letter}") for size, letter in ((1, "B"), (2, "H"), (4, "I"), (8, "Q"))}

@@ -15,8 +15,8 @@ from resnet_surgeon.errors import CheckpointError, printable
 from resnet_surgeon.formats.arrays import array, embedded, is_embedded
 from resnet_surgeon.formats.constructors import KINDS
 from resnet_surgeon.formats.files import OpenFile
-from resnet_surgeon.formats.modules import ModuleNode, is_module, rebuilt, visits
-from resnet_surgeon.formats.pickled import Global, OddKey, Opaque, Parameter, Span, Storage, View
+from resnet_surgeon.formats.modules import ModuleNode, StateDictNode, is_module, rebuilt, visits
+from resnet_surgeon.formats.pickled import Global, Noted, OddKey, Opaque, Parameter, Span, Storage, View
 from resnet_surgeon.formats.tensors import BITS, LARGEST_SIZE, LazyTensor, Stored, Strided
 
 # A node of what a checkpoint holds: a tensor, a mapping of nodes, plain data, or what was not read.
@@ -45,8 +45,16 @@ class Tree(NamedTuple):
     walked: frozenset[Global]
 
 
-def tree(root: object, record: Callable[[Storage], Stored], file: OpenFile, swapped: bool = False) -> Tree:
+def tree(
+    root: object,
+    record: Callable[[Storage], Stored],
+    file: OpenFile,
+    noted: Mapping[int, Noted],
+    swapped: bool = False,
+) -> Tree:
     """`root` with every view made a lazy tensor; `record` gives a storage's bytes, which are big-endian if `swapped`.
+
+    State_dicts of which torch `noted` the modules tell these.
 
     Tensors whose bytes are in the pickle lie in `file`, or in an unnamed temporary one if the pickle has them as text.
 
@@ -98,7 +106,7 @@ def tree(root: object, record: Callable[[Storage], Stored], file: OpenFile, swap
             if isinstance(value, (list, tuple)):
                 made[id(value)] = value  # looked through once, however often the file refers to it
             return _closed(value)
-        mapping: dict[Any, Node] = {}
+        mapping: dict[Any, Node] = StateDictNode(noted[id(value)].modules) if id(value) in noted else {}
         made[id(value)] = mapping
         waiting.append((mapping, items))
         return mapping

@@ -9,10 +9,9 @@ import itertools
 import stat
 import struct
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple, NoReturn, Protocol
 
 from resnet_surgeon.errors import CheckpointError, printable
-from resnet_surgeon.formats.files import OpenFile
 
 STORED, DEFLATED = 0, 8  # methods of compression
 _MOST_MEMBERS = 1 << 15  # ResNet-152 with a twin and Adam has 3,271
@@ -27,6 +26,17 @@ _SIZES_64, _OTHER_NAME = 0x0001, 0x7075  # extra fields: 64-bit values, and a na
 _ENCODED = 0x2061  # flags: bit 0 encrypted, 5 a patch, 6 and 13 encrypted in other ways
 _SIZES_FOLLOW, _UTF_8 = 0x0008, 0x0800  # flags
 _FOLDER = 0x10  # among the attributes that MS-DOS gives a file
+
+
+class Readable(Protocol):
+    """A file, or a part of one that is an archive by itself."""
+
+    @property
+    def size(self) -> int: ...
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Exactly `size` bytes from `offset`."""
+        ...
 
 
 class Member(NamedTuple):
@@ -45,7 +55,7 @@ class Member(NamedTuple):
     header: int
 
 
-def members(file: OpenFile) -> dict[str, Member]:
+def members(file: Readable) -> dict[str, Member]:
     """The members by name. Raises CheckpointError for a directory that is damaged or can be read in two ways."""
     count, size, start = _end(file)
     if count > _MOST_MEMBERS or size > _LARGEST:
@@ -60,7 +70,7 @@ def members(file: OpenFile) -> dict[str, Member]:
     return found
 
 
-def places(file: OpenFile, found: Mapping[str, Member]) -> dict[str, int]:
+def places(file: Readable, found: Mapping[str, Member]) -> dict[str, int]:
     """Where the bytes of each member begin. Raises CheckpointError unless the members' own headers agree with the
     directory, and each has bytes of its own.
     """
@@ -75,7 +85,7 @@ def places(file: OpenFile, found: Mapping[str, Member]) -> dict[str, int]:
     return begins
 
 
-def _end(file: OpenFile) -> tuple[int, int, int]:
+def _end(file: Readable) -> tuple[int, int, int]:
     """The number of members, and the size and offset of the directory, which ends where its end record begins.
 
     torch writes neither a comment nor anything behind the archive; what does is another file in disguise.
@@ -166,7 +176,7 @@ def _widened(numbers: tuple[int, ...], extra: bytes) -> Iterator[int]:
         yield number
 
 
-def _data_offset(file: OpenFile, member: Member, end: int) -> int:
+def _data_offset(file: Readable, member: Member, end: int) -> int:
     """Where a member's bytes begin, by its own header, which must agree with the directory."""
     is_stored = member.method == STORED and member.size == member.compressed
     if not (is_stored or member.method == DEFLATED) or member.flags & _ENCODED:

@@ -88,7 +88,7 @@ def _categories(opened: Opened, now: Checkpoint, head: Head) -> tuple[str, ...] 
     """The names of the head's classes, known while its linear layer is the source's own."""
 
     def weight(architecture: Architecture, tensors: Mapping[str, LazyTensor], head: Head) -> LazyTensor:
-        return tensors[f"{architecture.prefix(head)}fc.weight"]
+        return tensors[f"{architecture.prefix(head)}{head.last}.weight"]
 
     own = weight(now.architecture, now.tensors, head)
     for old in opened.architecture.heads:

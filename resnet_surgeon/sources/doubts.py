@@ -16,6 +16,7 @@ from resnet_surgeon.errors import Answer, ArchitectureError
 from resnet_surgeon.formats.modules import ModuleNode
 from resnet_surgeon.formats.tensors import Computed
 from resnet_surgeon.sources import modules
+from resnet_surgeon.sources.module_paths import bare_modules
 from resnet_surgeon.sources.source import Source
 
 
@@ -61,12 +62,28 @@ def _has_no_maxpool(source: Source, architecture: Architecture) -> bool:
     return isinstance(node, ModuleNode) and modules.leaves_maxpool_open(node, source.found.names)
 
 
+def _names_no_maxpool(source: Source, architecture: Architecture) -> bool:
+    """Whether all modules are noted, and none can be it; detectron2 calls a function for it in every network."""
+    bare = None if _is_detectron2(source, architecture) else bare_modules(source)
+    return bare is not None and bare.has_no_maxpool
+
+
+_NO_MAXPOOL = (
+    ("maxpool=none", "its forward does without"),
+    ("maxpool=torchvision", "its forward calls a function for it"),
+)
 _DOUBTS = (
     Doubt(
         "the module has no layer for its maxpool, and its forward, which is not read, may do without",
         _has_no_maxpool,
         ("maxpool",),
-        (("maxpool=none", "its forward does without"), ("maxpool=torchvision", "its forward calls a function for it")),
+        _NO_MAXPOOL,
+    ),
+    Doubt(
+        "the state_dict comes with the names of all layers, and none is a maxpool, which its forward may do without",
+        _names_no_maxpool,
+        ("maxpool",),
+        _NO_MAXPOOL,
     ),
     Doubt(
         "detectron2 has the stride of a bottleneck in its first or its second convolution",

@@ -22,7 +22,7 @@ from urllib.parse import urljoin, urlsplit
 from resnet_surgeon.errors import WeightsError
 from resnet_surgeon.formats.files import CHUNK, OpenFile
 from resnet_surgeon.sources import catalog
-from resnet_surgeon.sources.cache import cache_folder
+from resnet_surgeon.sources.cache import OTHER_FOLDER, cache_folder
 from resnet_surgeon.sources.progress import Progress
 from resnet_surgeon.sources.url import Url, without_secrets
 
@@ -49,7 +49,9 @@ def open_url(url: Url, progress: Progress) -> OpenFile:
             return OpenFile(os.dup(file.fileno()), url.name)
     except FAILURES as error:
         hint = None
-        if isinstance(error, _WrongDigestError):
+        if isinstance(error, UnwritableError):
+            hint = OTHER_FOLDER
+        elif isinstance(error, _WrongDigestError):
             hint = "if the digits in its name are not a digest, download the file and give its path"
         raise WeightsError(f"cannot download: {reason(error)}", subject=url.shown, hint=hint) from None
 
@@ -59,8 +61,11 @@ def to_cache(url: Url, path: Path, digest: str, progress: Progress) -> None:
 
     Raises one of FAILURES.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(prefix=f"{path.name}.", suffix=".partial", dir=path.parent)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(prefix=f"{path.name}.", suffix=".partial", dir=path.parent)
+    except OSError as error:
+        raise UnwritableError(f"{path.parent} cannot be written: {error.strerror}") from None
     try:
         with open(descriptor, "wb") as file:
             _stream(url, file, digest, progress)
@@ -74,6 +79,10 @@ def to_cache(url: Url, path: Path, digest: str, progress: Progress) -> None:
 
 class _RefusedError(ValueError):
     """What a server does and we do not take, in words of ours."""
+
+
+class UnwritableError(_RefusedError):
+    """The folder for what is downloaded cannot be made or written."""
 
 
 class _WrongDigestError(_RefusedError):

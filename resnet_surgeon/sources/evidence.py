@@ -12,11 +12,12 @@ from typing import Any
 
 from resnet_surgeon.architecture.facts import TORCHVISION, Claim, Facts
 from resnet_surgeon.architecture.spec import STAGE_NAMES, Architecture
-from resnet_surgeon.errors import AccessError, ArchitectureError, CheckpointError, printable
+from resnet_surgeon.errors import AccessError, ArchitectureError, CheckpointError, listed, printable
 from resnet_surgeon.formats.files import OpenFile
 from resnet_surgeon.formats.json_text import parsed
 from resnet_surgeon.formats.modules import ModuleNode
 from resnet_surgeon.sources import modules
+from resnet_surgeon.sources.module_paths import bare_modules
 from resnet_surgeon.sources.source import Source
 
 _LARGEST = 1 << 22  # characters or bytes of a document that are looked at: LVIS's config has its 1203 classes
@@ -24,7 +25,7 @@ _LARGEST = 1 << 22  # characters or bytes of a document that are looked at: LVIS
 
 def claims(source: Source, architecture: Architecture) -> tuple[Claim, ...]:
     """All that is said, by whatever says it. Raises ArchitectureError for what no network of ours can be."""
-    readers = (_published, _packing, _module, _openmmlab, _transformers, _detector)
+    readers = (_published, _packing, _module, _module_paths, _openmmlab, _transformers, _detector)
     return tuple(claim for read in readers for claim in read(source, architecture))
 
 
@@ -45,9 +46,21 @@ def _module(source: Source, architecture: Architecture) -> Iterator[Claim]:
     """The attributes of a whole module; of its classes answers whoever has stated every fact."""
     node = modules.at(source.container.root, source.found.path) if source.container else None
     if isinstance(node, ModuleNode):
-        is_settled = source.stated.items().keys() == TORCHVISION.items().keys()
-        said = modules.says(node, source.found.names, architecture, is_settled)
+        said = modules.says(node, source.found.names, architecture, _is_settled(source))
         yield Claim(Facts(**said), "file", "its module")
+
+
+def _module_paths(source: Source, architecture: Architecture) -> Iterator[Claim]:
+    """The modules that torch notes beside a state_dict: they tell what stands in the data's way, and claim nothing."""
+    bare = bare_modules(source)
+    if bare is not None and not _is_settled(source):
+        bare.check()
+    return iter(())
+
+
+def _is_settled(source: Source) -> bool:
+    """Whether its user has stated every fact, and so answers for its layers."""
+    return source.stated.items().keys() == TORCHVISION.items().keys()
 
 
 # torchvision's published detectors with frozen norms, whose eps it sets to 0 when it loads them.
@@ -96,6 +109,11 @@ def _beside(source: Source, name: str) -> Mapping[str, Any] | None:
 
 
 def _openmmlab(source: Source, architecture: Architecture) -> Iterator[Claim]:
+    for options in _openmmlab_backbones(source):
+        yield Claim(_of_backbone(options, architecture), "file", "its OpenMMLab config")
+
+
+def _openmmlab_backbones(source: Source) -> Iterator[Mapping[str, str]]:
     """The config that OpenMMLab writes into `meta`: Python, of which the backbone's plain values are read."""
     root = source.container.root if source.container else None
     meta = root.get("meta") if isinstance(root, Mapping) else None
@@ -107,7 +125,21 @@ def _openmmlab(source: Source, architecture: Architecture) -> Iterator[Claim]:
             raise ArchitectureError(f"its OpenMMLab config is longer than {_LARGEST} characters")
         options = _backbone(text) if isinstance(text, str) else {}
         if re.fullmatch("'(ResNet|ResNeXt|ResNetV1[bcd])'", options.get("type", "").replace('"', "'")):
-            yield Claim(_of_backbone(options, architecture), "file", "its OpenMMLab config")
+            yield options
+
+
+def warnings(source: Source, architecture: Architecture) -> Iterator[str]:
+    """What the file says of the network that changes none of its numbers, but what they are good for."""
+    for options in _openmmlab_backbones(source):
+        names = [stage.name for stage in architecture.stages]
+        said = options.get("num_stages", str(len(names)))
+        if said != str(len(names)):
+            yield f"its OpenMMLab config says num_stages={printable(said)}, and it has {len(names)}"
+        taken = options.get("out_indices", "")
+        indices = re.fullmatch(r"[(\[]\s*([0-9](\s*,\s*[0-9]){0,9})\s*,?\s*[)\]]", taken)
+        last = max(indices[1]) if indices else "3"
+        if unused := names[int(last) + 1 :]:
+            yield f"its OpenMMLab config takes outputs up to number {last}: {listed(unused)} had no part in training"
 
 
 def _of_backbone(options: Mapping[str, str], architecture: Architecture) -> Facts:

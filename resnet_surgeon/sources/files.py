@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
+import shlex
 import stat
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +19,9 @@ from resnet_surgeon.formats.files import OpenFile
 from resnet_surgeon.sources import catalog
 from resnet_surgeon.sources.location import STANDARD_INPUT, Location
 from resnet_surgeon.sources.progress import Progress
+
+# What copies a file from a store to this folder, by the scheme of its URLs.
+_COPIES = {"s3://": "aws s3 cp", "gs://": "gcloud storage cp"}
 
 
 @dataclass(frozen=True)
@@ -68,7 +73,7 @@ def _anonymous(file: OpenFile) -> NamedFile:
 
 
 def _from_network(location: str, progress: Progress) -> NamedFile:
-    from resnet_surgeon.sources.url import parse, scheme_of
+    from resnet_surgeon.sources.url import parse, path_of, scheme_of, without_secrets
 
     scheme = scheme_of(location)
     if scheme == "hf://":
@@ -81,10 +86,14 @@ def _from_network(location: str, progress: Progress) -> NamedFile:
         url = parse(location)
         file = download.open_url(url, progress)
         return NamedFile(file, Path(url.name).stem, url.name, url.shown, url.digest)
+    if scheme == "file://":
+        path = path_of(location)
+        return _named(_at(path), Path(path).stem)
     if scheme is None:
         return _named(_at(location), Path(location).stem)
-    hint = "download the file, and give its path"
-    raise UsageError("URLs begin with https://, http:// or hf://", subject=scheme, hint=hint)
+    copy = _COPIES.get(scheme)
+    hint = f"{copy} {shlex.quote(without_secrets(location))} ." if copy else "download the file, and give its path"
+    raise UsageError("URLs begin with https://, http://, hf:// or file://", subject=scheme, hint=hint)
 
 
 def _at(path: str | os.PathLike[str]) -> OpenFile:
@@ -97,9 +106,15 @@ def _at(path: str | os.PathLike[str]) -> OpenFile:
     except AccessError as error:
         name = os.fspath(path)
         if error.hint is None and "." not in name and os.sep not in name:
-            near = difflib.get_close_matches(name, VARIANTS, n=1)
-            error.hint = f"did you mean the model `{near[0]}`?" if near else f"model names are {', '.join(VARIANTS)}"
+            error.hint = _near_model(name)
         raise
+
+
+def _near_model(name: str) -> str:
+    """The model that was probably meant; all of them, where another depth was meant than there is."""
+    another_depth = re.fullmatch(r"resnet\d+", name.lower()) and name.lower() not in VARIANTS
+    near = [] if another_depth else difflib.get_close_matches(name.lower(), VARIANTS, n=1)
+    return f"did you mean the model `{near[0]}`?" if near else f"torchvision's models are {', '.join(VARIANTS)}"
 
 
 def _standard_input() -> OpenFile:

@@ -1,4 +1,5 @@
-"""Which file of a folder is the checkpoint: of transformers, accelerate, OpenMMLab, Lightning, or the only one there.
+"""Which file of a folder is the checkpoint: of transformers, accelerate, OpenMMLab, Lightning,
+torch.distributed.checkpoint, or the only one there.
 
 Knows the names that programs give, opens no checkpoint, and never leaves the folder.
 """
@@ -20,7 +21,7 @@ _KNOWN = (
     "last.ckpt",
 )
 _POINTER = "last_checkpoint"  # OpenMMLab's, with the path of the newest one
-_DISTRIBUTED = ".metadata"
+_DISTRIBUTED = ".metadata"  # of torch.distributed.checkpoint
 _ENDINGS = (".safetensors", ".pth", ".pt", ".ckpt", ".bin", ".pth.tar", ".pkl", ".npz")
 _OTHERS = (
     "optimizer",
@@ -42,13 +43,7 @@ def checkpoint_in(folder: Path) -> Path:
     AccessError for a folder that cannot be read.
     """
     names = _names(folder)
-    if _DISTRIBUTED in names:
-        raise CheckpointError(
-            "it is a folder of torch.distributed.checkpoint",
-            subject=str(folder),
-            hint=f"python -m torch.distributed.checkpoint.format_utils dcp_to_torch {folder} model.pth",
-        )
-    for name in (*_KNOWN, _pointed(folder, names)):
+    for name in (_DISTRIBUTED, *_KNOWN, _pointed(folder, names)):
         if name in names:
             return folder / name
     found = [name for name in names if name.lower().endswith(_ENDINGS) and not name.lower().startswith(_OTHERS)]

@@ -30,6 +30,7 @@ _ACTIVATIONS = {"ReLU"}
 _MEANS = {"AdaptiveAvgPool2d", "AvgPool2d", "SelectAdaptivePool2d"}
 _AROUND_STAGES = _IDENTITIES | _ACTIVATIONS | _MEANS | {"MaxPool2d"}
 _PASSING = _IDENTITIES | _ACTIVATIONS  # of numbers that a ReLU has passed
+AS_TORCHVISION = Answer("assume", "torchvision", "it computes as torchvision's ResNet does")
 _NOTHING = Layer("", {}, has_hooks=False)
 _CONVOLUTIONS = {"basic": ("conv1", "conv2"), "bottleneck": ("conv1", "conv2", "conv3")}
 
@@ -191,7 +192,7 @@ class _Module:
     def _refuse(self, path: str, what: str) -> None:
         raise ArchitectureError(
             f"{printable(path) if path else 'the module'} {what}: whether it computes as torchvision's cannot be told",
-            answers=[Answer("assume", "torchvision", "it computes as torchvision's ResNet does")],
+            answers=[AS_TORCHVISION],
         )
 
     def number(self, path: str, attribute: str) -> int | None:

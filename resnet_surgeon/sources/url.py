@@ -11,6 +11,7 @@ import hashlib
 import re
 from dataclasses import dataclass
 from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
+from urllib.request import url2pathname
 
 from resnet_surgeon.errors import UsageError
 from resnet_surgeon.sources.names import file_name
@@ -66,6 +67,17 @@ def parse(url: str) -> Url:
         name=file_name(last),
         digest=_digest(last, parts.fragment, shown),
     )
+
+
+def path_of(url: str) -> str:
+    """The path of a `file://` URL. Raises UsageError for one of another machine."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        parts = urlsplit("file://?")
+    if parts.netloc not in ("", "localhost") or not parts.path:
+        raise UsageError("the URL is not one of this machine", subject="file://", hint="write file:///path/of/the/file")
+    return url2pathname(parts.path)
 
 
 def scheme_of(location: str) -> str | None:

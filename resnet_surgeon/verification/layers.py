@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from resnet_surgeon.architecture import layers
-from resnet_surgeon.architecture.layers import maxpool
 from resnet_surgeon.architecture.parameters import parameters
 from resnet_surgeon.architecture.spec import Architecture
 from resnet_surgeon.manifest import Manifest, Provenance
@@ -63,24 +62,40 @@ def correspondence(manifest: Manifest, source: Architecture, naming: Naming) -> 
         found = naming(provenance, name)
         return found if found is not None and shapes.get(found) == own_shapes[name] else None
 
-    origins = {unit.name: _origin(unit.name, source_units, manifest, source, same) for unit in own_units}
+    ours, theirs = ({part.name: part for part in layers.parts(network)} for network in (manifest.architecture, source))
+    origins = {unit.name: _origin(unit.name, ours, theirs, manifest, same) for unit in own_units}
     known = {name: origin for name, origin in origins.items() if origin is not None and origin in source_units}
     return Correspondence(own_units, source_units, known)
 
 
 def _origin(
-    unit: str, source_units: Mapping[str, Unit], manifest: Manifest, source: Architecture, naming: Naming
+    unit: str,
+    ours: Mapping[str, layers.Part],
+    theirs: Mapping[str, layers.Part],
+    manifest: Manifest,
+    naming: Naming,
 ) -> str | None:
-    """The source's unit that all tensors of this one are from. A layer without tensors is that of its own name."""
+    """The source's unit that all tensors of this one are from. A layer without tensors is that of its own name, if that
+    does the same.
+    """
     members = [name for name in manifest.tensors if name.startswith(f"{unit}.")]
     if members:
         sources = {
             _unit_of(naming(manifest.tensors[name].provenance, name), name.removeprefix(unit)) for name in members
         }
         return sources.pop() if len(sources) == 1 else None
-    if unit == "maxpool" and maxpool(manifest.architecture) != maxpool(source):
-        return None
-    return unit if unit in source_units else unit.rpartition(".")[2]
+    origin = unit if unit in theirs else _within_head(unit)
+    same = origin in theirs and replace(theirs[origin], name=unit) == ours[unit]
+    return origin if same else None
+
+
+def _within_head(unit: str) -> str:
+    """The path of a head's layer within the head.
+
+    >>> _within_head("heads.grade.fc.1")
+    'fc.1'
+    """
+    return unit.split(".", 2)[2] if unit.startswith("heads.") else unit
 
 
 def _unit_of(tensor: str | None, member: str) -> str | None:

@@ -6,10 +6,20 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torchvision.models import resnet as torchvision
 
-from resnet_surgeon.architecture.spec import STAGE_NAMES, Architecture, Stage, standard_stages
+from resnet_surgeon.architecture.spec import (
+    STAGE_NAMES,
+    Architecture,
+    Function,
+    Head,
+    HiddenDropout,
+    HiddenLinear,
+    HiddenNorm,
+    Stage,
+    standard_stages,
+)
 from resnet_surgeon.architecture.variants import variant_name
 from resnet_surgeon.formats.tensors import LazyTensor
 from resnet_surgeon.module import ResNet, to_torch
@@ -80,8 +90,10 @@ def as_torchvision(architecture: Architecture) -> nn.Module:
     for stage in architecture.stages:
         for index, block in enumerate(module.get_submodule(stage.name).children()):
             _set_strides(block, architecture, stage, is_first=index == 0)
+    if architecture.pool != "avg":
+        module.avgpool = _POOLS[architecture.pool]()
     if architecture.classifier:
-        module.fc = nn.Linear(architecture.trunk_channels, architecture.classifier.classes)
+        module.fc = _classifier(architecture.trunk_channels, architecture.classifier, architecture.eps)
     absent = [
         *STAGE_NAMES[len(depths) :],
         *["avgpool"] * (not architecture.avgpool),
@@ -90,6 +102,54 @@ def as_torchvision(architecture: Architecture) -> nn.Module:
     for name in [*absent, *["maxpool"] * architecture.maxpool_is_identity]:
         setattr(module, name, nn.Identity())
     return module
+
+
+def _classifier(features: int, head: Head, eps: float) -> nn.Module:
+    """The head's layers as people write them, in an nn.Sequential if there are several."""
+    members: list[nn.Module] = []
+    for hidden in head.hidden:
+        if isinstance(hidden, HiddenLinear):
+            members.append(nn.Linear(features, hidden.features, bias=hidden.bias))
+            features = hidden.features
+        elif isinstance(hidden, HiddenNorm):
+            members.append(nn.BatchNorm1d(features, eps=eps))
+        elif isinstance(hidden, HiddenDropout):
+            members.append(nn.Dropout(hidden.probability))
+        else:
+            members.append(_FUNCTIONS[hidden.function]())
+    members.append(nn.Linear(features, head.classes, bias=head.bias))
+    return nn.Sequential(*members) if head.hidden else members[0]
+
+
+class _GeneralisedMean(nn.Module):
+    """As in Radenovic's own code: github.com/filipradenovic/cnnimageretrieval-pytorch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.p = nn.Parameter(torch.ones(1) * 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        pooled: Tensor = nn.functional.adaptive_avg_pool2d(x.clamp(min=1e-6).pow(self.p), 1)
+        return pooled.pow(1.0 / self.p)
+
+
+class _MeanAndMaximum(nn.Module):
+    """As `timm.layers.adaptive_avgmax_pool2d`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean: Tensor = nn.functional.adaptive_avg_pool2d(x, 1)
+        return 0.5 * (mean + nn.functional.adaptive_max_pool2d(x, 1))
+
+
+_POOLS: dict[str, Callable[[], nn.Module]] = {
+    "max": lambda: nn.AdaptiveMaxPool2d(1),
+    "avgmax": _MeanAndMaximum,
+    "gem": _GeneralisedMean,
+}
+_FUNCTIONS: dict[Function, Callable[[], nn.Module]] = {
+    "relu": nn.ReLU, "leaky_relu": nn.LeakyReLU, "elu": nn.ELU, "gelu": nn.GELU, "silu": nn.SiLU, "tanh": nn.Tanh,
+    "sigmoid": nn.Sigmoid,
+}  # fmt: skip
 
 
 def _set_strides(block: nn.Module, architecture: Architecture, stage: Stage, *, is_first: bool) -> None:

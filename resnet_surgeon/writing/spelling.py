@@ -29,6 +29,8 @@ _FACTS = {
     "dilation": "dilation",
     "stem": "another stride of the stem, or another layer in the place of maxpool",
     "eps": "another eps of the batch norms",
+    "pool": "another pooling than the mean",
+    "classifier": "a classifier of several layers, or without bias",
 }
 # Which of them a library can be told beside the names: by the model's name, or by its configuration.
 _SAID = {
@@ -38,7 +40,7 @@ _SAID = {
     "timm": {"groups"},
     "transformers": {"parts", "bottleneck_stride"},
     "detectron2": {"parts", "groups", "bottleneck_stride"},
-    "sequential": {*_FACTS} - {"heads"},
+    "sequential": {*_FACTS} - {"heads", "pool", "classifier"},
 }
 _CONFIG, _LOOKED_FOR = "config.json", ("model.safetensors", "pytorch_model.bin")  # by transformers, in a folder
 
@@ -108,6 +110,10 @@ def _facts(architecture: Architecture) -> Iterator[str]:
         yield "stem"
     if architecture.eps != 1e-5:
         yield "eps"
+    if architecture.pool != "avg":
+        yield "pool"
+    if any(head.hidden or not head.bias for head in architecture.heads):
+        yield "classifier"
 
 
 def _packed(change: Change) -> dict[str, LazyTensor]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -134,6 +135,7 @@ def _check_folder(path: Path) -> None:
         raise AccessError(
             f"the folder {folder} does not exist" if not folder.exists() else f"{folder} is not a folder",
             subject=str(path),
+            hint=None if folder.exists() else f"make it first: `mkdir -p {shlex.quote(str(path.parent))}`",
         )
     if not os.access(folder, os.W_OK | os.X_OK):
         raise AccessError(f"no permission to write into {folder}", subject=str(path))

@@ -49,7 +49,10 @@ def signals() -> State:
 
 def wide(times: int) -> State:
     return {
-        name: torch.zeros([size * times if size > 3 and axis < 2 else size for axis, size in enumerate(tensor.shape)])
+        name: torch.zeros(
+            [size * times if size > 3 and axis < 2 else size for axis, size in enumerate(tensor.shape)],
+            dtype=torch.float16,
+        )
         for name, tensor in plain().items()
     }
 
@@ -62,8 +65,8 @@ def twice_as_wide() -> State:
     return wide(2)
 
 
-def five_times_as_wide() -> State:
-    return wide(5)
+def three_times_as_wide() -> State:
+    return wide(3)
 
 
 def squeezed() -> State:
@@ -86,7 +89,7 @@ KINDS = [
     (signals, "a 1D ResNet"),
     (cifar, r"a CIFAR ResNet \(64 channels from a 3x3 stem\)"),
     (twice_as_wide, "a ResNet 2 times as wide"),
-    (five_times_as_wide, "a ResNet 5 times as wide"),
+    (three_times_as_wide, "a ResNet 3 times as wide"),
     (squeezed, "squeeze-and-excitation"),
     (ibn, "an IBN-Net"),
     (deep_stem, "a deep stem"),

@@ -180,7 +180,7 @@ def test_without_a_source_it_is_resnet50(run: Run) -> None:
 
 
 USAGE = [
-    (["adapt"], "Missing option '--in-channels'"),
+    (["adapt"], "adapt: nothing says which channels the images have"),
     (["adapt", "--in-ch", "0"], "adapt: in_channels must be a whole number of at least 1, not 0"),
     (["adapt", "--in-ch", "one"], "adapt: in_channels must be a whole number, not `one`"),
     (["adapt", "--in-ch", "1", "--init", "sum"], "adapt: init must be one of mean, scaled, repeat, random, not `sum`"),
@@ -325,3 +325,11 @@ def test_an_empty_output_is_no_file(run: Run) -> None:
     done = run("adapt", *RANDOM, "--in-ch", "1", "-o", "")
     assert (done.returncode, done.stdout) == (2, b"")
     assert b"the output names no file" in done.stderr
+
+
+@pytest.mark.parametrize("output", ["made", "made/"])
+def test_an_output_that_is_a_folder_gets_a_file_of_the_default_name(output: str, run: Run, tmp_path: Path) -> None:
+    (tmp_path / "made").mkdir()
+    done = run("adapt", *RANDOM, "--in-ch", "1", "-q", "-o", output)
+    assert done.stdout == b"made/resnet18-random-in1.safetensors\n"
+    assert (tmp_path / done.stdout.decode().strip()).exists()

@@ -13,12 +13,11 @@ _ASKING = (
     "numpy", "pathlib", "rich.console", "rich.progress", "shutil", "socket", "ssl", "subprocess", "tempfile", "typer",
     "urllib.request",
 )  # fmt: skip
-_HEAVY = ("verify", "report", "load")
 
 
-def import_what_asks() -> None:
+def import_what_asks(with_torch: bool = True) -> None:
     """Lets libraries find the system that they are really on."""
-    for name in (*_ASKING, *(("torchvision",) if sys.argv[1] in _HEAVY else ())):
+    for name in (*_ASKING, *["torchvision"] * with_torch):
         importlib.import_module(name)
 
 

@@ -18,7 +18,7 @@ F_FULLFSYNC = 51
 _MOST = 2**31 - 1
 
 
-def become_macos() -> None:
+def become() -> None:
     import_what_asks()
     take_away(os, ["copy_file_range", "splice", "posix_fallocate", "posix_fadvise", "eventfd", "memfd_create"])
     take_away(fcntl, ["F_SETPIPE_SZ", "F_GETPIPE_SZ"])
@@ -62,6 +62,10 @@ def _kind(descriptor: int) -> str:
     return "folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file"
 
 
-if __name__ == "__main__":
-    become_macos()
+def main() -> None:
+    become()
     run("darwin")
+
+
+if __name__ == "__main__":
+    main()

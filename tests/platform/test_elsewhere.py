@@ -4,36 +4,33 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 import resnet_surgeon as rs
-from resnet_surgeon.cli.app import app
-from tests import PATIENCE
+from tests.conftest import Run
+from tests.served import Server
 
-ROOT = Path(__file__).parents[2]
 On = Callable[..., "subprocess.CompletedProcess[bytes]"]
 SYSTEMS = ["macos", "windows"]
 
 
+@pytest.fixture(scope="module")
+def servers() -> Iterator[dict[str, Server]]:
+    servers = {system: Server(system) for system in SYSTEMS}
+    yield servers
+    for server in servers.values():
+        server.close()
+
+
 @pytest.fixture
-def on(tmp_path: Path) -> On:
+def on(tmp_path: Path, servers: dict[str, Server]) -> On:
     """Runs a command on a system, in an empty folder."""
 
-    def on(
-        system: str, *arguments: str | Path, stdin: bytes | None = None, **env: str
-    ) -> subprocess.CompletedProcess[bytes]:
-        return subprocess.run(
-            [sys.executable, "-m", f"tests.platform.{system}", *map(str, arguments)],
-            input=stdin or b"",
-            capture_output=True,
-            cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": str(ROOT), **env},
-            timeout=PATIENCE,
-        )
+    def on(system: str, *arguments: str | Path, stdin: bytes = b"", **env: str) -> subprocess.CompletedProcess[bytes]:
+        return servers[system].run([*map(str, arguments)], tmp_path, {**os.environ, **env}, stdin)
 
     return on
 
@@ -75,19 +72,16 @@ def test_a_stream_comes_in_and_goes_out_as_it_does_here(system: str, witness: Pa
 
 @pytest.mark.parametrize("system", SYSTEMS)
 @pytest.mark.parametrize("command", ["inspect", "verify"])
-def test_other_commands_say_what_they_say_here(
-    command: str, system: str, witness: Path, capfdbinary: pytest.CaptureFixture[bytes], on: On
-) -> None:
-    app([command, str(witness)], prog_name="resnet-surgeon", standalone_mode=False)
-    here = capfdbinary.readouterr()
-    there = on(system, command, witness)
-    assert (there.returncode, there.stdout, there.stderr) == (0, *here)
+def test_other_commands_say_what_they_say_here(command: str, system: str, witness: Path, run: Run, on: On) -> None:
+    here, there = run(command, witness), on(system, command, witness)
+    assert (there.returncode, there.stdout, there.stderr) == (0, here.stdout, here.stderr)
 
 
-def test_windows_writes_a_page(witness: Path, tmp_path: Path, on: On) -> None:
+def test_windows_writes_a_page(witness: Path, tmp_path: Path, run: Run, on: On) -> None:
+    assert run("report", witness, "-q", "-o", "here.html").returncode == 0
     done = on("windows", "report", witness, "-q", "-o", "page.html")
     assert (done.returncode, done.stdout) == (0, b"page.html\n"), done.stderr
-    assert (tmp_path / "page.html").read_text("utf-8") == rs.report(witness)
+    assert (tmp_path / "page.html").read_text("utf-8") == (tmp_path / "here.html").read_text("utf-8")
 
 
 @pytest.mark.parametrize("system", SYSTEMS)

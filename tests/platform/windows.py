@@ -29,7 +29,7 @@ _CALLS = (
 _SIGNALS = ("SIGHUP", "SIGPIPE", "SIGALRM", "SIGKILL", "SIGUSR1", "SIGQUIT", "SIGCHLD", "pthread_sigmask", "alarm")
 
 
-def become_windows() -> None:
+def become() -> None:
     import_what_asks()
     if held := os.environ.get("HOLD"):
         os.open(held, os.O_RDWR)
@@ -114,6 +114,10 @@ def _unlink(path: Path, missing_ok: bool = False) -> None:
             raise
 
 
-if __name__ == "__main__":
-    become_windows()
+def main() -> None:
+    become()
     run("win32")
+
+
+if __name__ == "__main__":
+    main()

@@ -89,6 +89,25 @@ def test_openmmlabs_config_is_taken_at_its_word(
     assert same(tmp_path / "epoch_1.pth", model)
 
 
+@pytest.mark.parametrize(
+    ("options", "warnings"),
+    [
+        ("out_indices=(0, 1, 2, 3),", []),
+        (
+            "out_indices=(1,\n 2, ),",
+            ["its OpenMMLab config takes outputs up to number 2: layer4 had no part in training"],
+        ),
+        ("num_stages=3,", ["its OpenMMLab config says num_stages=`3`, and it has 4"]),
+        ("num_stages=4, out_indices=range(2),", []),
+    ],
+    ids=["all", "some", "other stages", "unreadable"],
+)
+def test_what_openmmlab_made_no_use_of_is_warned_of(options: str, warnings: list[str], tmp_path: Path) -> None:
+    meta = {"config": CONFIG.format(options=options, eps="")}
+    torch.save({"meta": meta, "state_dict": bottlenecks().state_dict()}, tmp_path / "a.pth")
+    assert [*rs.open(tmp_path / "a.pth").opened.source.origin.warnings] == warnings
+
+
 def test_openmmlabs_norms_may_have_another_epsilon(tmp_path: Path) -> None:
     state = {f"backbone.{name}": tensor for name, tensor in bottlenecks().state_dict().items()}
     torch.save({"meta": {"cfg": CONFIG.format(options="", eps=", eps=0.001")}, "state_dict": state}, tmp_path / "a.pth")

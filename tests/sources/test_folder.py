@@ -57,7 +57,6 @@ REFUSED: dict[str, tuple[tuple[str, ...], dict[str, str], str]] = {
         {"last_checkpoint": "../../etc/passwd"},
         "2 checkpoints",
     ),
-    "a distributed one": ((".metadata", "__0_0.distcp"), {}, "torch.distributed.checkpoint"),
 }
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from resnet_surgeon.errors import WeightsError
+from resnet_surgeon.errors import AccessError, WeightsError
 from resnet_surgeon.sources import catalog, published
 from resnet_surgeon.sources.cache import cache_folder
 from resnet_surgeon.sources.progress import silent
@@ -117,6 +117,33 @@ def test_a_mirror_takes_the_place_of_the_address(cache: Path, monkeypatch: pytes
         monkeypatch.setenv("RESNET_SURGEON_MIRROR", f"{url}/mirror/")
         published.fetch(RIGHT, silent)
     assert asked == [f"/mirror/{RIGHT.file_name}"]
+
+
+def test_a_folder_can_be_the_mirror(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RESNET_SURGEON_MIRROR", str(tmp_path))
+    with pytest.raises(WeightsError, match="no such file") as caught:
+        published.fetch(RIGHT, silent)
+    assert str(tmp_path / RIGHT.file_name) in (caught.value.hint or "")
+    (tmp_path / RIGHT.file_name).write_bytes(CONTENT)
+    assert published.fetch(RIGHT, silent) == tmp_path / RIGHT.file_name
+    assert not cache.exists()
+
+
+def test_without_a_home_folder_none_is_made_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TORCH_HOME", "~nobody-of-this-name/torch")
+    with pytest.raises(AccessError, match="~nobody-of-this-name/torch: there is no home folder") as caught:
+        published.fetch(RIGHT, silent)
+    assert "TORCH_HOME" in (caught.value.hint or "")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "file"))
+    with pytest.raises(WeightsError, match=f"{tmp_path}/file/hub/checkpoints cannot be written") as caught:
+        published.fetch(RIGHT, silent)
+    assert "TORCH_HOME" in (caught.value.hint or "")
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -57,8 +58,10 @@ def test_one_tensor_of_another_dtype(name: str, dtype: torch.dtype, tmp_path: Pa
         assert_all_proven(rs.verify(network.save(tmp_path / "model.safetensors", force=True), against=source))
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("damage", [*DAMAGES])
+DTYPES = itertools.cycle([torch.float32, torch.bfloat16])
+
+
+@pytest.mark.parametrize(("damage", "dtype"), [*zip(DAMAGES, DTYPES, strict=False)], ids=str)
 def test_odd_numbers_in_the_first_layer(damage: str, dtype: torch.dtype, tmp_path: Path) -> None:
     class First:
         """Draws the first of everything."""

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 import resnet_surgeon as rs
 from resnet_surgeon.errors import AccessError, SurgeonError, UsageError
-from resnet_surgeon.writing.targets import checked_page
+from resnet_surgeon.writing.targets import checked_page, checked_pair
 from tests.conftest import Run
 
 
@@ -124,3 +124,9 @@ def test_a_report_never_takes_the_place_of_what_is_not_a_page(source: Path, run:
     done = run("report", source, "-o", "notes.html", "--force")
     assert (done.returncode, (tmp_path / "notes.html").read_text()) == (1, "my notes")
     assert b"never replaces anything else" in done.stderr
+
+
+def test_a_folder_that_is_not_there_is_to_be_made_first(tmp_path: Path) -> None:
+    with pytest.raises(AccessError, match="does not exist") as caught:
+        checked_pair(tmp_path / "new folder" / "out.safetensors", False, [])
+    assert caught.value.hint == f"make it first: `mkdir -p '{tmp_path}/new folder'`"

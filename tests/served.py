@@ -1,0 +1,139 @@
+"""The command in forks of one process that has imported what it needs: a process of its own each time, as when people
+start it, without what starting Python costs. Also as on another system, which a fork becomes before it imports the
+package.
+
+Requests come over a socket, one after another: the words, the folder, the environment, and three open files.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import pkgutil
+import signal
+import socket
+import subprocess
+import sys
+import traceback
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, NoReturn
+
+from tests import PATIENCE
+from tests.platform.elsewhere import import_what_asks
+
+_LARGEST = 1 << 17  # bytes of a request
+_TORCH = ("module", "loading", "saving", "verification", "reporting")
+
+
+class Server:
+    """The process that forks; `system` is a module of `tests.platform`."""
+
+    def __init__(self, system: str = "") -> None:
+        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            command = [sys.executable, "-m", "tests.served", str(theirs.fileno()), *filter(None, [system])]
+            nothing = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
+            self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], **nothing)  # type: ignore[call-overload]
+
+    def run(
+        self, words: list[str], folder: Path, env: dict[str, str], stdin: bytes | IO[bytes] | None
+    ) -> subprocess.CompletedProcess[bytes]:
+        """Runs one command to its end. Bytes come to its standard input through a pipe."""
+        ends = [os.pipe(), os.pipe()]
+        given = os.pipe() if isinstance(stdin, bytes) else None
+        source = given[0] if given else os.open(os.devnull, os.O_RDONLY) if stdin is None else os.dup(stdin.fileno())  # type: ignore[union-attr]
+        theirs = [source, *(writer for _, writer in ends)]
+        request = json.dumps({"words": words, "folder": str(folder), "env": env}).encode()
+        socket.send_fds(self._socket, [request], theirs)
+        for descriptor in theirs:
+            os.close(descriptor)
+        with ThreadPoolExecutor() as threads:
+            outputs = [threads.submit(_read, reader) for reader, _ in ends]
+            if given:
+                _write(given[1], stdin)  # type: ignore[arg-type]
+            stdout, stderr = (output.result() for output in outputs)
+        return subprocess.CompletedProcess(words, json.loads(self._socket.recv(_LARGEST)), stdout, stderr)
+
+    def close(self) -> None:
+        self._socket.close()
+        self._process.wait()
+
+
+def _read(descriptor: int) -> bytes:
+    with open(descriptor, "rb") as stream:
+        return stream.read()
+
+
+def _write(descriptor: int, data: bytes) -> None:
+    with suppress(BrokenPipeError), open(descriptor, "wb", buffering=0) as stream:
+        while data:
+            data = data[stream.write(data) :]
+
+
+def _serve(requests: socket.socket, prepare: Callable[[list[str]], None], command: Callable[[], object]) -> NoReturn:
+    while True:
+        data, descriptors, _, _ = socket.recv_fds(requests, _LARGEST, 3)
+        if not data:
+            os._exit(0)
+        request = json.loads(data)
+        prepare(request["words"])
+        child = os.fork()
+        if child == 0:
+            requests.close()
+            _run(command, descriptors, **request)
+        for descriptor in descriptors:
+            os.close(descriptor)
+        requests.send(json.dumps(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])).encode())
+
+
+def _run(
+    command: Callable[[], object], descriptors: list[int], words: list[str], folder: str, env: dict[str, str]
+) -> NoReturn:
+    for number, descriptor in enumerate(descriptors):
+        os.dup2(descriptor, number)
+        os.close(descriptor)
+    signal.alarm(PATIENCE)
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(env)
+    sys.argv = ["resnet-surgeon", *words]
+    try:
+        command()
+        sys.stdout.flush()
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)
+    os._exit(0)
+
+
+def _import_rooms(wanted: Callable[[str], bool]) -> None:
+    import resnet_surgeon
+
+    for module in pkgutil.walk_packages(resnet_surgeon.__path__, "resnet_surgeon."):
+        room = module.name.split(".")[1]
+        if room != "__main__" and wanted(room):
+            importlib.import_module(module.name)
+
+
+def _import_torch(words: list[str]) -> None:
+    """When a command first needs it."""
+    if words[:1] in (["verify"], ["report"]) and "--help" not in words:
+        _import_rooms(_TORCH.__contains__)
+
+
+def _main(requests: socket.socket, system: str = "") -> None:
+    import_what_asks(with_torch=bool(system))
+    if system:
+        _serve(requests, lambda words: None, importlib.import_module(f"tests.platform.{system}").main)
+    _import_rooms(lambda room: room not in _TORCH)
+    from resnet_surgeon.cli.main import main
+
+    _serve(requests, _import_torch, main)
+
+
+if __name__ == "__main__":
+    _main(socket.socket(fileno=int(sys.argv[1])), *sys.argv[2:])
