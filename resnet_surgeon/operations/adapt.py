@@ -77,10 +77,10 @@ class Adapt:
         "With --rgb: what the other bands are made from; copy takes red, green and blue in turn. Left out: mean.",
         default=None,
     )
-    mean: Numbers | Mapping[str, float] | None = added_option(
+    mean: Numbers | Mapping[str, float] | float | None = added_option(
         "Mean of every new channel in images from 0 to 1: 0.4,0.5; or of some: N=0.3.", default=None
     )
-    std: Numbers | Mapping[str, float] | None = added_option("Standard deviation, likewise.", default=None)
+    std: Numbers | Mapping[str, float] | float | None = added_option("Standard deviation, likewise.", default=None)
     fold_normalization: bool = added_option(
         "Take mean and std into conv1 and bn1: the network then takes images from 0 to 1 as they are.", default=False
     )

@@ -48,9 +48,9 @@ def _adapt(before: Expected, options: Mapping[str, Any]) -> Expected:
         _stated(_derived(old, own, made, options) if old else [None] * count, names, options.get(statistic))
         for statistic, old in (("mean", known and known.mean), ("std", known and known.std))
     ]
-    if any(number is None for of_each in numbers for number in of_each):
+    mean, std = (tuple(number for number in of_each if number is not None) for of_each in numbers)
+    if len(mean) < count or len(std) < count:
         return replace(after, preprocessing=None)
-    mean, std = map(tuple, numbers)
     if options.get("fold_normalization"):
         mean, std = (0.0,) * count, (1.0,) * count
     if known:

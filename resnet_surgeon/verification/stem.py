@@ -50,7 +50,7 @@ def check(
     yield from _mixed(ours, witness, image, shares)
     formula = record.provenance.formula
     if isinstance(formula, FoldedInputWeight) and "bn1" in original.stem and "bn1" in manifest.architecture.stem:
-        yield from _normalised(module, source, ours, witness, manifest, formula, record.provenance.inputs[0])
+        yield from _normalised(module, source, ours, witness, manifest, original, formula, record.provenance.inputs[0])
 
 
 @dataclass(frozen=True)
@@ -99,8 +99,8 @@ class _Witness:
             return None
         parts = zip(
             provenance.inputs,
-            formulas.mixed_image(formula, image).split(inputs, dim=1),
-            formulas.mixed_sizes(formula, sizes).split(inputs, dim=1),
+            torch.split(formulas.mixed_image(formula, image), inputs, dim=1),
+            torch.split(formulas.mixed_sizes(formula, sizes), inputs, dim=1),
             strict=True,
         )
         found = [self.shares(part, seen, large, (*steps, formula)) for part, seen, large in parts]
@@ -184,6 +184,7 @@ def _normalised(
     ours: nn.Module,
     witness: _Witness,
     manifest: Manifest,
+    original: Architecture,
     std: FoldedInputWeight,
     unfolded: Provenance,
 ) -> Iterator[Check]:
@@ -212,7 +213,7 @@ def _normalised(
     bn, bn_before = (copy.deepcopy(submodule(network, "bn1")).double() for network in (module, source))
     got, expected = bn(ours(image)), bn_before(witness.given(shares))
     new_mean = bn.get_buffer("running_mean")
-    scale = (bn.get_parameter("weight") / (bn.get_buffer("running_var") + bn_before.eps).sqrt()).abs()
+    scale = (bn.get_parameter("weight") / (bn.get_buffer("running_var") + original.eps).sqrt()).abs()
     double = torch.finfo(torch.float64).eps * 8 * channels * witness.layer.kernel**2
     larger = witness.convolved(image + mean.abs(), ours.get_parameter("weight").abs()) + new_mean.abs()[:, None, None]
     bound = witness.rounding((image - mean) / deviation, shares) + double * larger
