@@ -205,6 +205,8 @@ def _dataclass(kind: Any) -> Decoder:
         return {name: decoder(hint) for name, hint in hints_of(kind).items()}
 
     def decode(value: Any) -> Any:
+        if type(value) is kind:  # an option, in Python
+            return value
         _require_type(value, dict, "an object")
         fields, made = decoders(), {}
         if unknown := value.keys() - fields.keys():

@@ -19,6 +19,7 @@ from resnet_surgeon.history import recording
 from resnet_surgeon.history.notes import notes_of
 from resnet_surgeon.history.opening import Opened, recognised
 from resnet_surgeon.operations.adapt import Adapt
+from resnet_surgeon.operations.cast import Cast
 from resnet_surgeon.operations.checkpoint import Checkpoint, Operation
 from resnet_surgeon.operations.heads import Heads
 from resnet_surgeon.operations.remove import Remove
@@ -106,6 +107,7 @@ class Network(TiedToFile):
     adapt = method(Adapt)
     remove = method(Remove)
     heads = method(Heads)
+    cast = method(Cast)
 
     def plan(self) -> tuple[Step, ...]:
         """What happens to each tensor between the source and this network."""

@@ -6,6 +6,7 @@ Sums up a plan; decides nothing and knows no way of drawing.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -157,8 +158,20 @@ def _note(path: str, steps: Sequence[Step], before: Architecture, after: Archite
         return f"in {before.in_channels} -> {after.in_channels}"
     if path == "fc" and [head.classes for head in before.heads] != [head.classes for head in after.heads]:
         return classes(after.heads[0].classes)
-    removed = _depth(before, path) - _depth(after, path)
-    return f"-{removed} block{'s' * (removed > 1)}" if removed > 0 else ""
+    added = _depth(after, path) - _depth(before, path)
+    if added and _depth(before, path):
+        return f"{added:+} block{'s' * (abs(added) > 1)}"
+    return _note_on_dtypes(steps)
+
+
+def _note_on_dtypes(steps: Sequence[Step]) -> str:
+    """What most of the numbers were, and have become."""
+    counts: Counter[tuple[str, str]] = Counter()
+    for step in steps:
+        if step.before and step.after:
+            counts[step.before.dtype, step.after.dtype] += math.prod(step.after.shape)
+    old, new = counts.most_common(1)[0][0] if counts else ("", "")
+    return f"{old} -> {new}" if old != new else ""
 
 
 def _depth(architecture: Architecture, name: str) -> int:

@@ -26,6 +26,7 @@ from resnet_surgeon.formats.files import OpenFile
 from resnet_surgeon.formats.tensors import Stored, Strided, content
 from resnet_surgeon.operations import OPERATIONS as REGISTRY
 from resnet_surgeon.operations.adapt import Adapt
+from resnet_surgeon.operations.cast import Cast
 from resnet_surgeon.operations.checkpoint import Operation
 from resnet_surgeon.operations.heads import Heads
 from resnet_surgeon.operations.remove import Remove
@@ -46,6 +47,7 @@ OPERATIONS = st.one_of(
         st.lists(st.integers(1, 3), min_size=1, max_size=2),
         st.sampled_from([None, "none", "layer3", "layer4"]),
     ),
+    st.builds(Cast, st.sampled_from(["float16", "bfloat16", "float32", "float64"]), st.booleans()),
 )
 
 

@@ -49,6 +49,7 @@ def _pairs(one: Architecture, other: Architecture) -> Iterator[tuple[str, str, s
     yield "maxpool", _maxpool(one), _maxpool(other)
     yield "blocks", one.block, other.block
     yield "groups", str(one.groups), str(other.groups)
+    yield "batch norms", _norms(one), _norms(other)
     yield "stride of a bottleneck", one.bottleneck_stride, other.bottleneck_stride
     for name in STAGE_NAMES:
         yield from _stage_pairs(name, _stage(one, name), _stage(other, name))
@@ -95,6 +96,10 @@ def _pooling(architecture: Architecture) -> str:
 
 def _head(head: Head) -> str:
     return f"{head.name}: {head.classes}"
+
+
+def _norms(architecture: Architecture) -> str:
+    return "folded away" if architecture.fused else "there"
 
 
 def _maxpool(architecture: Architecture) -> str:

@@ -6,7 +6,7 @@ Parameters, modules, proofs and pictures read it. Knows no tensors and no torch.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from resnet_surgeon.architecture.spec import (
@@ -121,13 +121,13 @@ class Linear:
 @dataclass(frozen=True)
 class Block:
     """A residual block: its `layers` in torchvision's order, named within it, and those of its shortcut, which is the
-    identity where it has none. A ReLU follows every norm, the last one's after the sum.
+    identity where it has none. A ReLU follows every norm, or the identity in its place, the last one's after the sum.
     """
 
     name: str
     kind: Literal["basic", "bottleneck"]
-    layers: tuple[Convolution | Norm | Activation, ...]
-    shortcut: tuple[Convolution | Norm, ...] = ()
+    layers: tuple[Convolution | Norm | Identity | Activation, ...]
+    shortcut: tuple[Convolution | Norm | Identity, ...] = ()
 
 
 Layer = Convolution | Norm | FeatureNorm | Activation | Dropout | MaxPool | Identity | GlobalPool | Linear
@@ -183,7 +183,7 @@ def stem(architecture: Architecture) -> Iterator[Layer]:
     """The layers before the first stage."""
     layers: dict[str, Layer] = {
         "conv1": conv1(architecture),
-        "bn1": Norm("bn1", STEM_CHANNELS, architecture.eps),
+        "bn1": norm(architecture, "bn1", STEM_CHANNELS),
         "relu": Activation("relu"),
         "maxpool": maxpool(architecture),
     }
@@ -192,7 +192,13 @@ def stem(architecture: Architecture) -> Iterator[Layer]:
 
 def conv1(architecture: Architecture) -> Convolution:
     """The convolution that takes the image."""
-    return Convolution("conv1", architecture.in_channels, STEM_CHANNELS, 7, architecture.stem_stride, padding=3)
+    channels, stride = architecture.in_channels, architecture.stem_stride
+    return Convolution("conv1", channels, STEM_CHANNELS, 7, stride, padding=3, bias=architecture.fused)
+
+
+def norm(architecture: Architecture, name: str, channels: int) -> Norm | Identity:
+    """What follows every convolution."""
+    return Identity(name) if architecture.fused else Norm(name, channels, architecture.eps)
 
 
 def maxpool(architecture: Architecture) -> Layer:
@@ -219,18 +225,21 @@ def block(architecture: Architecture, stage: Stage, path: str, index: int) -> Bl
         stage.stride if is_first else 1,
         stage.first_dilation if is_first else stage.dilation,
     )
-    layers: list[Convolution | Norm | Activation] = []
+    layers: list[Convolution | Norm | Identity | Activation] = []
     for number, convolution in enumerate(convolutions, start=1):
-        layers += [convolution, Norm(f"bn{number}", convolution.out_channels, architecture.eps)]
+        layers += [replace(convolution, bias=architecture.fused)]
+        layers += [norm(architecture, f"bn{number}", convolution.out_channels)]
     layers.insert(2 if architecture.block == "basic" else len(layers), Activation("relu"))  # as torchvision lists them
     return Block(f"{path}.{index}", architecture.block, tuple(layers), _shortcut(architecture, stage, is_first))
 
 
-def _shortcut(architecture: Architecture, stage: Stage, is_first: bool) -> tuple[Convolution | Norm, ...]:
+def _shortcut(architecture: Architecture, stage: Stage, is_first: bool) -> tuple[Convolution | Norm | Identity, ...]:
     if not (is_first and stage.downsample):
         return ()
-    convolution = Convolution("downsample.0", stage.in_channels, stage.out_channels, 1, stage.stride)
-    return convolution, Norm("downsample.1", stage.out_channels, architecture.eps)
+    convolution = Convolution(
+        "downsample.0", stage.in_channels, stage.out_channels, 1, stage.stride, bias=architecture.fused
+    )
+    return convolution, norm(architecture, "downsample.1", stage.out_channels)
 
 
 def _basic(

@@ -74,6 +74,8 @@ def _of_layer(layer: Layer, name: str) -> Iterator[Parameter]:
     if isinstance(layer, Convolution):
         shape = (layer.out_channels, layer.in_channels // layer.groups, layer.kernel, layer.kernel)
         yield Parameter(f"{name}.weight", shape, kaiming_normal_fan_out(shape))
+        if layer.bias:
+            yield Parameter(f"{name}.bias", shape[:1], Constant(0.0))
     elif isinstance(layer, (Norm, FeatureNorm)):
         yield Parameter(f"{name}.weight", (layer.channels,), Constant(1.0))
         yield Parameter(f"{name}.bias", (layer.channels,), Constant(0.0))

@@ -78,8 +78,9 @@ def describe(architecture: Architecture) -> str:
     depths = "-".join(str(stage.blocks) for stage in architecture.depth)
     kind = f"ResNet with {architecture.block} blocks {depths}" if depths else "ResNet stem"
     groups = f", {architecture.groups} groups" if architecture.groups > 1 else ""
+    norms = ", batch norms folded away" if architecture.fused else ""
     channels = f", {architecture.in_channels} input channel{'s' * (architecture.in_channels != 1)}"
-    return f"{kind}{groups}{channels}, {output(architecture)}"
+    return f"{kind}{groups}{norms}{channels}, {output(architecture)}"
 
 
 def _misfits(expected: Mapping[str, Parameter], tensors: Mapping[str, Described]) -> Iterator[str]:
@@ -125,6 +126,7 @@ def _read_off(shapes: Mapping[str, tuple[int, ...]]) -> Architecture:
         heads=(Head("fc", classes[0]),) if classes else (),
         groups=groups,
         avgpool=bool(classes) or len(depths) == 4,
+        fused="conv1.bias" in shapes and not any(name.endswith(".running_mean") for name in shapes),
     )
 
 

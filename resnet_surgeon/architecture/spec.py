@@ -150,6 +150,9 @@ class Architecture:
     `conv1` in He et al. 2015. `stem_stride` is conv1's, `eps` that of every batch norm. `maxpool` is torchvision's
     (padding 1) or Caffe's (no padding, sizes rounded up), where it is not the identity. `pool` is what the trunk's
     `avgpool` does.
+
+    A network that is `fused`, for inference, has its batch norms folded into the convolutions before them, which have
+    biases; identities stand in the norms' places.
     """
 
     block: Block
@@ -164,6 +167,7 @@ class Architecture:
     stem_stride: _Number = 2
     maxpool: Literal["torchvision", "caffe"] = "torchvision"
     eps: Annotated[float, Range(0, 1, "a number from 0 to 1")] = 1e-5
+    fused: bool = unsaid(False)
     pool: Pool = unsaid("avg")
 
     def __post_init__(self) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -54,14 +55,15 @@ def evaluate(
             for numbers in _in_step(operands):
                 yield _encoded(numbers[0] * numbers[1], dtype, numbers, formula)
         elif isinstance(formula, Cast):
-            for numbers in _in_step(operands):
-                yield _encoded(numbers[0], dtype, numbers, formula)
+            for data in operands[0].pieces(_PIECE * SIZES[operands[0].dtype]):
+                whole = _numbers(data, operands[0].dtype)
+                yield _encoded(whole, dtype, [whole], formula)
         elif isinstance(formula, NormalisedWeight):
             magnitude, direction = operands
             yield from _scaled(direction, dtype, _over_norms(_whole(magnitude), direction), formula)
         elif isinstance(formula, FoldedWeight):
             weight, gamma, variance = operands
-            yield from _scaled(weight, dtype, iter(_whole(gamma) / np.sqrt(_whole(variance) + formula.eps)), formula)
+            yield from _scaled(weight, dtype, _whole(gamma) / np.sqrt(_whole(variance) + formula.eps), formula)
         elif isinstance(formula, FoldedInputWeight):
             (weight,) = operands
             std = np.array(formula.std)[:, np.newaxis]
@@ -78,20 +80,31 @@ def evaluate(
 
 def decode(data: bytes, dtype: str) -> Floats:
     """The numbers in float64. `data` is little-endian."""
+    return _numbers(data, dtype).astype("f8", copy=False)
+
+
+def _numbers(data: bytes, dtype: str) -> Floats:
+    """The numbers in float32, float64 for such."""
     if dtype == "BF16":  # the upper half of a float32
-        return (np.frombuffer(data, "<u2").astype("<u4") << 16).view("<f4").astype("f8")
-    return np.frombuffer(data, {"F64": "<f8", "F32": "<f4", "F16": "<f2"}[dtype]).astype("f8")
+        return (np.frombuffer(data, "<u2").astype("<u4") << 16).view("<f4")
+    numbers: Floats = np.frombuffer(data, {"F64": "<f8", "F32": "<f4", "F16": "<f2"}[dtype])
+    return numbers.astype("f4") if dtype == "F16" else numbers
 
 
 def encode(numbers: Floats, dtype: str) -> bytes:
-    """The numbers as `dtype`, little-endian, rounded to nearest even."""
+    """The numbers as `dtype`, little-endian, rounded to nearest even (to BF16 by way of float32)."""
     if dtype == "BF16":
-        bits = numbers.astype("<f4").view("<u4")
+        bits = numbers.astype("<f4", copy=False).view("<u4")
         rounded = ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype("<u2")
         rounded[np.isnan(numbers)] = 0x7FC0
     else:
-        rounded = numbers.astype({"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8"}[dtype])
+        rounded = numbers.astype({"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8"}[dtype], copy=False)
     return bytes(rounded.data)
+
+
+def _cast(numbers: Floats, dtype: str) -> bytes:
+    """The numbers as `dtype`; to F16 and BF16 by way of float32, as torch does."""
+    return encode(numbers.astype("f4", copy=False) if dtype in ("F16", "BF16") else numbers, dtype)
 
 
 def _combined(numbers: Sequence[Floats], factors: Sequence[float]) -> Floats:
@@ -112,22 +125,55 @@ def _in_step(operands: Sequence[Operand]) -> Iterator[list[Floats]]:
         yield [decode(piece, operand.dtype) for piece, operand in zip(data, operands, strict=True)]
 
 
+@dataclass(frozen=True)
+class Rounding:
+    """What rounding does to a tensor's finite numbers: the largest |rounded - x| over the largest |x|, and how many
+    become zero and how many infinite, which do not count for the first.
+    """
+
+    error: float
+    zeros: int
+    overflows: int
+
+
+def rounding(operand: Operand, dtype: str) -> Rounding:
+    """Of a tensor that is cast to `dtype`. Differences are worked out in float32 (float64 for such), where they are
+    exact.
+    """
+    error, largest, zeros, overflows = 0.0, 0.0, 0, 0
+    with np.errstate(all="ignore"):
+        for data in operand.pieces(_PIECE * SIZES[operand.dtype]):
+            numbers = _numbers(data, operand.dtype)
+            rounded = _numbers(_cast(numbers, dtype), dtype).astype(numbers.dtype, copy=False)
+            sizes, errors = np.abs(numbers), np.abs(rounded - numbers)
+            if not np.isfinite(errors).all():
+                finite = np.isfinite(numbers)
+                overflows += int(np.count_nonzero(np.isinf(rounded) & finite))
+                sizes, errors = sizes[finite], errors[np.isfinite(errors)]
+            error = max(error, float(errors.max(initial=0)))
+            largest = max(largest, float(sizes.max(initial=0)))
+            zeros += int(np.count_nonzero(numbers) - np.count_nonzero(rounded))
+    return Rounding(error / largest if largest else 0.0, zeros, overflows)
+
+
 def _whole(operand: Operand) -> Floats:
     size = math.prod(operand.shape) * SIZES[operand.dtype]
     return decode(b"".join(operand.pieces(max(1, size))), operand.dtype)
 
 
-def _filters(weight: Operand) -> Iterator[Floats]:
-    """The weight filter by filter: what belongs to one output channel."""
-    for data in weight.pieces(max(1, math.prod(weight.shape[1:]) * SIZES[weight.dtype])):
-        yield decode(data, weight.dtype)
+def _filters(weight: Operand, count: int = 1) -> Iterator[Floats]:
+    """The weight by filters, [count, ...]: what belongs to so many output channels."""
+    size = math.prod(weight.shape[1:])
+    for data in weight.pieces(max(1, count * size * SIZES[weight.dtype])):
+        yield decode(data, weight.dtype).reshape(-1, size)
 
 
-def _scaled(weight: Operand, dtype: str, factors: Iterator[float], formula: object) -> Iterator[bytes]:
+def _scaled(weight: Operand, dtype: str, factors: Floats, formula: object) -> Iterator[bytes]:
     """Each filter times its factor."""
-    for numbers in _filters(weight):
-        factor = next(factors)
-        yield _encoded(numbers * factor, dtype, [numbers, np.array([factor])], formula)
+    count = max(1, _PIECE // math.prod(weight.shape[1:]))
+    for number, numbers in enumerate(_filters(weight, count)):
+        factor = factors[number * count :][: len(numbers), None]
+        yield _encoded(numbers * factor, dtype, [numbers, factor], formula)
 
 
 def _responses(weight: Operand, image: Sequence[float]) -> Iterator[float]:
@@ -138,17 +184,21 @@ def _responses(weight: Operand, image: Sequence[float]) -> Iterator[float]:
         yield math.fsum(products) if np.isfinite(products).all() else float(products.sum())
 
 
-def _over_norms(magnitudes: Floats, direction: Operand) -> Iterator[float]:
-    for magnitude, numbers in zip(magnitudes, _filters(direction), strict=True):
-        norm = math.sqrt(math.fsum(numbers * numbers)) if np.isfinite(numbers).all() else math.nan
-        yield magnitude / norm if norm else math.nan
+def _over_norms(magnitudes: Floats, direction: Operand) -> Floats:
+    """Each filter's magnitude over its norm."""
+    norms = (
+        math.sqrt(math.fsum((numbers * numbers).flat)) if np.isfinite(numbers).all() else math.nan
+        for numbers in _filters(direction)
+    )
+    return np.array(
+        [magnitude / norm if norm else math.nan for magnitude, norm in zip(magnitudes, norms, strict=True)], "f8"
+    )
 
 
 def _encoded(numbers: Floats, dtype: str, sources: Sequence[Floats], formula: object) -> bytes:
     """Raises OperationError where all that a piece is made from is finite, and the piece is not."""
-    data = encode(numbers.astype("f4") if dtype in ("F16", "BF16") else numbers, dtype)
-    finite = np.isfinite(decode(data, dtype))
-    if not finite.all() and all(np.isfinite(source).all() for source in sources):
+    data = _cast(numbers, dtype)
+    if not np.isfinite(_numbers(data, dtype)).all() and all(np.isfinite(source).all() for source in sources):
         raise OperationError(
             f"the result would hold numbers that are not finite in {dtype}", subject=str(formula), hint=None
         )

@@ -192,11 +192,12 @@ class NormalisedWeight:
 @dataclass(frozen=True)
 class FoldedWeight:
     """A convolution's weight [out, ...] with the batch norm after it: of weight, gamma [out] and running_var [out],
-    weight * (gamma / sqrt(running_var + eps)).
+    weight * (gamma / sqrt(running_var + eps)). `norm` is the batch norm's dtype, where it is not the weight's.
     """
 
     eps: float
     kind: Literal["folded_weight"] = "folded_weight"
+    norm: FloatingPoint | None = unsaid(None)
 
     def __post_init__(self) -> None:
         _check_eps(self.eps)
@@ -211,11 +212,12 @@ class FoldedWeight:
 @dataclass(frozen=True)
 class FoldedBias:
     """The bias [out] of a convolution with the batch norm after it: of gamma, beta, running_mean and running_var (each
-    [out]), beta - running_mean * (gamma / sqrt(running_var + eps)).
+    [out]), beta - running_mean * (gamma / sqrt(running_var + eps)). `norm` is their dtype, where it is not the bias's.
     """
 
     eps: float
     kind: Literal["folded_bias"] = "folded_bias"
+    norm: FloatingPoint | None = unsaid(None)
 
     def __post_init__(self) -> None:
         _check_eps(self.eps)
@@ -282,6 +284,19 @@ Formula = (
     | FoldedInputWeight
     | FoldedInputMean
 )
+
+
+def input_dtypes(formula: Formula, dtype: str, count: int) -> tuple[str, ...]:
+    """Of the `count` inputs for a result of this dtype, which most have too."""
+    if isinstance(formula, Cast):
+        return (formula.old,)
+    if isinstance(formula, FoldedWeight):
+        return (dtype, *[formula.norm or dtype] * 2)
+    if isinstance(formula, FoldedBias):
+        return (formula.norm or dtype,) * 4
+    if isinstance(formula, FoldedInputMean):
+        return (dtype, formula.weight)
+    return (dtype,) * count
 
 
 def _mixed_from(shape: Shape, old: int, new: int) -> tuple[Shape, ...]:

@@ -99,7 +99,7 @@ def _signature(function: Callable[..., None]) -> inspect.Signature:
 
 def _arguments(groups: dict[str, Any], signature: inspect.Signature, typed: dict[str, Any]) -> dict[str, Any]:
     """The function's arguments from what was typed. Raises UsageError for what the dataclasses refuse."""
-    fields = {name: [field.name for field in dataclasses.fields(group)] for name, group in groups.items()}
+    fields = {name: [field.name for field in _asked(group)] for name, group in groups.items()}
     of_groups = {
         name: groups[name](**{field: _converted(hints[field], typed[field], field) for field in fields[name]})
         for name in groups
@@ -109,9 +109,14 @@ def _arguments(groups: dict[str, Any], signature: inspect.Signature, typed: dict
     return {**of_groups, **{name: value for name, value in typed.items() if name not in taken}}
 
 
+def _asked(group: type[Any]) -> list[dataclasses.Field[Any]]:
+    """The fields that are options: not what the operation finds out."""
+    return [field for field in dataclasses.fields(group) if not field.metadata.get("found")]
+
+
 def _parameters(group: type[Any]) -> Iterator[inspect.Parameter]:
     hints = get_type_hints(group)
-    for field in dataclasses.fields(group):
+    for field in _asked(group):
         hint, spelling = hints[field.name], field.metadata["spelling"]
         names = [f"--{field.name.replace('_', '-')}", *([spelling] if spelling else [])]
         required = field.default is dataclasses.MISSING

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
 
 from resnet_surgeon.architecture.facts import in_words
 from resnet_surgeon.architecture.parameters import layer_of
@@ -13,7 +12,7 @@ from resnet_surgeon.cli.units import size
 from resnet_surgeon.errors import listed, message, printable
 from resnet_surgeon.formats.tensors import LazyTensor, byte_size
 from resnet_surgeon.network import Network
-from resnet_surgeon.plan import Step
+from resnet_surgeon.plan import Layout, Step
 from resnet_surgeon.sources.packing import Packing
 from resnet_surgeon.sources.remainder import NO_CLASSIFIER
 from resnet_surgeon.sources.wrappings import Wrapping
@@ -24,7 +23,7 @@ WIDEST = 100  # characters of a column: one endless name must not make every row
 
 @dataclass(frozen=True)
 class Row:
-    """Neighbouring tensors that meet the same fate."""
+    """Tensors of a layer or block that meet the same fate."""
 
     action: str
     what: str
@@ -41,7 +40,7 @@ def summary(network: Network, target: str, around: Packing | None = None) -> str
     from resnet_surgeon.overview import overview
 
     steps = network.plan()
-    rows = [(row.action, row.what, row.tensors, row.size, row.note) for row in _rows(steps) if row.action != "kept"]
+    rows = [(row.action, row.what, row.tensors, row.size, row.note) for row in _rows(steps)]
     lines = [f"{network.label}: {describe(network.opened.architecture)}, {_total(network.opened.tensors)}"]
     wrapping = network.source.origin.wrapping
     if wrapping and around:
@@ -120,24 +119,32 @@ def _rows(steps: tuple[Step, ...]) -> Iterator[Row]:
         layer, block, *_ = name.split(".")
         return f"{layer}.{block}" if layer in left and block.isdigit() else layer
 
+    def part_of_stage(name: str) -> bool:
+        return name.removeprefix(layer_of(name))[1:].partition(".")[0].isdigit()
+
     def fate(step: Step) -> tuple[str, str, str]:
-        """Steps of one fate make one row: what is kept at a stretch, the rest by layer or block."""
-        if step.action == "kept":
-            return step.action, "", ""
+        """Steps of one fate make one row, by layer or block; a stage that is computed or drawn is one row."""
+        if step.action in ("computed", "initialised") and part_of_stage(step.name):
+            return step.action, layer_of(step.name), ""
         if step.action in ("renamed", "dropped"):
             return step.action, part(step.name), ""
         return step.action, layer_of(step.name), step.note
 
-    for (action, name, note), group in groupby(steps, key=fate):
-        members = [*group]
-        first, last = members[0], members[-1]
+    rows: dict[tuple[str, str, str], list[Step]] = {}
+    for step in steps:
+        if step.action != "kept":
+            rows.setdefault(fate(step), []).append(step)
+    for (action, name, note), members in rows.items():
+        first = members[0]
         count = f"{len(members)} tensor{'s' * (len(members) > 1)}"
         bytes_ = size(sum(layout.bytes for step in members if (layout := step.after or step.before)))
-        if action == "kept":
-            name = " ... ".join(dict.fromkeys((layer_of(first.name), layer_of(last.name))))
-        elif action == "computed" and first.before and first.after:
-            name, bytes_ = first.name, f"{size(first.before.bytes)} -> {size(first.after.bytes)}"
-            note = f"{list(first.before.shape)} -> {list(first.after.shape)}: {note}"
+        if action == "computed" and first.before and first.after:
+            before, after = (sum(layout.bytes for layout in layouts if layout) for layouts in _layouts(members))
+            bytes_, note = f"{size(before)} -> {size(after)}", listed([*dict.fromkeys(step.note for step in members)])
+            if len(members) == 1:
+                name, note = first.name, f"{list(first.before.shape)} -> {list(first.after.shape)}: {note}"
+        elif action == "initialised" and part_of_stage(first.name):
+            note = f"{_blocks(members)}: the laws of its layers, {first.note.rpartition(', ')[2]}"
         elif action == "initialised" and first.after:
             note = f"{list(first.after.shape)}: {note}"
         elif action == "copied":
@@ -145,3 +152,14 @@ def _rows(steps: tuple[Step, ...]) -> Iterator[Row]:
         elif action == "renamed":
             note = f"was {part(first.sources[0])}"
         yield Row("new" if action == "initialised" else action, name, count, bytes_, note)
+
+
+def _layouts(steps: Sequence[Step]) -> tuple[list[Layout | None], list[Layout | None]]:
+    return [step.before for step in steps], [step.after for step in steps]
+
+
+def _blocks(steps: Sequence[Step]) -> str:
+    """`block 2`, `blocks 2 to 5`: those of a stage that the tensors belong to."""
+    blocks = [int(step.name.removeprefix(layer_of(step.name))[1:].partition(".")[0]) for step in steps]
+    first, last = min(blocks), max(blocks)
+    return f"block {first}" if first == last else f"blocks {first} to {last}"

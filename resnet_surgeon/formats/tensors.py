@@ -123,6 +123,18 @@ def files(tensors: Iterable[LazyTensor]) -> set[OpenFile]:
     return found
 
 
+def is_known(tensor: LazyTensor) -> bool:
+    """Whether its content can be had: not if training made it what it is, elsewhere."""
+    if isinstance(tensor, Computed):
+        return all(map(is_known, tensor.inputs))
+    return not isinstance(tensor, Trained) or tensor.numbers is not None
+
+
+def operand(tensor: LazyTensor) -> Operand:
+    """The tensor as arithmetic takes it."""
+    return Operand(tensor.dtype, tensor.shape, functools.partial(pieces, tensor))
+
+
 def prepare(tensors: Iterable[LazyTensor]) -> None:
     """Imports what the tensors' contents will take, before anything hangs on it. Raises MemoryError where there is no
     room.
@@ -155,8 +167,7 @@ def chunks(tensor: LazyTensor) -> Iterator[bytes | memoryview]:
     elif isinstance(tensor, Computed):
         if needs_numpy(tensor.formula):
             import_numpy()
-        operands = [Operand(part.dtype, part.shape, functools.partial(pieces, part)) for part in tensor.inputs]
-        yield from evaluate(tensor.formula, tensor.dtype, tensor.shape, operands)
+        yield from evaluate(tensor.formula, tensor.dtype, tensor.shape, [*map(operand, tensor.inputs)])
     elif isinstance(tensor, Trained):
         if tensor.numbers is None:
             raise CheckpointError("what was trained cannot be worked out again: give the file that holds it")

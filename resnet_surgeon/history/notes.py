@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from resnet_surgeon.architecture.spec import STEM_WEIGHT
+from resnet_surgeon.architecture.spec import STEM_WEIGHT, Architecture
 from resnet_surgeon.arithmetic.formulas import FoldedInputWeight, Mean, Mix, Repeat, Scaled
 from resnet_surgeon.errors import listed
 from resnet_surgeon.manifest import Computed, Kept, Manifest, Provenance, Trained
@@ -17,7 +17,27 @@ from resnet_surgeon.operations.normalization import statement
 
 def notes_of(manifest: Manifest) -> tuple[str, ...]:
     """The notes on the network that the manifest is about, whatever notes it has."""
-    return (*_on_responses(manifest), *_on_preprocessing(manifest))
+    return (
+        *_on_responses(manifest),
+        *_on_preprocessing(manifest),
+        *_on_rounding(manifest.operations),
+        *_on_inference(manifest.architecture),
+    )
+
+
+def _on_rounding(operations: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Of the last cast that rounded."""
+    casts = [record["cast"] for record in operations if record.get("cast", {}).get("rounding")]
+    for cast in casts[-1:]:
+        rounding = cast["rounding"]
+        zeros = f"; numbers that became zero: {rounding['zeros']:,}" if rounding.get("zeros") else ""
+        worst = f"`{rounding['tensor']}` most, by {rounding['error']:.1e} of its largest number"
+        yield f"rounding to {cast['dtype']} changed {worst}{zeros}"
+
+
+def _on_inference(architecture: Architecture) -> Iterator[str]:
+    if architecture.fused:
+        yield "for inference: the batch norms are folded into the convolutions, and training cannot normalise any more"
 
 
 def _on_responses(manifest: Manifest) -> Iterator[str]:

@@ -27,13 +27,13 @@ def manifest(opened: Opened, now: Checkpoint, operations: tuple[Operation, ...])
     history = opened.history
     if history is not None and not operations:
         return history
-    made = records(opened, now.tensors)
+    made, behind = records(opened, now.tensors), done(opened, operations)
     known = _kept_names(records(opened, opened.tensors)) | set(history.dropped if history else ())
     document = documents.Manifest(
         architecture=now.architecture,
         inputs=documents.Inputs(now.architecture.in_channels, now.preprocessing, now.channel_names),
         outputs=_outputs(opened, now),
-        operations=done(opened, operations),
+        operations=behind,
         source=history.source if history else opened.source.described,
         tensors=made,
         dropped=tuple(sorted(known - _kept_names(made))),

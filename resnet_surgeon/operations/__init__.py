@@ -7,12 +7,13 @@ docs follow from its fields.
 from __future__ import annotations
 
 from resnet_surgeon.operations.adapt import Adapt
+from resnet_surgeon.operations.cast import Cast
 from resnet_surgeon.operations.checkpoint import Operation
 from resnet_surgeon.operations.heads import Heads
 from resnet_surgeon.operations.remove import Remove
 from resnet_surgeon.operations.training import Training
 
-OPERATIONS: dict[str, type[Operation]] = {operation.name: operation for operation in (Adapt, Remove, Heads)}
+OPERATIONS: dict[str, type[Operation]] = {operation.name: operation for operation in (Adapt, Remove, Heads, Cast)}
 
 # What a manifest can record.
 RECORDED: dict[str, type[Operation]] = {**OPERATIONS, Training.name: Training}

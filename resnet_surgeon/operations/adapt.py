@@ -170,7 +170,7 @@ class Adapt:
     def resolved(self, checkpoint: Checkpoint) -> Adapt:
         if "conv1" not in checkpoint.architecture.stem:
             raise OperationError("the network has no conv1")
-        if self.fold_normalization and "bn1" not in checkpoint.architecture.stem:
+        if self.fold_normalization and STEM_MEAN not in checkpoint.tensors:
             raise OperationError(
                 "the network has no bn1, into which the mean could go", hint="leave it out of the fold"
             )

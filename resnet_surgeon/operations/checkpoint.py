@@ -97,10 +97,17 @@ def added_option(description: str, *, spelling: str | None = None, default: Any)
     return unsaid(default, help=description, spelling=spelling)
 
 
+def found(description: str, *, default: None) -> Any:
+    """What a resolved operation found out by the numbers that it was given. It is recorded, and nobody is asked for it:
+    `resolved` finds it out anew, unless these numbers are nowhere to be had.
+    """
+    return field(default=default, metadata={"help": description, "found": True})
+
+
 T = TypeVar("T")
 
 
-@dataclass_transform(frozen_default=True, field_specifiers=(option, added_option))
+@dataclass_transform(frozen_default=True, field_specifiers=(option, added_option, found))
 def operation(kind: type[T]) -> type[T]:
     """A frozen dataclass whose fields are options: those without a default are required."""
     return dataclass(frozen=True)(kind)

@@ -53,8 +53,8 @@ def _beside(
     case: Case, manifest: Manifest, original: Network, module: nn.Module, dtype: torch.dtype
 ) -> Iterator[Check]:
     """The file's module and the source's, side by side."""
-    source, label = witness(original.architecture, original.tensors, dtype)
     pairs = correspondence(manifest, original.architecture, case.known.name)
+    source, label = witness(original.architecture, original.tensors, dtype, pairs.casts)
     yield from stem.check(module, source, manifest, original.architecture, case.known.name)
     yield from kept_layers.checks(
         pairs, module, source, original.architecture.in_channels, dtype, label if case.is_first else case.given

@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from resnet_surgeon.architecture import layers
 from resnet_surgeon.architecture.parameters import parameters
 from resnet_surgeon.architecture.spec import Architecture
-from resnet_surgeon.manifest import Manifest, Provenance
+from resnet_surgeon.arithmetic.formulas import Cast
+from resnet_surgeon.manifest import Computed, Manifest, Provenance, TensorRecord
 
 # The source's name of a tensor, by its provenance and its own name.
 Naming = Callable[[Provenance, str], "str | None"]
@@ -35,11 +36,14 @@ def units(architecture: Architecture) -> tuple[Unit, ...]:
 
 @dataclass(frozen=True)
 class Correspondence:
-    """The units of both networks; `origins` tells for each unit which of the source's it is said to be."""
+    """The units of both networks; `origins` tells for each unit which of the source's it is said to be, when the
+    source's tensors are cast to the dtypes of `casts`, one after the other.
+    """
 
     units: tuple[Unit, ...]
     source_units: Mapping[str, Unit]
     origins: Mapping[str, str]
+    casts: Mapping[str, tuple[str, ...]]
 
     @property
     def connected(self) -> frozenset[str]:
@@ -62,27 +66,39 @@ def correspondence(manifest: Manifest, source: Architecture, naming: Naming) -> 
         found = naming(provenance, name)
         return found if found is not None and shapes.get(found) == own_shapes[name] else None
 
+    uncast = {name: _uncast(name, record, same) for name, record in manifest.tensors.items()}
+    casts = {found: dtypes for found, dtypes in reversed(uncast.values()) if found is not None}
+    names = {name: found if found and casts[found] == dtypes else None for name, (found, dtypes) in uncast.items()}
     ours, theirs = ({part.name: part for part in layers.parts(network)} for network in (manifest.architecture, source))
-    origins = {unit.name: _origin(unit.name, ours, theirs, manifest, same) for unit in own_units}
+    origins = {unit.name: _origin(unit.name, ours, theirs, names) for unit in own_units}
     known = {name: origin for name, origin in origins.items() if origin is not None and origin in source_units}
-    return Correspondence(own_units, source_units, known)
+    return Correspondence(own_units, source_units, known, {name: dtypes for name, dtypes in casts.items() if dtypes})
+
+
+def _uncast(name: str, record: TensorRecord, naming: Naming) -> tuple[str | None, tuple[str, ...]]:
+    """The source's name of the tensor before it was cast, and the dtypes that it was cast to."""
+    provenance, dtype = record.provenance, record.dtype
+    dtypes: tuple[str, ...] = ()
+    while (
+        naming(provenance, name) is None and isinstance(provenance, Computed) and isinstance(provenance.formula, Cast)
+    ):
+        dtypes, dtype = (dtype, *dtypes), provenance.formula.old
+        provenance = provenance.inputs[0]
+    return naming(provenance, name), dtypes
 
 
 def _origin(
     unit: str,
     ours: Mapping[str, layers.Part],
     theirs: Mapping[str, layers.Part],
-    manifest: Manifest,
-    naming: Naming,
+    names: Mapping[str, str | None],
 ) -> str | None:
-    """The source's unit that all tensors of this one are from. A layer without tensors is that of its own name, if that
-    does the same.
+    """The source's unit that all tensors of this one are from, by the `names` that these have there. A layer without
+    tensors is that of its own name, if that does the same.
     """
-    members = [name for name in manifest.tensors if name.startswith(f"{unit}.")]
+    members = [name for name in names if name.startswith(f"{unit}.")]
     if members:
-        sources = {
-            _unit_of(naming(manifest.tensors[name].provenance, name), name.removeprefix(unit)) for name in members
-        }
+        sources = {_unit_of(names[name], name.removeprefix(unit)) for name in members}
         return sources.pop() if len(sources) == 1 else None
     origin = unit if unit in theirs else _within_head(unit)
     same = origin in theirs and replace(theirs[origin], name=unit) == ours[unit]

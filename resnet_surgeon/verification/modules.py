@@ -22,7 +22,7 @@ from resnet_surgeon.architecture.spec import (
 )
 from resnet_surgeon.architecture.variants import variant_name
 from resnet_surgeon.formats.tensors import LazyTensor
-from resnet_surgeon.module import ResNet, to_torch
+from resnet_surgeon.module import DTYPES, ResNet, to_torch
 
 
 def common_dtype(*networks: Mapping[str, LazyTensor]) -> torch.dtype:
@@ -36,21 +36,36 @@ def loaded(
     architecture: Architecture,
     tensors: Mapping[str, LazyTensor],
     dtype: torch.dtype,
+    casts: Mapping[str, tuple[str, ...]] = {},
 ) -> nn.Module:
-    """The module in evaluation mode, its numbers in `dtype`. Raises RuntimeError if not all tensors fit."""
+    """The module in evaluation mode, its numbers in `dtype`; those named in `casts` were cast to these dtypes before,
+    one after the other. Raises RuntimeError if not all tensors fit.
+    """
     with torch.device("meta"):
         module = build(architecture)
-    state = {name: to_torch(tensor) for name, tensor in tensors.items()}
+    state = {name: _cast(to_torch(tensor), casts.get(name, ())) for name, tensor in tensors.items()}
     module.load_state_dict(state, strict=True, assign=True)
     return module.to(dtype).eval()
 
 
-def witness(architecture: Architecture, tensors: Mapping[str, LazyTensor], dtype: torch.dtype) -> tuple[nn.Module, str]:
-    """The source as a module, and what people call it."""
+def _cast(tensor: Tensor, dtypes: tuple[str, ...]) -> Tensor:
+    for dtype in dtypes:
+        tensor = tensor.to(DTYPES[dtype])
+    return tensor
+
+
+def witness(
+    architecture: Architecture,
+    tensors: Mapping[str, LazyTensor],
+    dtype: torch.dtype,
+    casts: Mapping[str, tuple[str, ...]] = {},
+) -> tuple[nn.Module, str]:
+    """The source as a module, its tensors cast by torch, and what people call it."""
+    by_torch = ", cast by torch," if casts else ""
     if torchvision_has(architecture):
         name = variant_name(architecture) or "ResNet"
-        return loaded(as_torchvision, architecture, tensors, dtype), f"torchvision's {name}"
-    return loaded(ResNet, architecture, tensors, dtype), "the source"
+        return loaded(as_torchvision, architecture, tensors, dtype, casts), f"torchvision's {name}{by_torch}"
+    return loaded(ResNet, architecture, tensors, dtype, casts), f"the source{by_torch}"
 
 
 def torchvision_has(architecture: Architecture) -> bool:

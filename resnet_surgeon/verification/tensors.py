@@ -11,7 +11,7 @@ from torch import Tensor
 
 from resnet_surgeon import manifest as records
 from resnet_surgeon.architecture.parameters import Parameter, parameters
-from resnet_surgeon.arithmetic.formulas import Cast, FoldedInputMean, Formula, Mix
+from resnet_surgeon.arithmetic.formulas import Mix, input_dtypes
 from resnet_surgeon.arithmetic.laws import Constant, Law, Normal, Uniform, conv2d_default
 from resnet_surgeon.formats.tensors import BITS, Initialised, LazyTensor, byte_size, pieces
 from resnet_surgeon.manifest import Manifest, Provenance
@@ -132,7 +132,7 @@ def _recomputed(
         raise ValueError(f"is said to be made by `{formula}`, but {error}") from None
     if len(shapes) != len(provenance.inputs):
         raise ValueError(f"is said to be made by `{formula}` from {len(provenance.inputs)} tensors, not {len(shapes)}")
-    dtypes = _dtypes(formula, like.dtype)
+    dtypes = input_dtypes(formula, like.dtype, len(shapes))
     wholes = itertools.chain([None], itertools.repeat(tuple(like.shape) if isinstance(formula, Mix) else None))
     inputs = [
         _input(part, name, Initialised(dtype, shape, Constant(0.0), 0, ""), known, whole)
@@ -142,13 +142,6 @@ def _recomputed(
         if before.shape != shape:
             raise ValueError(f"has the formula `{formula}`, but its input's shape is {list(before.shape)}")
     return formulas.apply(formula, inputs, DTYPES[like.dtype])
-
-
-def _dtypes(formula: Formula, made: str) -> Iterator[str]:
-    """Of its inputs, which their own provenance does not tell."""
-    if isinstance(formula, FoldedInputMean):
-        return iter((made, formula.weight))
-    return itertools.repeat(formula.old if isinstance(formula, Cast) else made)
 
 
 def _input(

@@ -29,6 +29,7 @@ _FACTS = {
     "dilation": "dilation",
     "stem": "another stride of the stem, or another layer in the place of maxpool",
     "eps": "another eps of the batch norms",
+    "fused": "a network without batch norms",
     "pool": "another pooling than the mean",
     "classifier": "a classifier of several layers, or without bias",
 }
@@ -110,6 +111,8 @@ def _facts(architecture: Architecture) -> Iterator[str]:
         yield "stem"
     if architecture.eps != 1e-5:
         yield "eps"
+    if architecture.fused:
+        yield "fused"
     if architecture.pool != "avg":
         yield "pool"
     if any(head.hidden or not head.bias for head in architecture.heads):

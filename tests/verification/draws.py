@@ -304,6 +304,11 @@ def _heads(draw: random.Random) -> Operation:
     return f"heads {classes} {own}", lambda network: network.heads(classes, own=own, seed=seed)
 
 
+def _cast_network(draw: random.Random) -> Operation:
+    dtype, keep_norm = draw.choice(["float16", "bfloat16", "float32", "float64"]), draw.random() < 0.5
+    return f"cast {dtype} {keep_norm}", lambda network: network.cast(dtype, keep_norm)
+
+
 OPERATIONS: tuple[Callable[[random.Random], Operation], ...] = (
     _adapt,
     _adapt,
@@ -311,6 +316,7 @@ OPERATIONS: tuple[Callable[[random.Random], Operation], ...] = (
     _remove_layers,
     _heads,
     _heads,
+    _cast_network,
 )
 
 # What may happen to a manifest on its way, and what may not.
