@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from resnet_surgeon.architecture import layers
 from resnet_surgeon.architecture.parameters import GENERALISED_MEAN
-from resnet_surgeon.architecture.spec import Architecture, Function, Head, Pool
+from resnet_surgeon.architecture.spec import MAPPED, Architecture, Function, Head, Pool
 from resnet_surgeon.formats.tensors import LazyTensor, Stored, chunks
 from resnet_surgeon.manifest import Manifest
 from resnet_surgeon.platform.memory import ask_for_huge_pages
@@ -155,8 +155,8 @@ class ResNet(nn.Module):
     """The network that an Architecture describes, its children named and ordered as in torchvision.
 
     The forward pass takes [batch, in_channels, height, width] and gives the logits [batch, classes] of the head `fc`, a
-    list of such tensors for the heads in `heads` in their order, the pooled embedding [batch, channels], or a feature
-    map [batch, channels, height, width].
+    list of such tensors for the heads in `heads` in their order, the pooled embedding [batch, channels], a feature map
+    [batch, channels, height, width], or a dict of such maps by name, from the largest to the smallest.
     """
 
     if TYPE_CHECKING:
@@ -179,34 +179,45 @@ class ResNet(nn.Module):
         # What torchvision's own utilities ask of a ResNet, such as its detectors.
         self.inplanes = architecture.trunk_channels
         self.groups = architecture.groups
+        names = {one.layer: one.name for one in architecture.maps}
+        self.maps = {layer: names.get(layer, "") for layer in MAPPED}
         _add(self, layers.trunk(architecture))
         if architecture.branches:
             self.heads = Heads({head.name: HeadModule(architecture, head) for head in architecture.branches})
 
-    def forward(self, x: Tensor) -> Tensor | list[Tensor]:
+    def forward(self, x: Tensor) -> Tensor | list[Tensor] | dict[str, Tensor]:
+        maps: dict[str, Tensor] = {}
         # Written out, for torch.jit.script: it knows which of these children there are, and compiles no others.
         if hasattr(self, "conv1"):
             x = self.conv1(x)
         if hasattr(self, "bn1"):
             x = self.bn1(x)
         if hasattr(self, "relu"):
-            x = self.relu(x)
+            x = self._mapped("relu", self.relu(x), maps)
         if hasattr(self, "maxpool"):
-            x = self.maxpool(x)
+            x = self._mapped("maxpool", self.maxpool(x), maps)
         if hasattr(self, "layer1"):
-            x = self.layer1(x)
+            x = self._mapped("layer1", self.layer1(x), maps)
         if hasattr(self, "layer2"):
-            x = self.layer2(x)
+            x = self._mapped("layer2", self.layer2(x), maps)
         if hasattr(self, "layer3"):
-            x = self.layer3(x)
+            x = self._mapped("layer3", self.layer3(x), maps)
         if hasattr(self, "layer4"):
-            x = self.layer4(x)
+            x = self._mapped("layer4", self.layer4(x), maps)
         if hasattr(self, "avgpool"):
             x = torch.flatten(self.avgpool(x), 1)
         if hasattr(self, "fc"):
             x = self.fc(x)
         if hasattr(self, "heads"):
             return self.heads(x)  # type: ignore[no-any-return]
+        if len(maps) > 0:
+            return maps
+        return x
+
+    def _mapped(self, layer: str, x: Tensor, maps: dict[str, Tensor]) -> Tensor:
+        """What the layer gives, which is put among the maps if it is one of those that come out."""
+        if self.maps[layer] != "":
+            maps[self.maps[layer]] = x
         return x
 
 

@@ -21,8 +21,11 @@ from resnet_surgeon.history.opening import Opened, recognised
 from resnet_surgeon.operations.adapt import Adapt
 from resnet_surgeon.operations.cast import Cast
 from resnet_surgeon.operations.checkpoint import Checkpoint, Operation
+from resnet_surgeon.operations.dilate import Dilate
+from resnet_surgeon.operations.features import Features
 from resnet_surgeon.operations.heads import Heads
 from resnet_surgeon.operations.remove import Remove
+from resnet_surgeon.operations.stem import Stem
 from resnet_surgeon.plan import Step, plan
 from resnet_surgeon.sources import catalog
 from resnet_surgeon.sources.location import DEFAULT_NAME, Location
@@ -105,7 +108,10 @@ class Network(TiedToFile):
         return replace(self, checkpoint=checkpoint, operations=operations)
 
     adapt = method(Adapt)
+    stem = method(Stem)
     remove = method(Remove)
+    dilate = method(Dilate)
+    features = method(Features)
     heads = method(Heads)
     cast = method(Cast)
 

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from resnet_surgeon.architecture.differences import classes, hidden
+from resnet_surgeon.architecture.layers import maxpool
 from resnet_surgeon.architecture.parameters import is_trained, layer_of
-from resnet_surgeon.architecture.spec import STAGE_NAMES, Architecture, Head
+from resnet_surgeon.architecture.spec import STAGE_NAMES, Architecture, Head, Stage
 from resnet_surgeon.plan import Action, Step
 
 Fate = Literal["kept", "changed", "copied", "new", "trained", "gone"]
@@ -102,13 +103,14 @@ def _layer(
         return _layer_without_tensors(name, before, after, head)
     made = [step for step in members if step.after]
     shown = after if made else before
+    note, fate = _note(path, members, before, after), _fate(members)
     layouts = [(step.name, layout) for step in made or members if (layout := step.after or step.before)]
     return Layer(
         name,
-        _fate(members),
+        "changed" if fate == "kept" and _is_set_otherwise(path, before, after) else fate,
         sum(math.prod(layout.shape) for name, layout in layouts if is_trained(name)),
         sum(layout.bytes for _, layout in layouts),
-        _note(path, members, before, after),
+        note,
         _detail(path, head or shown.classifier, shown),
         _blocks(path, made or members),
     )
@@ -154,10 +156,13 @@ def _is_identity(architecture: Architecture, child: str) -> bool:
 def _note(path: str, steps: Sequence[Step], before: Architecture, after: Architecture) -> str:
     if not any(step.after for step in steps):
         return ""
-    if path == "stem" and before.in_channels != after.in_channels:
-        return f"in {before.in_channels} -> {after.in_channels}"
+    if path == "stem" and (note := ", ".join(_stem_notes(before, after))):
+        return note
     if path == "fc" and [head.classes for head in before.heads] != [head.classes for head in after.heads]:
         return classes(after.heads[0].classes)
+    if _is_set_otherwise(path, before, after):
+        stage = _stage(path, after)
+        return f"dilation {stage.dilation}" if stage and stage.dilation > 1 else "its stride back"
     added = _depth(after, path) - _depth(before, path)
     if added and _depth(before, path):
         return f"{added:+} block{'s' * (abs(added) > 1)}"
@@ -174,16 +179,46 @@ def _note_on_dtypes(steps: Sequence[Step]) -> str:
     return f"{old} -> {new}" if old != new else ""
 
 
+def _stem_notes(before: Architecture, after: Architecture) -> Iterator[str]:
+    if before.in_channels != after.in_channels:
+        yield f"in {before.in_channels} -> {after.in_channels}"
+    if before.stem_kernel != after.stem_kernel:
+        yield f"{after.stem_kernel}x{after.stem_kernel}"
+    if before.stem_stride != after.stem_stride:
+        yield f"stride {after.stem_stride}"
+
+
+def _is_set_otherwise(path: str, before: Architecture, after: Architecture) -> bool:
+    """Whether the layer computes something else with the same tensors: by another stride or dilation."""
+    if path == "stem":
+        return before.stem_stride != after.stem_stride
+    old, new = _stage(path, before) or _stage(path.rpartition(".")[2], before), _stage(path, after)
+    return old is not None and new is not None and _setting(old) != _setting(new)
+
+
+def _setting(stage: Stage) -> tuple[int, int, int]:
+    return stage.stride, stage.first_dilation, stage.dilation
+
+
+def _stage(path: str, architecture: Architecture) -> Stage | None:
+    """The stage with the path `layer4` or `heads.head1.layer4`."""
+    owner, _, name = path.rpartition(".")
+    heads = (head.stages for head in architecture.branches if owner == f"heads.{head.name}")
+    stages = next(heads, ()) if owner else architecture.stages
+    return next((stage for stage in stages if stage.name == name), None)
+
+
 def _depth(architecture: Architecture, name: str) -> int:
     return sum(stage.blocks for stage in architecture.depth if stage.name == name)
 
 
 def _layer_without_tensors(name: str, before: Architecture, after: Architecture, head: Head | None) -> Layer | None:
-    """maxpool that became the identity; relu, maxpool or avgpool that has gone, or pools otherwise than before."""
+    """maxpool that became another, or the identity; relu, maxpool or avgpool that has gone, or pools otherwise."""
     if head is not None:
         return Layer(name, "new", 0, 0, head.pool) if name == "avgpool" and head.pool != "avg" else None
-    if name == "maxpool" and not before.maxpool_is_identity and after.maxpool_is_identity:
-        return Layer(name, "changed", 0, 0, "identity")
+    if name == "maxpool" and name in before.stem and name in after.stem and maxpool(before) != maxpool(after):
+        pool = "3x3" if after.maxpool == "torchvision" else "3x3, Caffe's"
+        return Layer(name, "changed", 0, 0, "identity" if after.maxpool_is_identity else pool)
     if name == "avgpool" and before.avgpool and after.avgpool and before.pool != after.pool:
         return Layer(name, "changed", 0, 0, after.pool)
     pools = before.avgpool or bool(before.heads), after.avgpool or bool(after.heads)

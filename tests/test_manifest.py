@@ -179,7 +179,7 @@ DAMAGE: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     ),
     "a name of a million letters": (lambda d: d.update(dropped=["x" * 10**6]), r"dropped\[0\] is not text of at most"),
     "half of a character": (lambda d: d.update(dropped=["\ud800"]), "its manifest holds text that is not Unicode"),
-    "an unknown operation": (lambda d: d.update(operations=[{"prune": {}}]), "one of adapt, remove, heads"),
+    "an unknown operation": (lambda d: d.update(operations=[{"prune": {}}]), "an operation is one of adapt, "),
     "an operation with a wrong option": (lambda d: d["operations"][0]["adapt"].update(in_channels=0), "at least 1"),
     "an endless stage": (
         lambda d: d["architecture"]["stages"][0].update(blocks=10**9),

@@ -28,8 +28,11 @@ from resnet_surgeon.operations import OPERATIONS as REGISTRY
 from resnet_surgeon.operations.adapt import Adapt
 from resnet_surgeon.operations.cast import Cast
 from resnet_surgeon.operations.checkpoint import Operation
+from resnet_surgeon.operations.dilate import Dilate
+from resnet_surgeon.operations.features import Features
 from resnet_surgeon.operations.heads import Heads
 from resnet_surgeon.operations.remove import Remove
+from resnet_surgeon.operations.stem import Stem
 from resnet_surgeon.sources import catalog
 from tests.conftest import Publish, Run, small_network
 
@@ -40,6 +43,20 @@ OPERATIONS = st.one_of(
         lambda layers: Remove(layers=layers),
         st.lists(
             st.sampled_from(["maxpool", "layer3.1", "layer2.1", "fc", "heads", "layer3.2"]), min_size=1, max_size=2
+        ),
+    ),
+    st.builds(
+        lambda kernel, stride, maxpool, init: Stem(kernel, stride, maxpool, init),
+        st.sampled_from([3, 7]),
+        st.sampled_from([1, None]),
+        st.sampled_from(["none", None]),
+        st.sampled_from(["crop", "area", "random"]),
+    ),
+    st.builds(Dilate, st.sampled_from([8, 16, 32])),
+    st.builds(
+        Features,
+        st.lists(
+            st.sampled_from(["relu", "layer2", "layer3", "heads.head1.layer4"]), min_size=1, max_size=2, unique=True
         ),
     ),
     st.builds(

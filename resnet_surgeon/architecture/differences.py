@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import fields
 
+from resnet_surgeon.architecture.layers import conv1
+from resnet_surgeon.architecture.outputs import map_shape
 from resnet_surgeon.architecture.spec import (
     STAGE_NAMES,
     Architecture,
@@ -29,12 +31,17 @@ def differences(one: Architecture, other: Architecture) -> tuple[str, ...]:
 
 
 def output(architecture: Architecture) -> str:
-    """What comes out: `1000 classes`, `2 heads (lesion: 3, grade: 5)`, `embedding of 512 channels`."""
+    """What comes out: `1000 classes`, `2 heads (lesion: 3, grade: 5)`, `embedding of 512 channels`, `2 feature maps
+    (layer3: 1024, layer4: 2048)`.
+    """
     heads = architecture.heads
     if len(heads) > 1:
         return f"{len(heads)} heads ({listed([*map(_head, heads)])})"
     if heads:
         return classes(heads[0].classes)
+    if architecture.maps:
+        maps = [f"{one.name}: {map_shape(architecture, one.layer)[0]}" for one in architecture.maps]
+        return f"{len(maps)} feature map{'s' * (len(maps) > 1)} ({listed(maps)})"
     return f"{architecture.output_kind.replace('_', ' ')} of {architecture.trunk_channels} channels"
 
 
@@ -46,6 +53,7 @@ def classes(count: int) -> str:
 def _pairs(one: Architecture, other: Architecture) -> Iterator[tuple[str, str, str]]:
     yield "input channels", str(one.in_channels), str(other.in_channels)
     yield "stem", " ".join(one.stem), " ".join(other.stem)
+    yield "conv1", _conv1(one), _conv1(other)
     yield "maxpool", _maxpool(one), _maxpool(other)
     yield "blocks", one.block, other.block
     yield "groups", str(one.groups), str(other.groups)
@@ -96,6 +104,11 @@ def _pooling(architecture: Architecture) -> str:
 
 def _head(head: Head) -> str:
     return f"{head.name}: {head.classes}"
+
+
+def _conv1(architecture: Architecture) -> str:
+    layer = conv1(architecture)
+    return f"{layer.kernel}x{layer.kernel}, stride {layer.stride}"
 
 
 def _norms(architecture: Architecture) -> str:

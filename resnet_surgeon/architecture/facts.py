@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Annotated, Any, Literal
 
+from resnet_surgeon.architecture import dilation
 from resnet_surgeon.architecture.spec import STAGE_NAMES, Architecture, Stage, standard_stages
 from resnet_surgeon.errors import ArchitectureError, SurgeonError, UsageError, listed, printable
 from resnet_surgeon.fields import Line, Text
@@ -175,18 +176,13 @@ def merged(one: Facts, other: Facts) -> Facts:
 def facts_of(architecture: Architecture) -> Facts:
     """What is true of the network, with strides as they are before stages are dilated as torchvision does it."""
     depth = architecture.depth
-    strides, names, dilation = [], [], 1
-    for stage in depth:
-        replaced = stage.dilation // dilation if stage.first_dilation == dilation else 1
-        strides.append(stage.stride * replaced)
-        names += [stage.name] * (replaced > 1)
-        dilation *= replaced
-    dilated = tuple(names)
-    if _with_dilation(_with_strides(depth, strides), dilated) != depth:
-        strides, dilated = [stage.stride for stage in depth], tuple(str(stage.dilation) for stage in depth)
+    try:
+        plain, dilated = dilation.undilated(depth)
+    except ValueError:
+        plain, dilated = depth, tuple(str(stage.dilation) for stage in depth)
     return Facts(
         bottleneck_stride=architecture.bottleneck_stride if architecture.block == "bottleneck" else None,
-        strides=tuple(strides),
+        strides=tuple(stage.stride for stage in plain),
         stem_stride=architecture.stem_stride,
         maxpool="none" if architecture.maxpool_is_identity else architecture.maxpool,
         dilated=dilated,
@@ -262,17 +258,8 @@ def _with_strides(stages: tuple[Stage, ...], strides: Any) -> tuple[Stage, ...]:
 
 
 def _with_dilation(stages: tuple[Stage, ...], dilated: tuple[str, ...]) -> tuple[Stage, ...]:
-    """By names, each stride as a dilation that stays for the stages after it, as torchvision's
-    `replace_stride_with_dilation`; by numbers, these for all blocks.
-    """
+    """By names as torchvision's `replace_stride_with_dilation`; by numbers, these for all blocks."""
     if dilated and dilated[0] not in STAGE_NAMES:
         pairs = zip(stages, map(int, dilated), strict=False)
         return tuple(replace(stage, first_dilation=number, dilation=number) for stage, number in pairs)
-    dilation, made = 1, []
-    for stage in stages:
-        first = dilation
-        if stage.name in dilated:
-            dilation *= stage.stride
-            stage = replace(stage, stride=1)
-        made.append(replace(stage, first_dilation=first, dilation=dilation))
-    return tuple(made)
+    return dilation.dilated(stages, dilated)

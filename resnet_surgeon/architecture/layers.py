@@ -192,8 +192,8 @@ def stem(architecture: Architecture) -> Iterator[Layer]:
 
 def conv1(architecture: Architecture) -> Convolution:
     """The convolution that takes the image."""
-    channels, stride = architecture.in_channels, architecture.stem_stride
-    return Convolution("conv1", channels, STEM_CHANNELS, 7, stride, padding=3, bias=architecture.fused)
+    channels, kernel, stride = architecture.in_channels, architecture.stem_kernel, architecture.stem_stride
+    return Convolution("conv1", channels, STEM_CHANNELS, kernel, stride, padding=kernel // 2, bias=architecture.fused)
 
 
 def norm(architecture: Architecture, name: str, channels: int) -> Norm | Identity:

@@ -70,7 +70,7 @@ def _by_shape(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
     stem = shapes.get(STEM_WEIGHT, ())
     if "bn1.weight" in shapes and not any(name.endswith("running_mean") for name in shapes):
         return "a ResNet without batch norms (they have no running means: group norms, or frozen in another way)"
-    if len(stem) == 4 and stem[2:] == (3, 3):
+    if len(stem) == 4 and stem[2:] == (3, 3) and stem[0] != STEM_CHANNELS:
         return f"a CIFAR ResNet ({stem[0]} channels from a 3x3 stem)"
     norm, convolution = shapes.get("layer2.0.bn1.weight", ()), shapes.get("layer2.0.conv1.weight", ())
     if len(norm) == 1 and len(convolution) == 4 and norm[0] == convolution[1] != convolution[0]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from resnet_surgeon.architecture.layers import Convolution, MaxPool, Part, block, stem
+from resnet_surgeon.architecture.layers import Convolution, MaxPool, block, stem
 from resnet_surgeon.architecture.spec import Architecture, Head, OutputKind
 
 IMAGE = 224  # pixels: the height and width of the images that torchvision's networks were trained with
@@ -25,7 +26,7 @@ class Output:
 
 
 def outputs(architecture: Architecture, height: int = IMAGE, width: int = IMAGE) -> tuple[Output, ...]:
-    """Of every head in their order, or of a network without heads the one that it has.
+    """Of every head in their order, or of a network without heads its feature maps, or the one output that it has.
 
     >>> [output.shape for output in outputs(resnet50)]
     [(1000,)]
@@ -33,24 +34,35 @@ def outputs(architecture: Architecture, height: int = IMAGE, width: int = IMAGE)
     kind = architecture.output_kind
     if architecture.heads:
         return tuple(Output(head.name, kind, (head.classes,), head) for head in architecture.heads)
-    shape = (architecture.trunk_channels,)
-    return (Output(kind, kind, shape if architecture.avgpool else (*shape, *trunk_size(architecture, height, width))),)
+    if architecture.maps:
+        given = ((one.name, map_shape(architecture, one.layer, height, width)) for one in architecture.maps)
+        return tuple(Output(name, kind, shape) for name, shape in given)
+    shape = map_shape(architecture, architecture.trunk_children[-1], height, width)
+    return (Output(kind, kind, shape[:1] if architecture.avgpool else shape),)
 
 
-def trunk_size(architecture: Architecture, height: int, width: int) -> tuple[int, int]:
-    """The height and width of the trunk's feature map for an image of `height` x `width`.
+def map_shape(architecture: Architecture, layer: str, height: int = IMAGE, width: int = IMAGE) -> tuple[int, int, int]:
+    """The channels, height and width of the map that a child of the trunk gives for an image of `height` x `width`.
 
-    >>> trunk_size(resnet50, 224, 224)
-    (7, 7)
+    >>> map_shape(resnet50, "layer4")
+    (2048, 7, 7)
     """
-    for part in _reductions(architecture):
+    channels = architecture.in_channels
+    for part in _up_to(architecture, layer):
+        if isinstance(part, Convolution):
+            channels = part.out_channels
         height, width = part.size(height), part.size(width)
-    return height, width
+    return channels, height, width
 
 
-def _reductions(architecture: Architecture) -> list[Convolution | MaxPool]:
-    """The layers that may make the feature map smaller: in a stage, those of its first block."""
-    parts: list[Part] = [*stem(architecture)]
+def _up_to(architecture: Architecture, layer: str) -> Iterator[Convolution | MaxPool]:
+    """The layers up to the end of this one that may change channels or size: in a stage, those of its first block."""
+    for part in stem(architecture):
+        if isinstance(part, (Convolution, MaxPool)):
+            yield part
+        if part.name == layer:
+            return
     for stage in architecture.stages:
-        parts += block(architecture, stage, stage.name, 0).layers
-    return [part for part in parts if isinstance(part, (Convolution, MaxPool))]
+        yield from (part for part in block(architecture, stage, stage.name, 0).layers if isinstance(part, Convolution))
+        if stage.name == layer:
+            return

@@ -13,7 +13,15 @@ from typing import Protocol
 from resnet_surgeon.architecture.differences import output
 from resnet_surgeon.architecture.other_kinds import refuse_other_kinds
 from resnet_surgeon.architecture.parameters import Parameter, parameters
-from resnet_surgeon.architecture.spec import STEM_CHANNELS, STEM_WEIGHT, Architecture, Block, Head, standard_stages
+from resnet_surgeon.architecture.spec import (
+    LARGEST_KERNEL,
+    STEM_CHANNELS,
+    STEM_WEIGHT,
+    Architecture,
+    Block,
+    Head,
+    standard_stages,
+)
 from resnet_surgeon.errors import ArchitectureError, printable
 
 FLOATS = ("F16", "BF16", "F32", "F64")
@@ -80,7 +88,9 @@ def describe(architecture: Architecture) -> str:
     groups = f", {architecture.groups} groups" if architecture.groups > 1 else ""
     norms = ", batch norms folded away" if architecture.fused else ""
     channels = f", {architecture.in_channels} input channel{'s' * (architecture.in_channels != 1)}"
-    return f"{kind}{groups}{norms}{channels}, {output(architecture)}"
+    size = architecture.stem_kernel
+    stem = f", {size}x{size} stem" if size != 7 else ""
+    return f"{kind}{groups}{stem}{norms}{channels}, {output(architecture)}"
 
 
 def _misfits(expected: Mapping[str, Parameter], tensors: Mapping[str, Described]) -> Iterator[str]:
@@ -102,9 +112,10 @@ def _read_off(shapes: Mapping[str, tuple[int, ...]]) -> Architecture:
             "this is not a ResNet's state_dict: no tensor `conv1.weight`" + _names_instead(shapes),
             hint=_missing_stem_hint(shapes),
         )
-    if len(stem) != 4 or stem[0] != STEM_CHANNELS or stem[1] < 1 or stem[2:] != (7, 7):
+    if len(stem) != 4 or stem[0] != STEM_CHANNELS or stem[1] < 1 or not _is_kernel(*stem[2:]):
         raise ArchitectureError(
-            f"no ResNet of torchvision's kind: `conv1.weight` has shape {list(stem)}, expected [64, channels, 7, 7]"
+            f"no ResNet of torchvision's kind: `conv1.weight` has shape {list(stem)}, expected [64, channels, 7, 7] "
+            "(or another odd number in the place of both 7)"
         )
     if any(name.startswith("heads.") for name in shapes):
         raise ArchitectureError(
@@ -125,9 +136,14 @@ def _read_off(shapes: Mapping[str, tuple[int, ...]]) -> Architecture:
         stages=standard_stages(block, depths, groups, width_per_group),
         heads=(Head("fc", classes[0]),) if classes else (),
         groups=groups,
+        stem_kernel=stem[2],
         avgpool=bool(classes) or len(depths) == 4,
         fused="conv1.bias" in shapes and not any(name.endswith(".running_mean") for name in shapes),
     )
+
+
+def _is_kernel(height: int, width: int) -> bool:
+    return height == width and height % 2 == 1 and height <= LARGEST_KERNEL
 
 
 def _depths(shapes: Mapping[str, tuple[int, ...]]) -> Iterator[int]:

@@ -28,10 +28,15 @@ STEM_WEIGHT = "conv1.weight"
 LARGEST = 1 << 16  # of the input channels, and of any number in a stage
 MOST_CLASSES = 1 << 24  # of one head
 MOST_HEADS = 1 << 12
+LARGEST_KERNEL = 31  # of the stem
+# The children of the trunk whose feature maps can be had: what stands before relu is overwritten by it.
+MAPPED = ("relu", "maxpool", *STAGE_NAMES)
 MOST_HEAD_LAYERS = 64
 HEAD_NAME = re.compile(r"[A-Za-z0-9_]{1,64}")
 _Number = Annotated[int, Range(1, LARGEST)]
 Channels = _Number  # that an image has
+Stride = _Number
+Kernel = Annotated[int, Range(1, LARGEST_KERNEL)]  # an odd number
 Classes = Annotated[int, Range(1, MOST_CLASSES)]
 EXPANSION: dict[Block, int] = {"basic": 1, "bottleneck": 4}
 
@@ -138,18 +143,30 @@ class Head:
 
 
 @dataclass(frozen=True)
+class FeatureMap:
+    """A feature map that comes out of a network by name: what its child `layer` gives."""
+
+    name: Annotated[str, Text("the name of a feature map", HEAD_NAME.pattern)]
+    layer: Annotated[str, Text("a layer that gives a feature map", "|".join(MAPPED))]
+
+    def __post_init__(self) -> None:
+        _require(bool(HEAD_NAME.fullmatch(self.name)), "a map's name has letters, digits and `_`, 64 of them at most")
+        _require(self.layer in MAPPED, f"feature maps are those of {', '.join(MAPPED)}")
+
+
+@dataclass(frozen=True)
 class Architecture:
     """A ResNet of torchvision's kind, with its ends as they are: all that is needed to build the module.
 
     A single head is the child `fc`; several are children of `heads` by their names, and so is one that `keeps_name`
     though the others have gone. Without a head the output is the pooled embedding (`avgpool`), else the last child's
-    feature map. A head pools what it is given unless the trunk's `avgpool` did.
+    feature map, or the maps that `maps` name. A head pools what it is given unless the trunk's `avgpool` did.
 
     What names and shapes of tensors do not show has torchvision's value unless somebody says otherwise.
     `bottleneck_stride` names the convolution of a bottleneck that carries the stride: `conv2` in torchvision ("v1.5"),
     `conv1` in He et al. 2015. `stem_stride` is conv1's, `eps` that of every batch norm. `maxpool` is torchvision's
     (padding 1) or Caffe's (no padding, sizes rounded up), where it is not the identity. `pool` is what the trunk's
-    `avgpool` does.
+    `avgpool` does. `stem_kernel` is the height and width of conv1's kernels, an odd number, padded by half of it.
 
     A network that is `fused`, for inference, has its batch norms folded into the convolutions before them, which have
     biases; identities stand in the norms' places.
@@ -169,6 +186,8 @@ class Architecture:
     eps: Annotated[float, Range(0, 1, "a number from 0 to 1")] = 1e-5
     fused: bool = unsaid(False)
     pool: Pool = unsaid("avg")
+    stem_kernel: Kernel = unsaid(7)
+    maps: Annotated[tuple[FeatureMap, ...], Count(0, len(MAPPED))] = unsaid(())
 
     def __post_init__(self) -> None:
         _require(0 < self.in_channels <= LARGEST, f"in_channels is at least 1 and at most {LARGEST}")
@@ -179,6 +198,12 @@ class Architecture:
         _require(self.stem == STEM or not self.stages, "stages need the whole stem")
         _require(0 < self.stem_stride <= LARGEST, f"the stem's stride is between 1 and {LARGEST}")
         _require(0 <= self.eps <= 1, "eps is between 0 and 1")
+        _require(
+            0 < self.stem_kernel <= LARGEST_KERNEL and self.stem_kernel % 2 == 1,
+            f"the stem's kernel is an odd number of at most {LARGEST_KERNEL}",
+        )
+        if self.maps:
+            self._check_maps()
         _require(
             self.classifier is None or (self.avgpool and not self.classifier.stages),
             "the head `fc` follows avgpool and owns no stages",
@@ -198,6 +223,15 @@ class Architecture:
             _require(
                 self.groups > 0 and all(stage.width % self.groups == 0 for stage in stages), "groups divide every width"
             )
+
+    def _check_maps(self) -> None:
+        children, layers = self.trunk_children, [one.layer for one in self.maps]
+        _require(not self.heads and not self.avgpool, "feature maps come out in the place of heads and pooling")
+        _require(
+            [child for child in children if child in layers] == layers and layers[-1] == children[-1],
+            "feature maps stand in the order of their layers, and nothing comes after the last",
+        )
+        _require(len({one.name for one in self.maps}) == len(layers), "every map has a name of its own")
 
     @property
     def classifier(self) -> Head | None:

@@ -1,7 +1,7 @@
 """Evaluates formulas piece by piece, so that memory does not grow with a tensor.
 
-A mix of input channels is worked out in Python's own arrays, in float32 (float64 for such) and rounded once at the end;
-everything else with numpy, see `elements`. Knows nothing of files.
+A mix of input channels, and kernels of another size, are worked out in Python's own arrays, in float32 (float64 for
+such) and rounded once at the end; everything else with numpy, see `elements`. Knows nothing of files.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from array import array
 from collections.abc import Iterator, Sequence
 from typing import TypeAlias
 
-from resnet_surgeon.arithmetic.formulas import Formula, Mixing, Row
+from resnet_surgeon.arithmetic.formulas import Formula, Mixing, Resizing, Row
 from resnet_surgeon.arithmetic.numbers import SIZES, decode, encode
 from resnet_surgeon.arithmetic.operand import Operand
 from resnet_surgeon.errors import CheckpointError, OperationError
 
 
 def needs_numpy(formula: Formula) -> bool:
-    return not isinstance(formula, Mixing)
+    return not isinstance(formula, (Mixing, Resizing))
 
 
 def evaluate(formula: Formula, dtype: str, shape: tuple[int, ...], operands: Sequence[Operand]) -> Iterator[bytes]:
@@ -36,13 +36,17 @@ def evaluate(formula: Formula, dtype: str, shape: tuple[int, ...], operands: Seq
     if isinstance(formula, Mixing):
         yield from _mixed(formula, dtype, operands)
         return
+    if isinstance(formula, Resizing):
+        yield from _resized(formula, dtype, operands[0])
+        return
     from resnet_surgeon.arithmetic import elements
 
     yield from elements.evaluate(formula, dtype, operands)
 
 
-# A filter's weight for one input channel: kh * kw numbers. Each operation on one rounds once, in the array's own
-# precision.
+_KERNELS = 1 << 10  # that are resized at once
+# Numbers that are worked out alike: a filter's weight for one input channel, or one place of many kernels. Each
+# operation on them rounds once, in the array's own precision.
 Plane: TypeAlias = "array[float]"
 
 
@@ -57,7 +61,7 @@ def _mixed(formula: Mixing, dtype: str, operands: Sequence[Operand]) -> Iterator
             for operand, data in zip(operands, filters, strict=True)
             for part in _cut(data, plane * SIZES[operand.dtype])
         ]
-        made = {row: _encoded(row, old, dtype, formula) for row in dict.fromkeys(rows)}
+        made = {row: _made(row, old, dtype, formula) for row in dict.fromkeys(rows)}
         yield b"".join(made[rows[channel % len(rows)]] for channel in range(new))
 
 
@@ -74,26 +78,43 @@ def _cut(data: bytes, size: int) -> Iterator[bytes]:
     return (data[start : start + size] for start in range(0, len(data), size))
 
 
-def _encoded(row: Row, old: Sequence[_Channel], dtype: str, formula: Mixing) -> bytes:
+def _made(row: Row, old: Sequence[_Channel], dtype: str, formula: Mixing) -> bytes:
+    """The new channel; its very bytes, where it is an old one."""
     if [weight for _, weight in row.terms] == [1] and row.divisor == 1:
         (kept,) = (old[channel] for channel, _ in row.terms)
         if kept.dtype == dtype:
             return kept.data
-    planes = [channel.numbers for channel in old]
+    return _encoded(row, [channel.numbers for channel in old], dtype, formula)
+
+
+def _resized(formula: Resizing, dtype: str, weight: Operand) -> Iterator[bytes]:
+    """So many kernels at a time."""
+    rows, area = formula.rows, formula.old**2
+    for data in weight.pieces(_KERNELS * area * SIZES[weight.dtype]):
+        numbers = decode(data, weight.dtype)
+        old = [numbers[place::area] for place in range(area)]
+        made = decode(bytes(len(old[0]) * len(rows) * SIZES[dtype]), dtype)
+        for place, row in enumerate(rows):
+            made[place :: len(rows)] = decode(_encoded(row, old, dtype, formula), dtype)
+        yield encode(made, dtype)
+
+
+def _encoded(row: Row, planes: Sequence[Plane], dtype: str, formula: Mixing | Resizing) -> bytes:
     data = encode(_sum(row, planes), dtype)
-    if _overflows(decode(data, dtype), [planes[channel] for channel, _ in row.terms]):
+    if _overflows(decode(data, dtype), [planes[index] for index, _ in row.terms]):
+        is_mix = isinstance(formula, Mixing)
+        fallback = _FALLBACKS.get(formula.kind, "mean" if is_mix else "crop")
         raise OperationError(
             f"the new filters would hold numbers that are too large for {dtype}, and would be infinite",
-            subject="mixing the input channels",
-            hint=_OVERFLOW_HINTS.get(formula.kind, "use `--init mean`"),
+            subject="mixing the input channels" if is_mix else "resampling the kernels",
+            hint=f"use `--init {fallback}`" + ", or scale the weights down first" * (fallback == "random")
+            if fallback
+            else "give the channels smaller weights",
         )
     return data
 
 
-_OVERFLOW_HINTS = {
-    "mean": "use `--init random`, or scale the weights down first",
-    "mix": "give the channels smaller weights",
-}
+_FALLBACKS = {"mean": "random", "mix": None}
 
 
 def _sum(row: Row, planes: Sequence[Plane]) -> Plane:

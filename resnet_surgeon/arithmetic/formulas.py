@@ -11,12 +11,14 @@ from typing import Annotated, Literal
 
 from resnet_surgeon.fields import Count, Range, Size, Text, unsaid
 
+LARGEST_KERNEL = 31
 LARGEST = 1 << 16  # channels on either side of a mix, as of any network
 _MOST_INPUTS = 16
 MOST_WEIGHTS = 1 << 20  # of a matrix
 
 Shape = tuple[int, ...]
 Channels = Annotated[int, Range(1, LARGEST)]
+Kernel = Annotated[int, Range(1, LARGEST_KERNEL)]
 FloatingPoint = Annotated[str, Text("a floating point dtype", "F64|F32|F16|BF16")]
 
 
@@ -129,6 +131,69 @@ class Mix:
 
     def input_shapes(self, shape: Shape) -> tuple[Shape, ...]:
         return tuple(_mixed_from(shape, part, self.new)[0] for part in self.parts or (self.old,))
+
+
+@dataclass(frozen=True)
+class Crop:
+    """The centre of kernels of `old` x `old`, as ones of `new` x `new`, both odd; larger ones have zeros around it."""
+
+    old: Kernel
+    new: Kernel
+    kind: Literal["crop"] = "crop"
+
+    def __post_init__(self) -> None:
+        _check_kernels(self.old, self.new)
+
+    def __str__(self) -> str:
+        size = f"{self.old}x{self.old}"
+        return f"the centre of {size} kernels" if self.new < self.old else f"{size} kernels with zeros around them"
+
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        """For each place in the new kernel, row by row, what it is made from of the old one's places."""
+        shift = (self.old - self.new) // 2
+        places = [(row + shift, column + shift) for row in range(self.new) for column in range(self.new)]
+        inside = range(self.old)
+        return tuple(
+            Row(((row * self.old + column, 1.0),) if row in inside and column in inside else ())
+            for row, column in places
+        )
+
+    def input_shapes(self, shape: Shape) -> tuple[Shape, ...]:
+        return _resized_from(shape, self.old, self.new)
+
+
+@dataclass(frozen=True)
+class AreaResampled:
+    """Kernels of `old` x `old` as ones of `new` x `new` over the same area, so that each keeps the sum of its numbers:
+    a new number is the sum of the old ones, each times the share of its area that the new one covers. Both are odd.
+    """
+
+    old: Kernel
+    new: Kernel
+    kind: Literal["area_resampled"] = "area_resampled"
+
+    def __post_init__(self) -> None:
+        _check_kernels(self.old, self.new)
+
+    def __str__(self) -> str:
+        return f"{self.old}x{self.old} kernels resampled by area, with the same sum"
+
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        """For each place in the new kernel, row by row, what it is made from of the old one's places."""
+        shares = [_overlaps(self.old, self.new, place) for place in range(self.new)]
+        return tuple(
+            Row(
+                tuple((row * self.old + column, float(high * wide)) for row, high in down for column, wide in across),
+                self.new**2,
+            )
+            for down in shares
+            for across in shares
+        )
+
+    def input_shapes(self, shape: Shape) -> tuple[Shape, ...]:
+        return _resized_from(shape, self.old, self.new)
 
 
 @dataclass(frozen=True)
@@ -273,8 +338,11 @@ class FoldedInputMean:
 
 # From a weight [out, old, ...] to one [out, new, ...].
 Mixing = Mean | Scaled | Repeat | Mix
+# From a weight [out, in, old, old] to one [out, in, new, new].
+Resizing = Crop | AreaResampled
 Formula = (
     Mixing
+    | Resizing
     | Combination
     | Product
     | Cast
@@ -304,6 +372,29 @@ def _mixed_from(shape: Shape, old: int, new: int) -> tuple[Shape, ...]:
     if len(shape) < 2 or shape[1] != new:
         raise ValueError(f"a mix into {new} input channels gives no tensor of the shape {list(shape)}")
     return ((shape[0], old, *shape[2:]),)
+
+
+def _resized_from(shape: Shape, old: int, new: int) -> tuple[Shape, ...]:
+    """Raises ValueError for a result that has no kernels of `new` x `new`."""
+    if len(shape) != 4 or shape[2:] != (new, new):
+        raise ValueError(f"kernels of {new}x{new} are not in a tensor of the shape {list(shape)}")
+    return ((*shape[:2], old, old),)
+
+
+def _overlaps(old: int, new: int, place: int) -> list[tuple[int, int]]:
+    """Along one axis, divided into `old` parts and into `new` ones: which old parts the new one at `place` covers, and
+    how much of each, in units of 1 / new of an old part.
+    """
+    return [
+        (part, share)
+        for part in range(old)
+        if (share := min((place + 1) * old, (part + 1) * new) - max(place * old, part * new)) > 0
+    ]
+
+
+def _check_kernels(old: int, new: int) -> None:
+    if not all(0 < size <= LARGEST_KERNEL and size % 2 for size in (old, new)):
+        raise ValueError(f"the sides of kernels are odd numbers of at most {LARGEST_KERNEL}")
 
 
 def _check_eps(eps: float) -> None:

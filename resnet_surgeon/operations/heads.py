@@ -103,7 +103,7 @@ class Heads:
         owned = old.stages[cut:]
         heads = tuple(Head(name, classes, owned) for name, classes in zip(self.names, self.classes, strict=True))
         # Heads with layers of their own pool their own features; otherwise the trunk pools once for all.
-        architecture = replace(old, stages=old.stages[:cut], avgpool=not owned, heads=heads)
+        architecture = replace(old, stages=old.stages[:cut], avgpool=not owned, heads=heads, maps=())
         dtype = checkpoint.tensors[STEM_WEIGHT].dtype
 
         tensors: dict[str, LazyTensor] = {}

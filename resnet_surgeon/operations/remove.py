@@ -56,7 +56,7 @@ class Remove:
 
     @classmethod
     def advice(cls, architecture: Architecture) -> str:
-        most = len(architecture.children) - 1
+        most = 0 if architecture.maps else len(architecture.children) - 1
         blocks = [
             f"{stage.name}.{index}"
             for stage in architecture.stages
@@ -123,6 +123,8 @@ def _cut(architecture: Architecture, layers: Sequence[str]) -> tuple[Architectur
     kept = len(children)
     while kept and children[kept - 1] in removed:
         kept -= 1
+    if architecture.maps and kept < len(children):
+        _refuse_map(architecture)
     trunk = children[:kept]
     for layer in layers:
         if layer not in children:
@@ -176,6 +178,14 @@ def _check_block(architecture: Architecture, layer: str) -> None:
             f"`{layer}` changes the channels or the resolution (it has a downsample), which the next layers need",
             hint=others,
         )
+
+
+def _refuse_map(architecture: Architecture) -> NoReturn:
+    *others, last = (one.layer for one in architecture.maps)
+    raise OperationError(
+        f"`{last}` gives the map `{architecture.maps[-1].name}`, which comes out of the network",
+        hint=f"take fewer maps: `features --layers {','.join(others)}`" if others else "it is the only one",
+    )
 
 
 def _refuse_child(architecture: Architecture, layer: str) -> NoReturn:

@@ -187,8 +187,8 @@ def loading_code(manifest: Manifest, output: str) -> str:
     architecture, inputs = manifest.architecture, manifest.inputs
     given = outputs(architecture)
     names = [output.name for output in given]
-    variables = ", ".join(_variables(names)) if architecture.branches else "output"
-    shapes = ", ".join(str([1, *output.shape]) for output in given)
+    variables = ", ".join(_variables(names)) if architecture.branches else "maps" if architecture.maps else "output"
+    shapes = ", ".join(f"{output.name!r}: " * bool(architecture.maps) + str([1, *output.shape]) for output in given)
     lines = [
         "import resnet_surgeon as rs  # pip install 'resnet-surgeon[torch]'",
         "import torch",

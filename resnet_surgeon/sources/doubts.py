@@ -74,6 +74,17 @@ _NO_MAXPOOL = (
 )
 _DOUBTS = (
     Doubt(
+        "a stem with another kernel than 7x7 mostly has another stride too, and no maxpool",
+        lambda source, architecture: architecture.stem_kernel != 7,
+        ("stem_stride", "maxpool"),
+        (
+            ("cifar", "stride 1 and no maxpool: networks for CIFAR's images of 32x32, SimCLR's too"),
+            ("stem_stride=1,maxpool=torchvision", "stride 1, with maxpool"),
+            ("stem_stride=2,maxpool=torchvision", "stride 2, with maxpool: as torchvision's, but for the kernel"),
+            ("stem_stride=2,maxpool=none", "stride 2, no maxpool"),
+        ),
+    ),
+    Doubt(
         "the module has no layer for its maxpool, and its forward, which is not read, may do without",
         _has_no_maxpool,
         ("maxpool",),

@@ -124,7 +124,7 @@ def _openmmlab_backbones(source: Source) -> Iterator[Mapping[str, str]]:
         if isinstance(text, str) and len(text) > _LARGEST:
             raise ArchitectureError(f"its OpenMMLab config is longer than {_LARGEST} characters")
         options = _backbone(text) if isinstance(text, str) else {}
-        if re.fullmatch("'(ResNet|ResNeXt|ResNetV1[bcd])'", options.get("type", "").replace('"', "'")):
+        if re.fullmatch("'(ResNet|ResNet_CIFAR|ResNeXt|ResNetV1[bcd])'", options.get("type", "").replace('"', "'")):
             yield options
 
 
@@ -162,7 +162,10 @@ def _of_backbone(options: Mapping[str, str], architecture: Architecture) -> Fact
     if "eps" in norm and not (eps and re.match(r"\.?[0-9]", eps[1])):
         raise ArchitectureError(f"its config says norm_cfg={printable(norm)}, of which eps cannot be read")
     is_caffe = options.get("style", "").strip("'\"") == "caffe"
+    is_cifar = "ResNet_CIFAR" in options["type"]
     return Facts(
+        stem_stride=1 if is_cifar else None,
+        maxpool="none" if is_cifar else None,
         bottleneck_stride=None if architecture.block == "basic" else "conv1" if is_caffe else "conv2",
         strides=strides,
         dilated=dilated,

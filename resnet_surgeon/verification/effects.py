@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from resnet_surgeon.architecture.preprocessing import Preprocessing
+from resnet_surgeon.architecture.spec import FeatureMap
 from resnet_surgeon.verification.case import MOST_CHANNELS
 
 
@@ -122,4 +123,53 @@ def _remove(before: Expected, options: Mapping[str, Any]) -> Expected:
     return replace(before, fields={**before.fields, "maxpool_is_identity": True})
 
 
-_EFFECTS: dict[str, Callable[[Expected, Mapping[str, Any]], Expected]] = {"adapt": _adapt, "remove": _remove}
+def _stem(before: Expected, options: Mapping[str, Any]) -> Expected:
+    """conv1's stride, and what stands behind it; the kernel shows in its weight."""
+    maxpool = options["maxpool"]
+    fields = {**before.fields, "stem_stride": options["stride"]}
+    if maxpool is not None:
+        fields["maxpool_is_identity"] = maxpool == "none"
+    if maxpool not in (None, "none"):
+        fields["maxpool"] = maxpool
+    return replace(before, fields=fields)
+
+
+def _dilate(before: Expected, options: Mapping[str, Any]) -> Expected:
+    """A stage's stride is what it was before any dilation, up to the size that is asked for; from there on it is 1, and
+    the blocks after the stage's first one are dilated by what the strides would have been.
+    """
+    size = _float(before.fields["stem_stride"]) * (1 if before.fields["maxpool_is_identity"] else 2)
+    dilation, stages = 1.0, {}
+    for name, stage in before.stages.items():
+        first, stride = dilation, stage["stride"] * stage["dilation"] / (stage["first_dilation"] or 1)
+        if size >= options["output_stride"]:
+            dilation, stride = dilation * stride, 1.0
+        size *= stride
+        stages[name] = {"stride": stride, "first_dilation": first, "dilation": dilation}
+    return replace(before, stages=stages)
+
+
+def _features(before: Expected, options: Mapping[str, Any]) -> Expected:
+    """The maps come out by their names; a layer that a head owned is one of the trunk's."""
+    pairs = zip(options["names"] or (), options["layers"], strict=False)
+    maps = tuple(FeatureMap(name, layer.rpartition(".")[2]) for name, layer in pairs)
+    return replace(before, fields={**before.fields, "maps": maps})
+
+
+def _heads(before: Expected, options: Mapping[str, Any]) -> Expected:
+    """Classifiers come out in the place of maps."""
+    return replace(before, fields={**before.fields, "maps": ()})
+
+
+def _float(value: object) -> float:
+    return float(value) if isinstance(value, (int, float)) else -1.0
+
+
+_EFFECTS: dict[str, Callable[[Expected, Mapping[str, Any]], Expected]] = {
+    "adapt": _adapt,
+    "remove": _remove,
+    "stem": _stem,
+    "dilate": _dilate,
+    "features": _features,
+    "heads": _heads,
+}

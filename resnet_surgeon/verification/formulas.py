@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -10,8 +11,10 @@ import torch
 from torch import Tensor
 
 from resnet_surgeon.arithmetic.formulas import (
+    AreaResampled,
     Cast,
     Combination,
+    Crop,
     FoldedBias,
     FoldedInputMean,
     FoldedInputWeight,
@@ -23,6 +26,7 @@ from resnet_surgeon.arithmetic.formulas import (
     NormalisedWeight,
     Product,
     Repeat,
+    Resizing,
     Scaled,
 )
 
@@ -30,12 +34,16 @@ from resnet_surgeon.arithmetic.formulas import (
 def apply(formula: Formula, inputs: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
     """The tensor of `dtype` that the formula makes of its inputs.
 
-    Mixes add channel by channel in float32 (float64 for such), everything else is worked out in float64; both round
-    once at the end. Raises ValueError for another number of inputs than the formula takes.
+    Mixes add channel by channel, and kernels are resized place by place, in float32 (float64 for such); everything else
+    is worked out in float64. All round once at the end. Raises ValueError for another number of inputs than the formula
+    takes.
     """
     if isinstance(formula, Mixing):
         weight = torch.cat([part.to(torch.promote_types(part.dtype, torch.float32)) for part in inputs], dim=1)
         return _mixed(formula, weight).to(dtype)
+    if isinstance(formula, Resizing):
+        (weight,) = inputs
+        return _resized(formula, weight.to(torch.promote_types(weight.dtype, torch.float32))).to(dtype)
     return _elementwise(formula, [tensor.double() for tensor in inputs]).to(dtype)
 
 
@@ -58,6 +66,32 @@ def _mixed(formula: Mixing, weight: Tensor) -> Tensor:
             for row in formula.matrix
         ]
     return torch.stack(channels, dim=1)
+
+
+def _resized(formula: Resizing, weight: Tensor) -> Tensor:
+    """From a weight [out, in, old, old] to one [out, in, new, new]."""
+    old, new = formula.old, formula.new
+    if isinstance(formula, Crop):
+        around = (new - old) // 2  # zeros, or if negative what is cut off
+        return torch.nn.functional.pad(weight, [around] * 4)
+    assert isinstance(formula, AreaResampled)
+
+    def shares(place: int) -> Counter[int]:
+        # With every old row cut into `new` strips, a new row is `old` strips: so many of each old row.
+        return Counter(strip // new for strip in range(place * old, (place + 1) * old))
+
+    made = [
+        _sum(
+            [
+                weight[:, :, i, k] * (high * wide)
+                for i, high in shares(row).items()
+                for k, wide in shares(column).items()
+            ]
+        )
+        for row in range(new)
+        for column in range(new)
+    ]
+    return (torch.stack(made, dim=-1) / new**2).reshape(*weight.shape[:2], new, new)
 
 
 def _sum(planes: Sequence[Tensor]) -> Tensor:

@@ -59,4 +59,6 @@ def _finite(names: tuple[str, ...], of_tensors: tuple[Check, ...]) -> Check:
 @torch.no_grad()
 def _outputs(module: nn.Module, image: Tensor) -> list[Tensor]:
     outputs = module(image)
+    if isinstance(outputs, dict):
+        return [*outputs.values()]
     return outputs if isinstance(outputs, list) else [outputs]

@@ -10,7 +10,7 @@ from torch import nn
 from resnet_surgeon.manifest import Manifest
 from resnet_surgeon.module import ResNet
 from resnet_surgeon.network import Network
-from resnet_surgeon.verification import forward, independence, kept_layers, stem
+from resnet_surgeon.verification import forward, independence, kept_layers, stem, whole
 from resnet_surgeon.verification.case import Case
 from resnet_surgeon.verification.layers import correspondence
 from resnet_surgeon.verification.modules import common_dtype, loaded, witness
@@ -36,6 +36,8 @@ def checks(case: Case, of_tensors: tuple[Check, ...]) -> Iterator[Check]:
         yield Check("layers", "unproven", "it takes the source: give it with `--against`")
     else:
         yield from _carried_out("layers", lambda: _beside(case, manifest, original, module, dtype))
+    if whole.is_due(manifest):
+        yield from _carried_out("torchvision", lambda: whole.checks(module, architecture, case.file.tensors, dtype))
     if architecture.branches:
         yield from _carried_out("independence", lambda: independence.checks(module, architecture.branches, dtype))
 

@@ -56,6 +56,7 @@ def _before(manifest: Manifest) -> Expected:
             "maxpool": "caffe" if said["maxpool"] == "caffe" else "torchvision",
             "maxpool_is_identity": said["maxpool"] == "none",
             "eps": _number(said["eps"]),
+            "maps": (),
         },
         stages=_strides(said["strides"].split("-"), said["dilated"].split("-")),
         preprocessing=entry.preprocessing if entry else None,

@@ -12,6 +12,8 @@ from resnet_surgeon.architecture.spec import Architecture
 from resnet_surgeon.arithmetic.formulas import Cast
 from resnet_surgeon.manifest import Computed, Manifest, Provenance, TensorRecord
 
+# Operations after which layers compute something else with the same tensors.
+_REBUILDING = ("stem", "dilate")
 # The source's name of a tensor, by its provenance and its own name.
 Naming = Callable[[Provenance, str], "str | None"]
 
@@ -71,7 +73,14 @@ def correspondence(manifest: Manifest, source: Architecture, naming: Naming) -> 
     names = {name: found if found and casts[found] == dtypes else None for name, (found, dtypes) in uncast.items()}
     ours, theirs = ({part.name: part for part in layers.parts(network)} for network in (manifest.architecture, source))
     origins = {unit.name: _origin(unit.name, ours, theirs, names) for unit in own_units}
-    known = {name: origin for name, origin in origins.items() if origin is not None and origin in source_units}
+    is_rebuilt = any(name in _REBUILDING for record in manifest.operations for name in record)
+    known = {
+        name: origin
+        for name, origin in origins.items()
+        if origin is not None
+        and origin in source_units
+        and not (is_rebuilt and replace(ours[name], name="") != replace(theirs[origin], name=""))
+    }
     return Correspondence(own_units, source_units, known, {name: dtypes for name, dtypes in casts.items() if dtypes})
 
 

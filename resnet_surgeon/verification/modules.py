@@ -98,8 +98,8 @@ def as_torchvision(architecture: Architecture) -> nn.Module:
         replace_stride_with_dilation=_replaced_strides(architecture),
         norm_layer=partial(nn.BatchNorm2d, eps=architecture.eps),
     )
-    stride = architecture.stem_stride
-    module.conv1 = nn.Conv2d(architecture.in_channels, 64, kernel_size=7, stride=stride, padding=3, bias=False)
+    kernel, stride = architecture.stem_kernel, architecture.stem_stride
+    module.conv1 = nn.Conv2d(architecture.in_channels, 64, kernel, stride, padding=(kernel - 1) // 2, bias=False)
     if architecture.maxpool == "caffe":
         module.maxpool = nn.MaxPool2d(kernel_size=3, stride=2, padding=0, ceil_mode=True)
     for stage in architecture.stages:

@@ -41,7 +41,7 @@ def check(
     if naming(record.provenance, STEM_WEIGHT) is not None or not isinstance(record.provenance, records.Computed):
         return
     ours, theirs = (copy.deepcopy(submodule(network, "conv1")).double() for network in (module, source))
-    witness = _Witness(theirs.get_parameter("weight"), conv1(original), record.dtype, naming)
+    witness = _Witness(theirs.get_parameter("weight"), conv1(manifest.architecture), record.dtype, naming)
     channels = manifest.architecture.in_channels
     image = images(channels, fitting(PROBE, max(channels, original.in_channels)), torch.float64)
     shares = witness.shares(record.provenance, image, image.abs(), ())
@@ -68,7 +68,7 @@ class _Share:
 
 @dataclass(frozen=True)
 class _Witness:
-    """The source's conv1, and how the file's came of it."""
+    """The source's conv1, and how the file's came of it, whose stride `layer` has: it may be another since."""
 
     weight: Tensor
     layer: Convolution
@@ -81,10 +81,10 @@ class _Witness:
         """What the convolution of this provenance makes of the image is the sum of these; None if it is another."""
         channels = image.shape[1]
         if self.naming(provenance, STEM_WEIGHT) == STEM_WEIGHT:
-            fits = self.weight.shape[1] == channels
+            fits = self.weight.shape[1:] == (channels, self.layer.kernel, self.layer.kernel)
             return (_Share(self.weight, image, sizes, steps),) if fits else None
         if isinstance(provenance, records.Initialised):
-            shape = (*self.weight.shape[:1], channels, *self.weight.shape[2:])
+            shape = (*self.weight.shape[:1], channels, self.layer.kernel, self.layer.kernel)
             drawn = Initialised(self.dtype, shape, provenance.law, provenance.seed, provenance.stream)
             if byte_size(drawn) > _LARGEST:
                 return None

@@ -27,11 +27,12 @@ _FACTS = {
     "bottleneck_stride": "the stride in the first convolution of a bottleneck",
     "strides": "other strides than ResNet's",
     "dilation": "dilation",
-    "stem": "another stride of the stem, or another layer in the place of maxpool",
+    "stem": "another kernel or stride of the stem, or another layer in the place of maxpool",
     "eps": "another eps of the batch norms",
     "fused": "a network without batch norms",
     "pool": "another pooling than the mean",
     "classifier": "a classifier of several layers, or without bias",
+    "maps": "feature maps by name",
 }
 # Which of them a library can be told beside the names: by the model's name, or by its configuration.
 _SAID = {
@@ -40,8 +41,8 @@ _SAID = {
     "packed": {*_FACTS},
     "timm": {"groups"},
     "transformers": {"parts", "bottleneck_stride"},
-    "detectron2": {"parts", "groups", "bottleneck_stride"},
-    "sequential": {*_FACTS} - {"heads", "pool", "classifier"},
+    "detectron2": {"parts", "groups", "bottleneck_stride", "maps"},
+    "sequential": {*_FACTS} - {"heads", "pool", "classifier", "maps"},
 }
 _CONFIG, _LOOKED_FOR = "config.json", ("model.safetensors", "pytorch_model.bin")  # by transformers, in a folder
 
@@ -107,8 +108,11 @@ def _facts(architecture: Architecture) -> Iterator[str]:
         yield "dilation"
     elif [stage.stride for stage in stages] != [stage.stride for stage in standard]:
         yield "strides"
-    if architecture.stem_stride != 2 or architecture.maxpool != "torchvision" or architecture.maxpool_is_identity:
+    has_pool = architecture.maxpool == "torchvision" and not architecture.maxpool_is_identity
+    if (architecture.stem_kernel, architecture.stem_stride) != (7, 2) or not has_pool:
         yield "stem"
+    if architecture.maps:
+        yield "maps"
     if architecture.eps != 1e-5:
         yield "eps"
     if architecture.fused:

@@ -58,7 +58,7 @@ def wide(times: int) -> State:
 
 
 def cifar() -> State:
-    return {**plain(), "conv1.weight": torch.zeros(64, 3, 3, 3)}
+    return {**plain(), "conv1.weight": torch.zeros(16, 3, 3, 3)}
 
 
 def twice_as_wide() -> State:
@@ -87,7 +87,7 @@ KINDS = [
     (clip, "CLIP's ResNet"),
     (kinetics, "a 3D ResNet"),
     (signals, "a 1D ResNet"),
-    (cifar, r"a CIFAR ResNet \(64 channels from a 3x3 stem\)"),
+    (cifar, r"a CIFAR ResNet \(16 channels from a 3x3 stem\)"),
     (twice_as_wide, "a ResNet 2 times as wide"),
     (three_times_as_wide, "a ResNet 3 times as wide"),
     (squeezed, "squeeze-and-excitation"),

@@ -12,8 +12,10 @@ import pytest
 
 from resnet_surgeon.arithmetic.evaluation import evaluate
 from resnet_surgeon.arithmetic.formulas import (
+    AreaResampled,
     Cast,
     Combination,
+    Crop,
     FoldedBias,
     FoldedWeight,
     Formula,
@@ -34,6 +36,9 @@ WORDS: dict[str, Formula] = {
     "the 3 input channels in turn, times 3/13": Repeat(3, 13),
     "the 2 input channels mixed into 1 by a matrix": Mix(((0.5, 1.5),)),
     "sum of the inputs times 1, -0.5": Combination((1.0, -0.5)),
+    "the centre of 7x7 kernels": Crop(7, 3),
+    "3x3 kernels with zeros around them": Crop(3, 7),
+    "7x7 kernels resampled by area, with the same sum": AreaResampled(7, 3),
     "product of the two inputs": Product(),
     "cast from F64": Cast("F64"),
     "magnitude times the direction's unit vector": NormalisedWeight(),
@@ -67,6 +72,8 @@ def test_a_formula_of_many_channels_is_a_short_document(formula: Formula) -> Non
         {"kind": "combination", "factors": []},
         {"kind": "combination", "factors": [1.0] * 17},
         {"kind": "cast", "old": "I64"},
+        {"kind": "crop", "old": 7, "new": 4},
+        {"kind": "area_resampled", "old": 33, "new": 3},
         {"kind": "folded_weight", "eps": -1.0},
         {"old": 3, "new": 1},
     ],

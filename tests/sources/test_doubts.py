@@ -37,6 +37,16 @@ PACKINGS: dict[str, tuple[str, Callable[[], dict[str, Any]], list[str]]] = {
     "MONAI": (
         "a.pth", lambda: body("") | {"layer2.0.downsample.0.bias": torch.zeros(512)}, ["monai", "stem_stride=2"],
     ),
+    "CIFAR": (
+        "a.pth",
+        lambda: body("") | {"conv1.weight": torch.zeros(64, 3, 3, 3)},
+        [
+            "cifar",
+            "stem_stride=1,maxpool=torchvision",
+            "stem_stride=2,maxpool=torchvision",
+            "stem_stride=2,maxpool=none",
+        ],
+    ),
     "Caffe": (
         "resnet50_caffe.pth",
         with_others(""),

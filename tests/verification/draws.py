@@ -304,6 +304,28 @@ def _heads(draw: random.Random) -> Operation:
     return f"heads {classes} {own}", lambda network: network.heads(classes, own=own, seed=seed)
 
 
+def _stem(draw: random.Random) -> Operation:
+    options: dict[str, Any] = {
+        "kernel": draw.choice([1, 3, 5, 9]),
+        "stride": draw.choice([None, 1, 2]),
+        "maxpool": draw.choice([None, "none", "torchvision", "caffe"]),
+        "init": draw.choice(["crop", "area", "random"]),
+        "seed": draw.randrange(9),
+    }
+    return f"stem {options}", lambda network: network.stem(**options)
+
+
+def _dilate(draw: random.Random) -> Operation:
+    output_stride = draw.choice([4, 8, 16, 32])
+    return f"dilate {output_stride}", lambda network: network.dilate(output_stride)
+
+
+def _features(draw: random.Random) -> Operation:
+    layers = draw.sample(["relu", "maxpool", "layer1", "layer2", "heads.head1.layer2"], draw.choice([1, 2, 3]))
+    names = [f"map{number}" for number in range(len(layers))]
+    return f"features {layers}", lambda network: network.features(layers, names)
+
+
 def _cast_network(draw: random.Random) -> Operation:
     dtype, keep_norm = draw.choice(["float16", "bfloat16", "float32", "float64"]), draw.random() < 0.5
     return f"cast {dtype} {keep_norm}", lambda network: network.cast(dtype, keep_norm)
@@ -316,6 +338,9 @@ OPERATIONS: tuple[Callable[[random.Random], Operation], ...] = (
     _remove_layers,
     _heads,
     _heads,
+    _stem,
+    _dilate,
+    _features,
     _cast_network,
 )
 
@@ -369,6 +394,11 @@ def lies(manifest: dict[str, Any]) -> Iterator[Lie]:
     is_identity = not architecture["maxpool_is_identity"]
     word = "architecture.maxpool_is_identity"
     yield put("maxpool", word, "architecture", "maxpool_is_identity", value=is_identity)
+    word = "architecture.stem_stride"
+    yield put("stem_stride", word, "architecture", "stem_stride", value=architecture["stem_stride"] + 1)
+    if "maps" in architecture:
+        others = [{**architecture["maps"][0], "name": "another"}, *architecture["maps"][1:]]
+        yield put("maps", "architecture.maps", "architecture", "maps", value=others)
     for index, stage in enumerate(architecture["stages"]):
         for name in ("dilation", "first_dilation"):
             word = f"architecture.stages[{index}].{name}"

@@ -8,8 +8,10 @@ from timm.models._manipulate import adapt_input_conv
 from torch import Tensor, nn
 
 from resnet_surgeon.arithmetic.formulas import (
+    AreaResampled,
     Cast,
     Combination,
+    Crop,
     FoldedBias,
     FoldedWeight,
     Formula,
@@ -78,6 +80,21 @@ def test_a_mix_is_written_as_it_is_proven(mix: str, dtype: str) -> None:
     formula, old = MIXES[mix], weight(8, 3, 7, 7).to(DTYPES[dtype])
     new = formulas.apply(formula, [old], old.dtype)
     assert torch.equal(written(formula, [old], dtype, (8, formula.new, 7, 7)), new)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("new", [1, 3, 5, 9])
+@pytest.mark.parametrize("kind", [Crop, AreaResampled])
+def test_kernels_are_resized_as_it_is_proven(kind: type[Crop | AreaResampled], new: int, dtype: str) -> None:
+    formula, old = kind(7, new), weight(64, 20, 7, 7).to(DTYPES[dtype])  # more than one piece
+    expected = formulas.apply(formula, [old], old.dtype)
+    assert torch.equal(written(formula, [old], dtype, (64, 20, new, new)), expected)
+
+
+def test_resampling_by_area_is_torchs_where_windows_do_not_overlap() -> None:
+    old = weight(8, 3, 9, 9).double()
+    expected = nn.functional.adaptive_avg_pool2d(old, 3) * 9
+    torch.testing.assert_close(formulas.apply(AreaResampled(9, 3), [old], torch.float64), expected)
 
 
 LARGE = (300, 128, 3, 3)  # more than one piece

@@ -25,7 +25,7 @@ from resnet_surgeon.arithmetic.laws import Constant, Law, Normal, Uniform
 from resnet_surgeon.module import ResNet
 from resnet_surgeon.sources.progress import silent
 from resnet_surgeon.sources.sidecar import MANIFEST_LIMIT
-from resnet_surgeon.verification import case, function, independence
+from resnet_surgeon.verification import case, function, independence, whole
 from resnet_surgeon.verification.modules import as_torchvision, torchvision_has
 from resnet_surgeon.verification.tensors import deviation_of
 from tests.conftest import small_network
@@ -47,7 +47,8 @@ def made(name: str, sources: Path, tmp_path: Path) -> Path:
 
 
 NAMES = [
-    "bottleneck_stride", "maxpool", "dilation", "first_dilation", "preprocessing", "no preprocessing", "categories"
+    "bottleneck_stride", "maxpool", "stem_stride", "dilation", "first_dilation", "preprocessing", "no preprocessing",
+    "categories",
 ]  # fmt: skip
 
 
@@ -66,6 +67,26 @@ def test_a_lie_is_caught_by_name_with_the_source_and_without(
         for against in (sources / "source.pth", None):
             failed = rs.verify(path, against=against).failed
             assert any(told[-1].word in check.finding for check in failed), failed
+
+
+@pytest.mark.parametrize("lie", ["maps", "stem_stride", "maxpool", "dilation", "first_dilation"])
+def test_a_lie_about_what_an_operation_set_is_caught_by_name(lie: str, sources: Path, tmp_path: Path) -> None:
+    network = rs.open(sources / "source.pth").stem(3, 1, "none").dilate(4).features(["layer1", "layer4"])
+    path = network.save(tmp_path / "model.safetensors")
+    told = [told for told in lies(manifest_of(path)) if told.name == lie]
+    rewrite(path, told[-1].tell)
+    for against in (sources / "source.pth", None):
+        assert any(told[-1].word in check.finding for check in rs.verify(path, against=against).failed)
+
+
+def test_a_network_that_torchvision_would_not_make_fails(sources: Path) -> None:
+    """One convolution of the module is not dilated."""
+    network = rs.open(sources / "source.pth").dilate(8)
+    module = rs.load(network).eval()
+    convolution: Any = module.get_submodule("layer4.0.conv2")
+    convolution.dilation = convolution.padding = (1, 1)
+    (check,) = whole.checks(module, network.architecture, network.tensors, torch.float32)
+    assert (check.name, check.outcome) == ("torchvision", "failed")
 
 
 @pytest.mark.parametrize("against", ["middle.safetensors", "model.safetensors"])
