@@ -1,4 +1,4 @@
-"""Writes what follows from the code: docs/cli.md from the app, and the schema of manifests; tests check both."""
+"""Writes what follows from the code: docs/cli.md from the app, the schemas of manifests and recipes. Tests check it."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ from pydantic import TypeAdapter
 from resnet_surgeon.fields import unsaid_names
 from resnet_surgeon.manifest import FORMAT_VERSION, Manifest
 from resnet_surgeon.operations import RECORDED
+from resnet_surgeon.recipes import schema as recipes
 
 DOCS = Path(__file__).resolve().parent
 SCHEMA = DOCS.parent / "resnet_surgeon" / "manifest.schema.json"
+RECIPES = SCHEMA.with_name("recipe.schema.json")
 
 
 def cli_page() -> str:
@@ -48,6 +50,12 @@ def manifest_schema() -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **document}
 
 
+def recipe_schema() -> dict[str, Any]:
+    """The JSON Schema of recipes."""
+    return recipes.schema(lambda hint: TypeAdapter(hint).json_schema(mode="serialization"))
+
+
 if __name__ == "__main__":
+    RECIPES.write_text(json.dumps(recipe_schema(), indent=1) + "\n", "utf-8")
     (DOCS / "cli.md").write_text(cli_page(), "utf-8")
     SCHEMA.write_text(json.dumps(manifest_schema(), indent=1) + "\n", "utf-8")

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         CheckpointError,
         DependencyError,
         OperationError,
+        RecipeError,
         SurgeonError,
         UsageError,
         WeightsError,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from resnet_surgeon.loading import load
     from resnet_surgeon.module import ResNet
     from resnet_surgeon.network import Network, open
+    from resnet_surgeon.recipes.recipe import Recipe
     from resnet_surgeon.reporting.report import report
     from resnet_surgeon.saving import save
     from resnet_surgeon.verification.proof import Check, Proof
@@ -48,6 +50,8 @@ __all__ = [
     "Network",
     "OperationError",
     "Proof",
+    "Recipe",
+    "RecipeError",
     "ResNet",
     "SurgeonError",
     "TensorDifference",
@@ -70,6 +74,7 @@ _ROOMS = {
     "Inspection": "inspection",
     "Network": "network",
     "Proof": "verification.proof",
+    "Recipe": "recipes.recipe",
     "ResNet": "module",
     "TensorDifference": "comparison",
     "diff": "comparison",

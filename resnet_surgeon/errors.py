@@ -2,13 +2,14 @@
 
 SurgeonError
 ├── UsageError            2   the options are wrong, whatever the network
+│   └── RecipeError       2   a recipe has mistakes
 ├── CheckpointError       1   a file's content is refused
 │   ├── OtherArchiveError 1   it is an archive, and none of torch's
 │   └── ArchitectureError 1   its tensors are not a ResNet that we know
-├── ContradictionError    1   two that speak of one network say different things
+├── ContradictionError    1   two statements about one network contradict each other
 ├── OperationError        1   this network cannot take this operation
 ├── AccessError           1   reading or writing failed
-├── WeightsError          1   published weights could not be had
+├── WeightsError          1   published weights could not be obtained
 └── DependencyError       1   an optional package is not installed
 
 Inner rooms raise the narrow fact; the room that knows the file or the operation adds it with `about`.
@@ -73,6 +74,14 @@ class UsageError(SurgeonError):
     """An option or argument is wrong, whatever network it is used on."""
 
     exit_code = 2
+
+
+class RecipeError(UsageError):
+    """A recipe has mistakes: each with its file, line and column, as `recipe.yaml:3:5: ...`."""
+
+    def __init__(self, mistakes: Sequence[str]) -> None:
+        super().__init__("\n".join(mistakes))
+        self.mistakes = tuple(mistakes)
 
 
 class CheckpointError(SurgeonError):

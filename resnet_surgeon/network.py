@@ -38,6 +38,7 @@ from resnet_surgeon.writing.document import Document, document
 from resnet_surgeon.writing.forms import SAFETENSORS, form_of
 from resnet_surgeon.writing.names import Names
 from resnet_surgeon.writing.spelling import Change
+from resnet_surgeon.writing.unchanged import is_written
 from resnet_surgeon.writing.write import stream, write
 
 Options = ParamSpec("Options")
@@ -134,6 +135,18 @@ class Network(TiedToFile):
         if manifest.source.container is not None and manifest.source.sha256 is None:
             manifest = replace(manifest, source=self.source.identified())
         return manifest
+
+    def identified(self) -> Network:
+        """The network with its source's SHA-256 worked out, for which that is read once: so no save has to."""
+        if self.history is not None:  # which has that of the first source
+            return self
+        return replace(self, opened=replace(self.opened, source=self.source.with_digest()))
+
+    def is_written(self, output: str | os.PathLike[str], *, names: Names = "torchvision") -> bool:
+        """Whether the file `output` and its manifest are there already, byte for byte as `save` would write them.
+        Raises CheckpointError for a damaged source.
+        """
+        return is_written(self._document(names), Path(output))
 
     def check(self, output: str | os.PathLike[str] | None = None, *, names: Names = "torchvision") -> None:
         """Raises CheckpointError if the file `output`, or the stream, would be one that nobody could open; reads and

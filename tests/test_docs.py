@@ -17,6 +17,8 @@ import torch
 
 from resnet_surgeon.manifest import published_schema
 from resnet_surgeon.operations import OPERATIONS
+from resnet_surgeon.recipes.reading import parsed
+from resnet_surgeon.recipes.schema import published as published_recipe_schema
 from resnet_surgeon.sources import catalog
 from tests.test_house import PACKAGE, ROOMS
 
@@ -34,6 +36,13 @@ class Block:
 def blocks(page: Path) -> Iterator[Block]:
     for match in re.finditer(r"^```(console|python)\n(.*?)^```$", page.read_text("utf-8"), re.DOTALL | re.MULTILINE):
         yield Block(match[1], match[2])
+
+
+def named_files(page: Path) -> Iterator[tuple[str, str]]:
+    """The blocks of a page that are files: their first line says what they are called."""
+    blocks = r"^```(?:yaml|make)\n# (\S+)\n(.*?)^```$"
+    for match in re.finditer(blocks, page.read_text("utf-8"), re.DOTALL | re.MULTILINE):
+        yield match[1], match[2]
 
 
 @pytest.fixture(scope="session")
@@ -88,11 +97,23 @@ def run_python(code: str, folder: Path, env: dict[str, str]) -> None:
 
 @pytest.mark.parametrize("page", [page for page in PAGES if page.name not in GENERATED], ids=lambda page: page.name)
 def test_what_a_page_shows_is_what_happens(page: Path, tmp_path: Path, published: dict[str, str]) -> None:
+    for name, text in named_files(page):
+        (tmp_path / name).write_text(text, "utf-8")
     for block in blocks(page):
         if block.language == "console":
             run_console(block.text, tmp_path, published)
     code = "".join(block.text for block in blocks(page) if block.language == "python")
     run_python(code, tmp_path, published)
+
+
+def test_dvc_is_told_what_the_recipe_makes() -> None:
+    from ruamel.yaml import YAML
+
+    files = dict(named_files(TOP / "docs" / "recipes.md"))
+    stage = YAML(typ="safe", pure=True).load(files["dvc.yaml"])["stages"]["surgery"]
+    outputs = [str(target.output) for target in parsed(files["recipe.yaml"], "recipe.yaml", {})]
+    assert stage["cmd"] == "resnet-surgeon apply recipe.yaml"
+    assert stage["outs"] == [name for output in outputs for name in (output, str(Path(output).with_suffix(".json")))]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -134,10 +155,15 @@ def test_the_manifest_s_schema_is_generated() -> None:
     assert published_schema() == json.loads(generated("json.dumps(generate.manifest_schema())"))
 
 
+def test_the_recipes_schema_is_generated() -> None:
+    assert published_recipe_schema() == json.loads(generated("json.dumps(generate.recipe_schema())"))
+
+
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_every_operation_has_its_place_on_the_pages(operation: str) -> None:
     assert f"## `resnet-surgeon {operation}`" in (TOP / "docs" / "cli.md").read_text("utf-8")
-    assert f"## {operation}" in (TOP / "docs" / "getting-started.md").read_text("utf-8")
+    pages = [(TOP / "docs" / page).read_text("utf-8") for page in ("getting-started.md", "surgery.md")]
+    assert any(f"## {operation}:" in page for page in pages)
 
 
 def test_the_house_on_the_page_is_the_house_in_the_tests() -> None:

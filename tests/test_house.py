@@ -30,6 +30,7 @@ ROOMS = [
     "overview",
     "writing",
     "network",
+    "recipes",
     "inspection",
     "comparison",
     "module",

@@ -68,14 +68,16 @@ OPERATIONS = st.one_of(
 )
 
 
-@pytest.mark.parametrize("name", ["bottleneck.safetensors", "bottleneck.pth", "random"])
+@pytest.mark.parametrize("name", ["basic.safetensors", "bottleneck.pth", "random"])
 @given(operations=st.lists(OPERATIONS, max_size=4))
-@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_a_chain_and_files_in_between_come_to_the_same_bytes(
     name: str, operations: list[Operation], checkpoints: Path, tmp_path: Path
 ) -> None:
     def start() -> rs.Network:
-        return rs.open("resnet18", weights="random") if name == "random" else rs.open(checkpoints / name)
+        if name == "random":
+            return rs.open("resnet18", weights="random").remove(last=4)  # drawing all of it would take long
+        return rs.open(checkpoints / name)
 
     chain = by_files = start()
     for operation in operations:

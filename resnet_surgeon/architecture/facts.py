@@ -200,7 +200,7 @@ def applied(facts: Facts, architecture: Architecture) -> Architecture:
     """The network, of which these facts hold. Raises ArchitectureError for those that cannot be true of it."""
     said = facts.items()
     if facts.bottleneck_stride == "conv1" and architecture.block != "bottleneck":
-        raise ArchitectureError("bottleneck_stride=conv1 speaks of bottlenecks, and the network has basic blocks")
+        raise ArchitectureError("bottleneck_stride=conv1 is about bottlenecks, but the network has basic blocks")
     names = [stage.name for stage in architecture.stages]
     for name in ("strides", "dilated"):
         value = said.get(name, ())

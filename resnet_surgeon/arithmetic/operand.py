@@ -1,4 +1,4 @@
-"""What a formula is given: a tensor that can be read piece by piece. Knows not where from."""
+"""What a formula is given: a tensor that can be read piece by piece. Does not know where it comes from."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reproducible random numbers: the same on every machine, in any order of asking, for all time.
+"""Reproducible random numbers: the same on every machine, in whatever order they are asked for, for good.
 
 Made of the Philox counter generator (whose raw output numpy guarantees) and of additions, multiplications, divisions
 and square roots alone, which IEEE 754 rounds the same everywhere; numpy's and libm's own normal deviates and logarithms

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from resnet_surgeon.cli.apply import apply
 from resnet_surgeon.cli.convert import convert
 from resnet_surgeon.cli.declaration import Typed, declare
 from resnet_surgeon.cli.diff import diff
@@ -15,6 +16,7 @@ from resnet_surgeon.cli.inspect import inspect
 from resnet_surgeon.cli.list import list_weights
 from resnet_surgeon.cli.options import Json, Opening, Packing, Quiet, Source, Writing
 from resnet_surgeon.cli.output import PROGRAM, show_version
+from resnet_surgeon.cli.recipe import recipe
 from resnet_surgeon.cli.report import report
 from resnet_surgeon.cli.verify import verify
 from resnet_surgeon.operations import OPERATIONS
@@ -91,6 +93,8 @@ for _operation in OPERATIONS.values():
     declare(app, _operation.name, _operates(_operation), _operation.example)
 _OTHERS: dict[str, tuple[Callable[..., Any], str]] = {
     "convert": (convert, "convert lightning.ckpt -o model.pth"),
+    "apply": (apply, "apply recipe.yaml --set channels=4"),
+    "recipe": (recipe, "recipe model.safetensors > recipe.yaml"),
     "verify": (verify, "verify model.safetensors --against resnet50"),
     "report": (report, "report model.safetensors --against resnet50 -o report.html"),
     "diff": (diff, "diff resnet50.pth resnet50-in1.safetensors"),

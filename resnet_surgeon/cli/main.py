@@ -1,4 +1,4 @@
-"""The process round a command: what it prints when it fails, and how it ends. The only place where errors become words
+"""The process around a command: what it prints when it fails, and how it ends. The only place where errors become words
 and exit codes.
 """
 
@@ -20,7 +20,7 @@ sys.setswitchinterval(0.0002)
 
 from resnet_surgeon.cli.answers import command  # noqa: E402
 from resnet_surgeon.cli.output import PROGRAM, show_version  # noqa: E402
-from resnet_surgeon.errors import SurgeonError, UsageError, message  # noqa: E402
+from resnet_surgeon.errors import RecipeError, SurgeonError, UsageError, message  # noqa: E402
 from resnet_surgeon.formats.memory import check_room  # noqa: E402
 from resnet_surgeon.platform.opening import standard_streams  # noqa: E402
 from resnet_surgeon.platform.signals import READER_GONE, Signalled, check_signals, die_by, raise_on_signals  # noqa: E402
@@ -50,6 +50,10 @@ def _run() -> int:
         return _command()
     except BrokenPipeError:
         raise Signalled(READER_GONE) from None
+    except RecipeError as error:
+        for mistake in error.mistakes:
+            _tell(mistake, [], error.exit_code)
+        return error.exit_code
     except SurgeonError as error:
         answers = [command(PROGRAM, sys.argv[1:], answer) for answer in error.answers]
         hint = _meant() if error.subject and error.subject.isdigit() else None  # a number is no source

@@ -1,4 +1,4 @@
-"""What somebody meant who typed an option, a command or an argument that there is not: the command to type instead.
+"""What somebody meant who typed an option, a command or an argument that does not exist: the command to type instead.
 
 Knows the commands by what they declare, and runs none.
 """

@@ -69,6 +69,9 @@ class Writing:
         default=None,
     )
     force: bool = option("Replace an existing file.", default=False)
+    if_changed: bool = option(
+        "Touch nothing if the file and its manifest are already, byte for byte, what would be written.", default=False
+    )
     dry_run: bool = option("Print the plan and write nothing.", default=False)
 
 

@@ -7,7 +7,7 @@ import json as json_format
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import resnet_surgeon as rs
 from resnet_surgeon.cli import text
@@ -17,9 +17,12 @@ from resnet_surgeon.errors import UsageError, message
 from resnet_surgeon.manifest import operation_record
 from resnet_surgeon.network import Network
 from resnet_surgeon.operations.checkpoint import Operation
+from resnet_surgeon.sources.location import STANDARD_INPUT, PassingInput
+from resnet_surgeon.sources.progress import Progress
 from resnet_surgeon.sources.sidecar import manifest_path
 from resnet_surgeon.writing.names import Names
 from resnet_surgeon.writing.targets import check_name
+from resnet_surgeon.writing.unchanged import digest
 
 STANDARD_OUTPUT = "-"
 
@@ -48,28 +51,46 @@ def run(
     if writing.output is not None and not to_stream and not _is_folder(writing.output):
         check_name(Path(writing.output))
     shown = progress(quiet)
-    network = rs.open(source, progress=shown, **opening.keywords)
+    passes = source == STANDARD_INPUT and not writing.dry_run
+    network = rs.open(PassingInput() if passes else source, progress=shown, **opening.keywords)
     if operation is not None:
         network = network.apply(operation)
-    target = _target(writing.output, network)
-    if writing.dry_run:
-        network.check(None if to_stream else target, names=names)
-    elif to_stream:
-        network.stream(1, names=names, progress=shown)
-    else:
-        network.save(target, force=writing.force, names=names, progress=shown)
     if not quiet:
+        _ = network.source.described  # reads conv1, which may have gone by when this is printed
+    target = _target(writing.output, network)
+    outcome = _written(network, None if to_stream else target, writing, names, shown)
+    if outcome == "up to date" and not quiet:
+        print(message(f"{target}: up to date"), file=sys.stderr)
+    elif not quiet:
         around = network.packing if names == "packed" else None
         print(text.summary(network, "standard output" if to_stream else target, around), file=sys.stderr)
-        if writing.dry_run:
+        if outcome == "planned":
             in_the_way = not writing.force and not to_stream and os.path.lexists(target)
             note = f" ({target} exists already: this would need `--force`)" if in_the_way else ""
             print(message(f"dry run: nothing was written{note}"), file=sys.stderr)
     if json:
-        document = _report(network, target, is_written=not writing.dry_run)
-        to_standard_output(json_format.dumps(document, indent=1, sort_keys=True))
-    elif not to_stream and not writing.dry_run:
+        to_standard_output(json_format.dumps(_report(network, target, outcome), indent=1, sort_keys=True))
+    elif not to_stream and outcome != "planned":
         to_standard_output(target)
+
+
+_Outcome = Literal["written", "planned", "up to date"]
+
+
+def _written(network: Network, target: str | None, writing: Writing, names: Names, progress: Progress) -> _Outcome:
+    """Writes the file, or the stream where there is no target, as far as that is wanted and needed."""
+    if writing.if_changed and target is None:
+        raise UsageError("a stream is never up to date", subject="--if-changed", hint="name a file with `-o`")
+    if writing.if_changed and target is not None and network.is_written(target, names=names):
+        return "up to date"
+    if writing.dry_run:
+        network.check(target, names=names)
+        return "planned"
+    if target is None:
+        network.stream(1, names=names, progress=progress)
+    else:
+        network.save(target, force=writing.force, names=names, progress=progress)
+    return "written"
 
 
 def _is_folder(output: str) -> bool:
@@ -83,12 +104,16 @@ def _target(output: str | None, network: Network) -> str:
     return os.path.join(output, network.default_name) if _is_folder(output) else output
 
 
-def _report(network: Network, target: str, *, is_written: bool) -> dict[str, Any]:
-    """What `--json` prints."""
+def _report(network: Network, target: str, outcome: _Outcome) -> dict[str, Any]:
+    """What `--json` prints; size and digest are those of a file that is there."""
+    size, sha256 = (None, None) if outcome == "planned" else digest(Path(target))
     return {
         "output": target,
         "manifest": str(manifest_path(Path(target))),
-        "written": is_written,
+        "written": outcome == "written",
+        "up_to_date": outcome == "up to date",
+        "size": size,
+        "sha256": sha256,
         "operations": [operation_record(operation) for operation in network.operations],
         "architecture": dataclasses.asdict(network.architecture),
         "notes": list(network.notes),

@@ -74,7 +74,7 @@ def wrapping_lines(wrapping: Wrapping | None) -> Iterator[str]:
     places += [f"behind {printable(wrapping.prefix)}"] if wrapping.prefix else []
     yield f"packed as {wrapping.kind}{': ' * bool(places)}{', '.join(places)}"
     if wrapping.classifier == NO_CLASSIFIER:
-        yield "fc: none, as you state"
+        yield "fc: none, as you stated"
     elif wrapping.classifier:
         yield f"fc is its {printable(wrapping.classifier)}"
     if counters := sum(name.endswith("num_batches_tracked") for name in wrapping.filled):
@@ -82,7 +82,7 @@ def wrapping_lines(wrapping: Wrapping | None) -> Iterator[str]:
     if others := [name for name in wrapping.filled if not name.endswith("num_batches_tracked")]:
         yield f"filled with zeros: {listed(others)}"
     if wrapping.ignored:
-        yield f"left out, as you state: {_groups(wrapping, wrapping.ignored)}"
+        yield f"left out, as you stated: {_groups(wrapping, wrapping.ignored)}"
     if wrapping.left_out:
         yield f"left out: {_groups(wrapping, wrapping.left_out)}"
 

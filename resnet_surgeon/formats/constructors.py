@@ -1,6 +1,6 @@
-"""What the few names come to of which tensors and plain data are made: a closed list, each a few lines of our own.
+"""What the few names stand for that tensors and plain data are made of: a closed list, each a few lines of our own.
 
-Whatever stands on no list comes to an `Opaque`. Knows nothing of the machine that reads pickles.
+Any other name becomes an `Opaque`. Knows nothing of the machine that reads pickles.
 """
 
 from __future__ import annotations

@@ -30,14 +30,14 @@ def inflated(file: OpenFile, offset: int, compressed: int, size: int, crc: int) 
             try:
                 piece = decompressor.decompress(waiting, CHUNK)
             except zlib.error:
-                raise CheckpointError("compressed data in it are damaged") from None
+                raise CheckpointError("its compressed data is damaged") from None
             waiting = decompressor.unconsumed_tail
             done += len(piece)
             if done > size:
-                raise CheckpointError(f"compressed data in it are longer than the {size} bytes that they declare")
+                raise CheckpointError(f"its compressed data is longer than the {size} bytes that they declare")
             checksum = zlib.crc32(piece, checksum)
             yield piece
     if not decompressor.eof or done != size or decompressor.unused_data:
-        raise CheckpointError(f"compressed data in it are not the {size} bytes that they declare")
+        raise CheckpointError(f"its compressed data is not the {size} bytes that they declare")
     if checksum != crc:
         raise CheckpointError("it is damaged: the checksum of compressed data does not hold")

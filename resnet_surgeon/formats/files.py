@@ -49,7 +49,6 @@ class OpenFile(TiedToFile):
         self.name = name
         self.folder = folder
         self._stat = os.fstat(descriptor)
-        self.size = self._stat.st_size
         self._finalizer = weakref.finalize(self, os.close, descriptor)
 
     @classmethod
@@ -97,6 +96,25 @@ class OpenFile(TiedToFile):
                 return cls(os.dup(spool.fileno()), name)
         except OSError as error:
             raise AccessError(f"it could not be read into a temporary file: {error.strerror}", subject=name) from None
+
+    @property
+    def size(self) -> int:
+        return self._stat.st_size
+
+    def reaches(self, size: int) -> bool:
+        """Whether it has so many bytes."""
+        return size <= self.size
+
+    def beginning(self, size: int) -> bytes:
+        """Its first `size` bytes, or as many as it has."""
+        return self.read(0, min(size, self.size))
+
+    def check_end(self, end: int) -> None:
+        """Raises CheckpointError unless it ends there, as its own header says."""
+        if end > self.size:
+            raise CheckpointError(f"it is truncated: {end - self.size} bytes of its tensors are missing")
+        if end < self.size:
+            raise CheckpointError(f"{self.size - end} bytes follow its last tensor")
 
     def read(self, offset: int, size: int) -> bytes:
         """Exactly `size` bytes from `offset`."""

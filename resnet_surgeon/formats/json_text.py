@@ -1,5 +1,5 @@
-"""JSON from strangers, read exactly: a key stands once, a number is a number, text is Unicode, and what is read takes
-no more memory than its text does and a constant. Knows nothing of what it says.
+"""JSON from strangers, read exactly: no key occurs twice, a number is a number, text is Unicode, and reading takes no
+more memory than the text itself and a constant. Knows nothing of what it says.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Whether there is memory enough, asked before what fails badly without. Knows nothing of what it is for."""
+"""Whether there is enough memory, asked before doing what fails badly without it. Knows nothing of what it is for."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ def read(file: OpenFile) -> Container:
     compressed = [member for member in members.values() if member.method != zip_directory.STORED]
     total = sum(member.size for member in compressed)
     if total > SMALL and total > MOST_RATIO * file.size:
-        raise CheckpointError(f"{file.size} bytes would become {total}, which is no checkpoint's ratio")
+        raise CheckpointError(f"{file.size} bytes would expand to {total}, far more than a checkpoint's do")
     pieces = (piece for member in compressed for piece in unpacked(file, member, places[member.name]))
     spool = OpenFile.spooled(pieces, file.name) if compressed else file
     ends = itertools.accumulate((member.size for member in compressed), initial=0)
@@ -51,7 +51,7 @@ def _array(file: OpenFile, begin: int, size: int, name: str) -> LazyTensor | Unr
     """As numpy.lib.format 1.0 to 3.0 describes it: magic, version, length of the header, header, numbers."""
     head = file.read(begin, min(size, _LONGEST_HEADER))
     if head[:6] != b"\x93NUMPY" or len(head) < 12:
-        raise CheckpointError(f"its member {printable(name)} is no array of numpy")
+        raise CheckpointError(f"its member {printable(name)} is not a numpy array")
     width = 2 if head[6] == 1 else 4
     start = 8 + width + int.from_bytes(head[8 : 8 + width], "little")
     match = _HEADER.fullmatch(head[8 + width : start].decode("latin-1"))

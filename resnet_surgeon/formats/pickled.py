@@ -1,4 +1,4 @@
-"""What a pickle comes to when nothing of it is executed: names, storages, tensors over them, and objects that stay
+"""What a pickle yields when nothing in it is executed: names, storages, tensors over them, and objects that stay
 closed. Knows neither the machine that reads pickles nor where the tensors' bytes are.
 """
 

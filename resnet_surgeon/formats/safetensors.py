@@ -40,14 +40,14 @@ def tensors_and_metadata(file: OpenFile) -> tuple[dict[str, Stored], dict[str, s
 
 def _header(file: OpenFile) -> tuple[dict[str, Any], int]:
     """The header, and where the data begin."""
-    if file.size < 8:
+    if not file.reaches(8):
         raise CheckpointError("it is too short to be a safetensors file")
     length = int.from_bytes(file.read(0, 8), "little")
     if length > HEADER_LIMIT:
         raise CheckpointError(
             f"its header would be {length} bytes long, more than safetensors allows: not a safetensors file"
         )
-    if 8 + length > file.size:
+    if not file.reaches(8 + length):
         raise CheckpointError(f"it is truncated: the header says {length} bytes, {file.size - 8} are there")
     return _parse(file, length), 8 + length
 
@@ -55,7 +55,7 @@ def _header(file: OpenFile) -> tuple[dict[str, Any], int]:
 def _contents(header: Mapping[str, Any], file: OpenFile, start: int) -> tuple[dict[str, Stored], dict[str, str]]:
     metadata = _metadata(header.get(_METADATA))
     tensors = {name: _tensor(name, entry, file, start) for name, entry in header.items() if name != _METADATA}
-    _check_cover(tensors, start, file.size)
+    file.check_end(_covered(tensors, start))
     return tensors, metadata
 
 
@@ -169,8 +169,8 @@ def _tensor(name: str, entry: object, file: OpenFile, start: int) -> Stored:
     return Stored(dtype, shape, file, start + offsets[0])
 
 
-def _check_cover(tensors: Mapping[str, Stored], start: int, size: int) -> None:
-    """Every byte after the header belongs to exactly one tensor."""
+def _covered(tensors: Mapping[str, Stored], start: int) -> int:
+    """Where the tensors end. Raises CheckpointError unless every byte up to there belongs to exactly one of them."""
     end = start
     for name, tensor in sorted(tensors.items(), key=lambda item: (item[1].offset, byte_size(item[1]))):
         if tensor.offset != end:
@@ -178,7 +178,4 @@ def _check_cover(tensors: Mapping[str, Stored], start: int, size: int) -> None:
                 f"tensor {printable(name)} {'overlaps another' if tensor.offset < end else 'begins after a gap'}"
             )
         end += byte_size(tensor)
-    if end > size:
-        raise CheckpointError(f"it is truncated: {end - size} bytes of its tensors are missing")
-    if end < size:
-        raise CheckpointError(f"{size - end} bytes follow its last tensor")
+    return end

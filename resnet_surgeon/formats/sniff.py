@@ -29,11 +29,17 @@ def read(file: OpenFile) -> Container:
         raise error.about(file.name) from None
 
 
+def is_safetensors(file: OpenFile) -> bool:
+    """Whether it begins so."""
+    return _module(file.beginning(_HEAD)) == "safetensors"
+
+
+_HEAD = 512  # bytes by which a file is told
 _DEEPEST = 3  # archives around a checkpoint: a file in a tar in gzip
 
 
 def _read(file: OpenFile, depth: int = 0) -> Container:
-    head = file.read(0, min(512, file.size))
+    head = file.beginning(_HEAD)
     if not head:
         raise CheckpointError("it is empty")
     module = _module(head)

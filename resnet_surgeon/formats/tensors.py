@@ -110,17 +110,18 @@ def byte_size(tensor: LazyTensor) -> int:
     return math.prod(tensor.shape) * BITS[tensor.dtype] // 8
 
 
+def origins(tensor: LazyTensor) -> Iterator[Stored | Strided]:
+    """What in open files the tensor's content is, or comes from."""
+    if isinstance(tensor, (Stored, Strided)):
+        yield tensor
+    elif isinstance(tensor, (Computed, Joined)):
+        for part in tensor.inputs if isinstance(tensor, Computed) else tensor.parts:
+            yield from origins(part)
+
+
 def files(tensors: Iterable[LazyTensor]) -> set[OpenFile]:
     """The open files that the tensors' contents come from."""
-    found: set[OpenFile] = set()
-    for tensor in tensors:
-        if isinstance(tensor, (Stored, Strided)):
-            found.add(tensor.file)
-        elif isinstance(tensor, Computed):
-            found |= files(tensor.inputs)
-        elif isinstance(tensor, Joined):
-            found |= files(tensor.parts)
-    return found
+    return {origin.file for tensor in tensors for origin in origins(tensor)}
 
 
 def is_known(tensor: LazyTensor) -> bool:
@@ -170,7 +171,7 @@ def chunks(tensor: LazyTensor) -> Iterator[bytes | memoryview]:
         yield from evaluate(tensor.formula, tensor.dtype, tensor.shape, [*map(operand, tensor.inputs)])
     elif isinstance(tensor, Trained):
         if tensor.numbers is None:
-            raise CheckpointError("what was trained cannot be worked out again: give the file that holds it")
+            raise CheckpointError("trained tensors cannot be recomputed: give the file that holds them")
         for start in range(0, len(tensor.numbers), CHUNK):
             yield tensor.numbers[start : start + CHUNK]
     else:

@@ -1,8 +1,8 @@
 """The inert unpickler: a machine for every pickle that Python 2 and 3 write (protocols 0 to 5).
 
-It imports nothing and calls nothing that a file names: `constructors` says what the names come to of which tensors are
-made, `harmful` which are refused; any other is an object that stays closed, and is listed. Knows nothing of where the
-tensors' bytes are.
+It imports nothing and calls nothing that a file names: `constructors` says what the names that tensors are made of
+stand for, `harmful` which names are refused; objects of any other class stay closed, and are listed. Knows nothing of
+where the tensors' bytes are.
 """
 
 from __future__ import annotations

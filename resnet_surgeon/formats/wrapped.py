@@ -1,4 +1,4 @@
-"""A checkpoint inside of what people download: the only one in a zip, a tar, or what gzip made of either.
+"""A checkpoint inside what people download: the only one in a zip or tar archive, gzipped or not.
 
 It is unpacked into an unnamed temporary file, within the growth that checkpoints can need. Reads no checkpoint itself.
 """
@@ -104,20 +104,20 @@ def _gunzipped(file: OpenFile) -> Iterator[bytes]:
             if decompressor.eof:
                 parts -= 1
                 if not parts:
-                    raise CheckpointError("it is of more gzip parts than any program makes")
+                    raise CheckpointError("it has more gzip parts than any program makes")
                 decompressor = zlib.decompressobj(_GZIP)  # one part after the other makes one file
             piece = _decompressed(decompressor.decompress, waiting)
             waiting = decompressor.unused_data if decompressor.eof else decompressor.unconsumed_tail
             done += len(piece)
             if done > most:
-                raise CheckpointError(f"{file.size} bytes would become over {most}, which is no checkpoint's ratio")
+                raise CheckpointError(f"{file.size} bytes would expand to over {most}, far more than a checkpoint's do")
             yield piece
     if not decompressor.eof:
-        raise CheckpointError("it is truncated: its gzip data go on")
+        raise CheckpointError("it is truncated: its gzip data has no end")
 
 
 def _decompressed(decompress: Callable[[bytes, int], bytes], data: bytes) -> bytes:
     try:
         return decompress(data, CHUNK)
     except zlib.error:
-        raise CheckpointError("compressed data in it are damaged") from None
+        raise CheckpointError("its compressed data is damaged") from None

@@ -1,5 +1,5 @@
 """From a network to its manifest: continues the history that the source has, so that a pipe, a chain and files in
-between come to the same. Reads nothing and writes nothing.
+between give the same result. Reads nothing and writes nothing.
 """
 
 from __future__ import annotations

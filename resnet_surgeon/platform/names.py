@@ -1,4 +1,4 @@
-"""Names of files: who holds a file while it has none that anybody looks for, and how it gets one.
+"""Names of files: who is writing a file that does not have its final name yet, and how it gets that.
 
 Where there is flock, a file that is being written is locked. Windows has no such lock, and needs none: there a file
 that is open can be neither removed nor renamed.

@@ -109,6 +109,32 @@ def checksum(descriptor: int, position: int, size: int) -> int:
     return crc
 
 
+def take(source: int, count: int) -> bytes:
+    """Reads at most `count` bytes of a stream; none at its end. Raises OSError."""
+    return os.read(source, count)
+
+
+def write(target: int, data: bytes | memoryview, position: int | None) -> None:
+    """Writes all of `data` to a file, at `position`, or to a stream. Raises OSError."""
+    if position is None:
+        write_all(target, data)
+    else:
+        write_at(target, data, position)
+
+
+def pass_on(source: int, target: int, position: int | None, count: int) -> int:
+    """Moves at most `count` bytes of a stream to a file, at `position`, or to another stream: inside the kernel where
+    it can (Linux, where one of the two is a pipe), else by reading. Returns how many, 0 at its end. Raises OSError.
+    """
+    try:
+        return os.splice(source, target, count, offset_dst=position)
+    except (AttributeError, OSError) as error:
+        _raise_unless_unsupported(error)
+    data = os.read(source, min(count, _PIECE))
+    write(target, data, position)
+    return len(data)
+
+
 def drain(source: int, target: int) -> None:
     """Moves everything from one descriptor to another: inside the kernel where it can (Linux, from a pipe), else by
     reading. Raises OSError.

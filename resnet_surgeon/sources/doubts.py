@@ -1,6 +1,6 @@
 """Packings that are known to come in several kinds which no tensor tells apart: what is asked of whoever opens one.
 
-Each is an entry of a table: its sign, the facts that settle it, and the answers that there are. Reads no file.
+Each is an entry of a table: its sign, the facts that settle it, and the possible answers. Reads no file.
 """
 
 from __future__ import annotations

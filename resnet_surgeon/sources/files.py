@@ -15,9 +15,10 @@ from pathlib import Path
 
 from resnet_surgeon.architecture.variants import VARIANTS
 from resnet_surgeon.errors import AccessError, CheckpointError, UsageError
+from resnet_surgeon.formats.arriving import ArrivingFile
 from resnet_surgeon.formats.files import OpenFile
 from resnet_surgeon.sources import catalog
-from resnet_surgeon.sources.location import STANDARD_INPUT, Location
+from resnet_surgeon.sources.location import STANDARD_INPUT, Location, PassingInput
 from resnet_surgeon.sources.progress import Progress
 
 # What copies a file from a store to this folder, by the scheme of its URLs.
@@ -50,6 +51,8 @@ def published(entry: catalog.Entry, progress: Progress) -> NamedFile:
 def located(location: Location, progress: Progress) -> NamedFile:
     """The file at a path, a URL, `-`, or of bytes or a stream. Raises UsageError, AccessError or WeightsError."""
     if location == STANDARD_INPUT:
+        return _anonymous(_whole(_standard_input()))
+    if isinstance(location, PassingInput):
         return _anonymous(_standard_input())
     if isinstance(location, str) and "://" in location:
         return _from_network(location, progress)
@@ -110,6 +113,10 @@ def _at(path: str | os.PathLike[str]) -> OpenFile:
         raise
 
 
+def _whole(file: OpenFile) -> OpenFile:
+    return file.whole() if isinstance(file, ArrivingFile) else file
+
+
 def _near_model(name: str) -> str:
     """The model that was probably meant; all of them, where another depth was meant than there is."""
     another_depth = re.fullmatch(r"resnet\d+", name.lower()) and name.lower() not in VARIANTS
@@ -118,21 +125,19 @@ def _near_model(name: str) -> str:
 
 
 def _standard_input() -> OpenFile:
-    """Standard input: read in place where it is a file, else spooled into a temporary one."""
+    """Standard input: read in place where it is a file, else as it arrives."""
     name = "standard input"
     try:
         is_terminal, at_start = os.isatty(0), _is_file_at_start(0)
         descriptor = os.dup(0)
     except OSError:
         raise AccessError("it is closed", subject=name) from None
-    file = OpenFile(descriptor, name)
+    file = OpenFile(descriptor, name) if at_start else ArrivingFile(descriptor, name)
     if is_terminal:
         raise UsageError(
             "it is a terminal, not a stream", subject=name, hint="pipe a safetensors file into it, or name a file"
         )
-    if not at_start:
-        file = OpenFile.spooled(0, name)
-    if file.size == 0:
+    if not file.reaches(1):
         raise CheckpointError("it is empty", subject=name, hint="the command before it in the pipe may have failed")
     return file
 

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from typing import IO, Union
 
 from resnet_surgeon.errors import UsageError
 
 DEFAULT_NAME = "resnet50"
 STANDARD_INPUT = "-"
-Location = Union[str, "os.PathLike[str]", bytes, IO[bytes]]
+
+
+@dataclass(frozen=True)
+class PassingInput:
+    """Standard input for a network that is written once: its bytes pass through, and are gone then."""
+
+
+Location = Union[str, "os.PathLike[str]", bytes, IO[bytes], PassingInput]
 
 
 def check_distinct(one: object, other: object) -> None:

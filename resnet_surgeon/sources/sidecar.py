@@ -58,5 +58,5 @@ def beside(file: OpenFile) -> Sidecar | None:
 
 def _text(file: OpenFile) -> str:
     if file.size > MANIFEST_LIMIT:
-        raise CheckpointError(f"it is longer than {MANIFEST_LIMIT} bytes, and no manifest", subject=file.name)
+        raise CheckpointError(f"it is longer than {MANIFEST_LIMIT} bytes, so it is not a manifest", subject=file.name)
     return file.read(0, file.size).decode("utf-8", "replace")

@@ -17,7 +17,9 @@ from resnet_surgeon.arithmetic.numbers import decode
 from resnet_surgeon.errors import CheckpointError, UsageError, printable
 from resnet_surgeon.fields import Seed, checked
 from resnet_surgeon.formats import sniff
+from resnet_surgeon.formats.arriving import ArrivingFile
 from resnet_surgeon.formats.container import Container
+from resnet_surgeon.formats.files import OpenFile
 from resnet_surgeon.formats.tensors import Initialised, LazyTensor, Stored, byte_size, content
 from resnet_surgeon.sources import catalog, files, sidecar
 from resnet_surgeon.sources.files import NamedFile
@@ -72,6 +74,12 @@ class Source:
         if self.container is None or self.origin.sha256 is not None:
             return self.described
         return replace(self.described, sha256=self.container.sha256())
+
+    def with_digest(self) -> Source:
+        """The source with its SHA-256 in its origin, for which the whole file is read once. Raises CheckpointError."""
+        if self.container is None or self.origin.sha256 is not None:
+            return self
+        return replace(self, origin=replace(self.origin, sha256=self.container.sha256()))
 
     @functools.cached_property
     def described(self) -> Origin:
@@ -134,7 +142,7 @@ def _in_file(named: NamedFile, key: str | None, fc: str | None, ignore: Sequence
     promised = promise(named.name, named.digest)
     entry = promised.entry
     try:
-        container = sniff.read(named.file)
+        container = _container(named.file)
     except CheckpointError as error:
         error.reason += promised.shortfall(named.file)
         raise
@@ -147,6 +155,19 @@ def _in_file(named: NamedFile, key: str | None, fc: str | None, ignore: Sequence
         url = named.url or entry.url
         origin = replace(origin, architecture=entry.architecture, weights=entry.weights, url=url)
     return Source(named.label, origin, found, container, entry, named.is_anonymous)
+
+
+def _container(file: OpenFile) -> Container:
+    """What the file holds. A stream without a manifest is read to its end first: its digest goes out before its
+    tensors.
+    """
+    if not isinstance(file, ArrivingFile):
+        return sniff.read(file)
+    if sniff.is_safetensors(file):
+        container = sniff.read(file)
+        if MANIFEST_KEY in container.metadata:
+            return container
+    return sniff.read(file.whole())
 
 
 def _found(container: Container, key: str | None, fc: str | None, ignore: Sequence[str]) -> Found:

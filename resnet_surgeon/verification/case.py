@@ -126,7 +126,7 @@ def open_case(path: Location, against: Location | None, opening: Opening, progre
         file = _fitted(file)
     if text is None and sidecar is None:
         raise CheckpointError(
-            "it has no manifest, which says what to prove",
+            "it has no manifest, so there is nothing to prove",
             subject=file.container.file.name if file.container else file.label,
             hint="verify takes files that this tool wrote; `resnet-surgeon diff` compares any two checkpoints",
         )

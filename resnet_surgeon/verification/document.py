@@ -1,4 +1,4 @@
-"""Proofs about the document: it is valid, one with its sidecar, fits the file, and tells its history."""
+"""Proofs about the document: it is valid, the same as its sidecar, fits the file, and tells its history."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def _assumed(manifest: Manifest) -> Iterator[Check]:
     """What tensors do not show is as the manifest says who said so; `history` names what is not."""
     if manifest.facts and not any(contradictions(manifest)):
         facts = "; ".join(in_words(manifest.facts))
-        yield Check("assumed", "proven", f"the architecture has what was taken: {facts}")
+        yield Check("assumed", "proven", f"the architecture agrees with what was assumed: {facts}")
 
 
 def _history(case: Case, manifest: Manifest) -> Check:

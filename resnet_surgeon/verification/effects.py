@@ -1,5 +1,6 @@
-"""What each operation does to that of a network which its tensors do not show: restated here from the operations' docs,
-and worked out from the manifest's records alone. One function an operation; those without one change none of it.
+"""What each operation does to those properties of a network that its tensors do not show: restated here from the
+operations' docs, and worked out from the manifest's records alone. One function for each operation; an operation
+without one changes none of them.
 """
 
 from __future__ import annotations

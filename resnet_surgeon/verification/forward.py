@@ -52,8 +52,12 @@ def _finite(names: tuple[str, ...], of_tensors: tuple[Check, ...]) -> Check:
     if failed := tuple(check.name for check in of_tensors if check.outcome == "failed"):
         return Check("finite", "failed", f"{what}, and {some(failed)} failed", names)
     if any(check.outcome == "unproven" for check in of_tensors):
-        return Check("finite", "unproven", f"{what}: whether that is the source's own it takes `--against` to see")
-    return Check("finite", "proven", f"{what}: so it is with the source's own, and what its formulas make of them")
+        return Check("finite", "unproven", f"{what}: `--against` tells whether the source's are so too")
+    return Check(
+        "finite",
+        "proven",
+        f"{what}: so are the source's own, and what the formulas make of them",
+    )
 
 
 @torch.no_grad()

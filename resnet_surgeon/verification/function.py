@@ -33,7 +33,7 @@ def checks(case: Case, of_tensors: tuple[Check, ...]) -> Iterator[Check]:
     yield Check("load", "proven", f"{count} of {count} tensors load with strict=True into the module of the manifest")
     yield from _carried_out("forward", lambda: forward.checks(module, architecture, dtype, of_tensors))
     if original is None:
-        yield Check("layers", "unproven", "it takes the source: give it with `--against`")
+        yield Check("layers", "unproven", "this needs the source: give it with `--against`")
     else:
         yield from _carried_out("layers", lambda: _beside(case, manifest, original, module, dtype))
     if whole.is_due(manifest):

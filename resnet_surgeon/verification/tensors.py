@@ -124,7 +124,7 @@ def _recomputed(
     if isinstance(provenance, records.Kept):
         raise _UnknownError("give the source with `--against`")
     if isinstance(provenance, records.Trained):
-        raise _UnknownError("what was trained cannot be worked out again")
+        raise _UnknownError("trained tensors cannot be recomputed")
     formula = provenance.formula
     try:
         shapes = formula.input_shapes(tuple(like.shape))
@@ -176,7 +176,7 @@ def _initialised(case: Case, manifest: Manifest) -> Iterator[Check]:
             wrong[parameter.name] = f"differs from its seed's in {count:,} of {math.prod(tensor.shape):,} numbers"
         elif deviation > _STANDARD_ERRORS:
             wrong[parameter.name] = f"is not {law}"
-    finding = f"{len(drawn) - len(wrong)} of {len(drawn)} tensors ({numbers:,} numbers) are what law and seed give"
+    finding = f"{len(drawn) - len(wrong)} of {len(drawn)} tensors ({numbers:,} numbers) are as law and seed give them"
     within = f"; their moments lie within {furthest:.1f} standard errors of the law's" if not wrong else ""
     yield _check("initialised", finding + within, wrong)
 

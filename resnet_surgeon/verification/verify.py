@@ -50,5 +50,5 @@ def _checks(case: Case) -> Iterator[Check]:
     yield from of_tensors
     yield from function.checks(case, of_tensors)
     if case.sound is None:
-        yield Check("tensors", "unproven", "it takes a valid manifest that fits the file")
-        yield Check("function", "unproven", "it takes a valid manifest that fits the file")
+        yield Check("tensors", "unproven", "this needs a valid manifest that fits the file")
+        yield Check("function", "unproven", "this needs a valid manifest that fits the file")

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from resnet_surgeon.errors import CheckpointError
 from resnet_surgeon.formats import safetensors
+from resnet_surgeon.formats.arriving import ArrivingFile
 from resnet_surgeon.formats.tensors import LazyTensor, byte_size, files
 from resnet_surgeon.manifest import Manifest
 from resnet_surgeon.sources.sidecar import MANIFEST_KEY, NAMES_KEY
@@ -35,6 +36,12 @@ class Document:
     names: Names = "torchvision"
     companions: Mapping[str, bytes] = field(default_factory=dict)
     file_names: tuple[str, ...] = ()
+
+    @property
+    def is_arriving(self) -> bool:
+        """Whether the source is a stream whose bytes are still coming, and can be taken once."""
+        container = self.source.container
+        return container is not None and isinstance(container.file, ArrivingFile)
 
     def read_through(self) -> Document:
         """The document with the digest in its place, exactly as long as before: for that the source is read once, and

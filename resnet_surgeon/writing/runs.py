@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 from resnet_surgeon.errors import CheckpointError
 from resnet_surgeon.formats.files import OpenFile
@@ -17,6 +18,12 @@ from resnet_surgeon.sources.progress import Advance
 from resnet_surgeon.writing.background import Background
 
 _SLICE = 1 << 24  # bytes that are copied between two looks at signals and progress
+
+
+class Run(Protocol):
+    """Something that writes its part of a file."""
+
+    def write(self, descriptor: int, advance: Advance) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -116,16 +123,16 @@ def runs(placed: Iterable[tuple[int, LazyTensor]]) -> Iterator[Copy | Make]:
         yield copy
 
 
-def write_runs(descriptor: int, runs: Iterable[Copy | Make], advance: Advance) -> None:
+def write_runs(descriptor: int, runs: Iterable[Run], advance: Advance) -> None:
     """Writes all runs: first what the kernel copies, which it then syncs in a second thread while this one makes what
     has to be made.
     """
     made: list[Make] = []
     for run in runs:
-        if isinstance(run, Copy):
-            run.write(descriptor, advance)
-        else:
+        if isinstance(run, Make):
             made.append(run)
+        else:
+            run.write(descriptor, advance)
     syncing = Background(lambda: disk.sync(descriptor))
     for run in made:
         run.write(descriptor, advance)

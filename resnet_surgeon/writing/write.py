@@ -14,11 +14,12 @@ from resnet_surgeon.platform import disk, names
 from resnet_surgeon.platform.signals import check_signals, signals_wait
 from resnet_surgeon.platform.transfer import checksum, widen_pipe, write_all, write_at
 from resnet_surgeon.sources.progress import Progress
+from resnet_surgeon.writing.arrivals import into_file, into_stream
 from resnet_surgeon.writing.background import Background
 from resnet_surgeon.writing.document import Document
 from resnet_surgeon.writing.forms import SAFETENSORS, form_of
 from resnet_surgeon.writing.publish import Temporaries, publish, turn
-from resnet_surgeon.writing.runs import runs, write_runs
+from resnet_surgeon.writing.runs import write_runs
 from resnet_surgeon.writing.targets import cannot_write, checked_companion, checked_page, checked_pair
 
 
@@ -37,13 +38,15 @@ def write(content: Document, path: Path, *, force: bool, progress: Progress) -> 
     }
     layout = form_of(path).layout(content)
     prepare(content.tensors.values())
+    if content.is_arriving:
+        content = content.read_through()  # before what it reads has gone by
     with Temporaries() as temporaries, temporaries:
         try:
             reading = Background(content.read_through)
             temporary, descriptor = temporaries.make(places.output)
             disk.reserve(descriptor, layout.size)
             with progress(f"writing {path.name}", content.size()) as advance:
-                write_runs(descriptor, runs(layout.tensors), advance)
+                write_runs(descriptor, into_file(layout.tensors), advance)
             content = reading.result()
             for position, data in layout.frame(content, partial(checksum, descriptor)):
                 write_at(descriptor, data, position)
@@ -68,7 +71,16 @@ def write(content: Document, path: Path, *, force: bool, progress: Progress) -> 
 
 def write_page(text: str, path: Path, *, force: bool) -> Path:
     """Writes a page as `write` writes its manifest. Raises the errors of `checked_page`."""
-    target = checked_page(path, force)
+    _write_alone(text, path, checked_page(path, force), replacing=force)
+    return path
+
+
+def write_text(text: str, path: Path) -> None:
+    """Writes a small file of ours, in place of the last one, as `write` writes its manifest. Raises AccessError."""
+    _write_alone(text, path, path.resolve(), replacing=True)
+
+
+def _write_alone(text: str, path: Path, target: Path, *, replacing: bool) -> None:
     with Temporaries() as temporaries, temporaries:
         try:
             temporary, descriptor = temporaries.make(target)
@@ -76,11 +88,10 @@ def write_page(text: str, path: Path, *, force: bool) -> Path:
             disk.sync(descriptor)
             temporaries.complete()
             with turn(target.parent) as folder, signals_wait():
-                names.give_name(temporary, target, replacing=force)
+                names.give_name(temporary, target, replacing=replacing)
                 disk.sync_folder(folder)
         except OSError as error:
             raise cannot_write(path, error) from None
-    return path
 
 
 def stream(content: Document, descriptor: int, progress: Progress) -> None:
@@ -96,7 +107,7 @@ def stream(content: Document, descriptor: int, progress: Progress) -> None:
     try:
         write_all(descriptor, content.header())
         with progress("streaming", content.size()) as advance:
-            *first, last = runs(layout.tensors)
+            *first, last = into_stream(layout.tensors)
             for run in first:
                 run.send(descriptor, advance)
             end = last.send_but_for_the_end(descriptor, advance)

@@ -77,7 +77,7 @@ def test_torchvisions_networks_are_the_default(name: str) -> None:
 @pytest.mark.parametrize(
     ("text", "architecture", "reason"),
     [
-        ("caffe", VARIANTS["resnet18"], "speaks of bottlenecks"),
+        ("caffe", VARIANTS["resnet18"], "is about bottlenecks"),
         ("strides=1-2", RESNET50, "has 2 numbers for 4 stages"),
         ("dilated=1-1-1", RESNET50, "has 3 numbers for 4 stages"),
         ("reid,dilated=layer4", RESNET50, "layer4 has no stride to replace"),

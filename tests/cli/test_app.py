@@ -57,7 +57,7 @@ def test_quiet_says_nothing(run: Run, checkpoints: Path) -> None:
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 def test_a_pipe_of_three_is_one_chain(run: Run, checkpoints: Path, tmp_path: Path, unbuffered: str) -> None:
-    env = {"PYTHONUNBUFFERED": unbuffered}
+    env = {"PYTHONUNBUFFERED": unbuffered} if unbuffered else None
     first = run("adapt", checkpoints / "bottleneck.pth", "--in-ch", "1", "-o", "-", env=env)
     second = run("remove", "-", "--last", "2", "-o", "-", stdin=first.stdout, env=env)
     third = run("heads", "-", "--classes", "3,5", "-o", "model.safetensors", stdin=second.stdout, env=env)
@@ -100,6 +100,30 @@ def test_a_file_on_standard_input_is_read_in_place(
     assert run(*arguments, "--force", stdin=data, env=no_temporary_files).returncode == 3, (
         "a pipe needs a temporary file"
     )
+
+
+def test_a_stage_of_a_pipe_takes_no_temporary_file(
+    run: Run, checkpoints: Path, no_temporary_files: dict[str, str]
+) -> None:
+    stream = run("adapt", checkpoints / "basic.pth", "--in-ch", "1", "-o", "-").stdout
+    done = run("adapt", "-", "--in-ch", "2", "-o", "-", stdin=stream, env=no_temporary_files)
+    assert done.returncode == 0, done.stderr
+    assert load(done.stdout)["conv1.weight"].shape == (64, 2, 7, 7)
+
+
+def test_a_stream_that_broke_off_fails_at_every_stage(run: Run, checkpoints: Path, tmp_path: Path) -> None:
+    stream = run("adapt", checkpoints / "basic.pth", "--in-ch", "1", "-o", "-").stdout
+    second = run("remove", "-", "--layers", "fc", "-q", "-o", "-", stdin=stream[:-1])
+    third = run("heads", "-", "--classes", "3", "-q", "-o", "out.safetensors", stdin=second.stdout)
+    for done in (second, third):
+        assert (done.returncode, done.stderr.decode().splitlines()) == (
+            1,
+            [
+                "error: standard input: it is truncated: 1 bytes are missing",
+                "hint: the command before it in the pipe may have failed",
+            ],
+        )
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_of_a_file_on_standard_input_what_is_still_to_come_is_read(run: Run, checkpoints: Path, tmp_path: Path) -> None:

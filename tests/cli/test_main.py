@@ -73,7 +73,7 @@ def command():
 main._command = command
 main.main()
 """
-    process = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60)
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=PATIENCE)
     assert (process.returncode, process.stderr) == (-signal.SIGTERM, b"")
 
 

@@ -278,7 +278,7 @@ def test_the_answer_can_be_typed_and_verify_follows_it(basic: ResNet, run: Run, 
     assert f"hint: {command}  # leave them out: the result computes something else" in refused.stderr.decode()
     done = run("adapt", "cam.pth", "--in-ch", "1", "--ignore", "ca.*")
     assert "fc is its `last_linear`" in done.stderr.decode()
-    assert "left out, as you state: 1 tensor (ca)" in done.stderr.decode()
+    assert "left out, as you stated: 1 tensor (ca)" in done.stderr.decode()
     assert rs.verify(tmp_path / "cam-in1.safetensors", against=tmp_path / "cam.pth").holds
     difference = rs.diff(tmp_path / "cam.pth", tmp_path / "cam-in1.safetensors", ignore=["ca.*"])
     assert [tensor.name for tensor in difference.tensors] == ["conv1.weight"]

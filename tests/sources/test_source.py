@@ -104,7 +104,7 @@ def test_a_shard_elsewhere_is_never_opened(shard: str, tmp_path: Path) -> None:
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:abc\nsize 3\n", "Git LFS pointer"),
         (b"<!DOCTYPE html><html></html>", "web page"),
         (b"\n\n<html>", "web page"),
-        (b"\x1f\x8b\x08\x00" + bytes(20), "compressed data in it are damaged"),
+        (b"\x1f\x8b\x08\x00" + bytes(20), "its compressed data is damaged"),
         (b"GGUF" + bytes(20), "GGUF"),
         (b"\x89HDF\r\n\x1a\n" + bytes(20), "HDF5"),
         (b"\x93NUMPY\x01\x00" + bytes(20), "numpy"),

@@ -1,0 +1,146 @@
+"""Builds what a recipe says: opens each source once, writes what is not there already, and records what it wrote.
+
+Knows networks, and neither YAML nor operations.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from resnet_surgeon.errors import AccessError, SurgeonError, UsageError
+from resnet_surgeon.network import Network
+from resnet_surgeon.network import open as open_network
+from resnet_surgeon.recipes.lock import Lock
+from resnet_surgeon.recipes.reading import Target
+from resnet_surgeon.sources.progress import Advance, Progress
+from resnet_surgeon.writing.names import Names
+from resnet_surgeon.writing.unchanged import digest
+
+Outcome = Literal["made", "up to date", "planned"]
+_AT_ONCE = 2  # outputs: while one is synced to the disk, the next is copied
+
+
+@dataclass(frozen=True)
+class Built:
+    """An output, and what became of it: what is only planned has neither size nor digest."""
+
+    output: Path
+    outcome: Outcome
+    network: Network
+    size: int | None = None
+    sha256: str | None = None
+
+
+@dataclass(frozen=True)
+class _Planned:
+    output: Path
+    network: Network
+    names: Names
+
+
+def plan(name: str, targets: Sequence[Target], source: str | None, progress: Progress) -> tuple[Built, ...]:
+    """What would be built of the recipe of this name, from `source` if that is given in place of its own; writes
+    nothing. Raises the errors of `open` and of operations, with the line of the recipe.
+    """
+    return tuple(Built(item.output, "planned", item.network) for item in _planned(name, targets, source, progress))
+
+
+def build(
+    name: str, targets: Sequence[Target], source: str | None, force: bool, progress: Progress
+) -> tuple[Built, ...]:
+    """Builds every output that is not byte for byte there already, and records all of them in the recipe's lock.
+
+    An output that stands in the way is replaced if this recipe made it, by its lock, and nobody changed it since; or
+    with `force`. Nothing is written before all sources were opened and all operations fit. Raises AccessError and the
+    errors of `plan`.
+    """
+    planned = _planned(name, targets, source, progress)
+    lock = Lock.beside(Path(name))
+    total = sum(tensor_bytes(item.network) for item in planned)
+    with progress(f"building {len(planned)} file{'s' * (len(planned) > 1)}", total) as advance:
+        shared = _shared(advance)
+        with ThreadPoolExecutor(_AT_ONCE) as executor:
+            futures = [executor.submit(_made, item, lock, force, shared) for item in planned]
+            try:
+                built = tuple(future.result() for future in futures)
+            except BaseException:
+                executor.shutdown(wait=True, cancel_futures=True)
+                raise
+    lock.with_digests({str(item.output): (item.size, item.sha256) for item in built}).write()
+    return built
+
+
+def tensor_bytes(network: Network) -> int:
+    """The bytes of all its tensors."""
+    return sum(step.after.bytes for step in network.plan() if step.after)
+
+
+def _planned(name: str, targets: Sequence[Target], source: str | None, progress: Progress) -> tuple[_Planned, ...]:
+    opened: dict[str, Network] = {}
+    planned: dict[Path, _Planned] = {}
+    for target in targets:
+        try:
+            network = _opened(target, source or target.source, opened, progress)
+            for operation in target.operations:
+                network = network.apply(operation)
+            output = _output(target.output, network)
+            network.check(output, names=target.names)
+        except SurgeonError as error:
+            error.subject = f"{name}:{target.place.line}: {error.subject or target.source}"
+            raise
+        if output in planned:
+            hint = "put the variables that set them apart into `output:`, such as `model-${channels}.safetensors`"
+            raise UsageError(f"two of its outputs are {output}", subject=f"{name}:{target.place.line}", hint=hint)
+        planned[output] = _Planned(output, network, target.names)
+    return tuple(planned.values())
+
+
+def _opened(target: Target, source: str, opened: dict[str, Network], progress: Progress) -> Network:
+    """The source, opened and read for its digest once, however many outputs are made of it."""
+    key = json.dumps([source, dict(target.opening)], sort_keys=True, default=str)
+    if key not in opened:
+        opened[key] = open_network(source, progress=progress, **target.opening).identified()
+    return opened[key]
+
+
+def _output(output: str | None, network: Network) -> Path:
+    """The file: of no name or a folder's, one from source and operations in that folder."""
+    if output is None or output.endswith(os.sep) or os.path.isdir(output):
+        return Path(output or "") / network.default_name
+    return Path(output)
+
+
+def _made(item: _Planned, lock: Lock, force: bool, progress: Progress) -> Built:
+    if item.network.is_written(item.output, names=item.names):
+        size, sha256 = digest(item.output)
+        return Built(item.output, "up to date", item.network, size, sha256)
+    is_there = os.path.lexists(item.output)
+    if is_there and not force and not lock.holds(item.output):
+        reason = "it exists already, and is not what this recipe made"
+        raise AccessError(reason, subject=str(item.output), hint="use `--force` to replace it, or name another output")
+    item.network.save(item.output, force=is_there or force, names=item.names, progress=progress)
+    size, sha256 = digest(item.output)
+    return Built(item.output, "made", item.network, size, sha256)
+
+
+def _shared(advance: Advance) -> Progress:
+    """One bar for all outputs, however many are written at once."""
+    turn = threading.Lock()
+
+    def one(count: int) -> None:
+        with turn:
+            advance(count)
+
+    @contextlib.contextmanager
+    def progress(what: str, total: int | None) -> Iterator[Advance]:
+        yield one
+
+    return progress

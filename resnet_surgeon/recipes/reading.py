@@ -1,0 +1,266 @@
+"""What a recipe says: which outputs to build, each from what source by which operations. Opens no network.
+
+Every mistake of a file is found before any of it is built.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import os
+import typing
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from resnet_surgeon.errors import AccessError, UsageError
+from resnet_surgeon.fields import checked, hints_of
+from resnet_surgeon.formats.files import OpenFile
+from resnet_surgeon.history.opening import Opening
+from resnet_surgeon.operations import OPERATIONS
+from resnet_surgeon.operations.checkpoint import Operation
+from resnet_surgeon.recipes import nodes
+from resnet_surgeon.recipes.mistakes import Mistakes
+from resnet_surgeon.recipes.nodes import Node, Place, UnreadableError
+from resnet_surgeon.recipes.variables import NAME, combinations, filled_in, used
+from resnet_surgeon.sources.location import DEFAULT_NAME
+from resnet_surgeon.writing.names import Names
+
+_LONGEST = 1 << 20  # bytes of a recipe
+_MOST_TARGETS = 10_000
+# How a source is opened, as `resnet_surgeon.open` has it; a recipe writes every path as text.
+OPENING = {**typing.get_type_hints(Opening, include_extras=True), "manifest": str}
+NAMES = typing.get_args(Names)
+KEYS = ("source", *OPENING, "names", "variables", "matrix", "operations", "output")
+
+
+@dataclass(frozen=True)
+class Target:
+    """One output: the source and how it is opened, the operations in their order, under which names it is written, and
+    where; None: a name from source and operations. `place` is where the recipe begins.
+    """
+
+    source: str
+    opening: Mapping[str, Any]
+    operations: tuple[Operation, ...]
+    names: Names
+    output: str | None
+    place: Place
+
+
+def read(path: str | os.PathLike[str], variables: Mapping[str, object]) -> tuple[Target, ...]:
+    """What the recipe in a file says to build, with `variables` in place of the values that it gives them itself.
+
+    Raises AccessError for a file that cannot be read, RecipeError with all that is wrong with its text, UsageError for
+    a variable that it has not.
+    """
+    file = OpenFile.at(path)
+    if file.size > _LONGEST:
+        raise AccessError(f"it is longer than any recipe ({_LONGEST} bytes)", subject=file.name)
+    try:
+        text = file.read(0, file.size).decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise AccessError("it is not text in UTF-8", subject=file.name) from None
+    return parsed(text, file.name, variables)
+
+
+def parsed(text: str, name: str, variables: Mapping[str, object]) -> tuple[Target, ...]:
+    """What the text of a recipe says to build. Raises RecipeError, UsageError."""
+    mistakes = Mistakes(name)
+    given = {key: _node_of(value, Place(1, 1)) for key, value in variables.items()}
+    targets: list[Target] = []
+    declared: set[str] = set()
+    try:
+        for document in nodes.documents(text):
+            declared |= _declared(document)
+            for target in _targets(document, given, mistakes):
+                targets.append(target)
+                if len(targets) > _MOST_TARGETS:
+                    raise UnreadableError(f"it makes more than {_MOST_TARGETS} outputs", document.place)
+    except UnreadableError as error:
+        mistakes.add(error.place, error.reason)
+    mistakes.check()
+    _check_known(given, declared)
+    if not targets:
+        mistakes.add(Place(1, 1), "it says nothing to build", "a recipe has `operations:`")
+    mistakes.check()
+    return tuple(targets)
+
+
+def stated_variables(texts: Iterable[str]) -> dict[str, object]:
+    """Variables as a command line gives them: `channels=4`, the value as YAML reads it. Raises UsageError."""
+    made: dict[str, object] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not NAME.fullmatch(name):
+            raise UsageError(f"{text!r} sets no variable", subject="--set", hint="write --set name=value")
+        try:
+            made[name] = nodes.value(value).plain
+        except UnreadableError as error:
+            raise UsageError(f"{text!r}: {error.reason}", subject="--set") from None
+    return made
+
+
+def spellings(kind: Any) -> dict[str, str]:
+    """The names of an operation's options in a recipe, those of the command line without dashes, with the field of
+    each; the one that people know best comes first.
+    """
+    made: dict[str, str] = {}
+    for field in dataclasses.fields(kind):
+        short = (field.metadata.get("spelling") or "").lstrip("-")
+        for spelling in (short, field.name.replace("_", "-"), field.name):
+            if len(spelling) > 1:
+                made[spelling] = field.name
+    return made
+
+
+def _check_known(given: Mapping[str, Node], wanted: set[str]) -> None:
+    for name in given:
+        if name not in wanted:
+            near = difflib.get_close_matches(name, wanted, n=1)
+            known = f"its variables are {', '.join(sorted(wanted))}" if wanted else "it has no variables"
+            hint = f"did you mean `{near[0]}`?" if near else known
+            raise UsageError(f"the recipe has no variable `{name}`", subject="--set", hint=hint)
+
+
+def _declared(document: Node) -> set[str]:
+    """The variables that a document declares or uses."""
+    declared: set[str] = used(document)
+    for key in ("variables", "matrix"):
+        found = document.value.get(key) if isinstance(document.value, dict) else None
+        if found is not None and isinstance(found.value, dict):
+            declared |= found.value.keys()
+    return declared
+
+
+def _node_of(value: object, place: Place) -> Node:
+    if isinstance(value, (list, tuple)):
+        return Node(tuple(_node_of(item, place) for item in value), place)
+    return Node(value, place)
+
+
+def _targets(document: Node, given: Mapping[str, Node], mistakes: Mistakes) -> Iterator[Target]:
+    """One for each combination of the document's matrix."""
+    fields = _mapping(document, KEYS, "a recipe", mistakes)
+    if fields is None:
+        return
+    variables = _variables(fields.get("variables"), mistakes)
+    matrix = _matrix(fields.get("matrix"), given, mistakes)
+    if "operations" not in fields:
+        hint = "a list, such as `- adapt: {in-ch: 1}`; `[]` for none"
+        mistakes.add(document.place, "a recipe lacks `operations:`", hint)
+        return
+    rest = Node({key: item for key, item in fields.items() if key not in ("variables", "matrix")}, document.place)
+    for chosen in combinations(matrix):
+        filled = filled_in(rest, {**variables, **chosen, **given}, mistakes)
+        yield _target(filled.value, document, mistakes)
+
+
+def _target(fields: Mapping[str, Node], document: Node, mistakes: Mistakes) -> Target:
+    texts = {key: _text(fields[key], key, mistakes) for key in ("source", "output", "names") if key in fields}
+    names: Any = texts.get("names") or "torchvision"
+    if names not in NAMES:
+        mistakes.add(fields["names"].place, f"`names` is one of {', '.join(NAMES)}, not {names}")
+    opening = {key: _checked(OPENING[key], fields[key], key, mistakes) for key in OPENING if key in fields}
+    operations = tuple(_operations(fields["operations"], mistakes))
+    source = texts.get("source") or DEFAULT_NAME
+    return Target(source, opening, operations, names, texts.get("output"), document.place)
+
+
+def _variables(node: Node | None, mistakes: Mistakes) -> dict[str, Node]:
+    if node is None:
+        return {}
+    made = _mapping(node, None, "`variables`", mistakes) or {}
+    for name in made:
+        if not NAME.fullmatch(name):
+            mistakes.add(node.keys[name], f"a variable cannot be called `{name}`", "use letters, digits and `_`")
+    return made
+
+
+def _matrix(node: Node | None, given: Mapping[str, Node], mistakes: Mistakes) -> dict[str, tuple[Node, ...]]:
+    """The values of each variable; what was given on the command line is one value."""
+    made: dict[str, tuple[Node, ...]] = {}
+    for name, values in _variables(node, mistakes).items():
+        if not isinstance(values.value, tuple) or not values.value:
+            mistakes.add(values.place, f"`{name}` in the matrix is a list of values", f"{name}: [1, 2]")
+        elif name not in given:
+            made[name] = values.value
+    return made
+
+
+def _operations(node: Node, mistakes: Mistakes) -> Iterator[Operation]:
+    if not isinstance(node.value, tuple):
+        mistakes.add(node.place, "`operations` is a list", "begin each with a dash: `- adapt: {in-ch: 1}`")
+        return
+    for item in node.value:
+        is_word = isinstance(item.value, str)
+        if not is_word and not (isinstance(item.value, dict) and len(item.value) == 1):
+            mistakes.add(item.place, "an operation is its name and its options", "for instance `adapt: {in-ch: 1}`")
+            continue
+        name = item.value if is_word else next(iter(item.value))
+        options = Node({}, item.place) if is_word else item.value[name]
+        if name not in OPERATIONS:
+            mistakes.add(item.place, f"there is no operation `{name}`", _nearest(name, OPERATIONS))
+        elif operation := _operation(OPERATIONS[name], options, item.place, mistakes):
+            yield operation
+
+
+def _operation(kind: Any, options: Node, place: Place, mistakes: Mistakes) -> Operation | None:
+    """The operation with these options; None for one with mistakes."""
+    known, hints = spellings(kind), hints_of(kind)
+    empty = Node({}, options.place) if options.value is None else options
+    given = _mapping(empty, tuple(known), kind.name, mistakes, "option")
+    if given is None:
+        return None
+    before = len(mistakes.found)
+    values: dict[str, Any] = {}
+    for spelling, node in given.items():
+        if known[spelling] in values:
+            mistakes.add(options.keys[spelling], f"{kind.name}: `{spelling}` is there under another name already")
+        values[known[spelling]] = _checked(hints[known[spelling]], node, spelling, mistakes)
+    for field in dataclasses.fields(kind):
+        if field.default is dataclasses.MISSING and field.name not in values:
+            spelling = next(name for name, of in known.items() if of == field.name)
+            mistakes.add(place, f"{kind.name} lacks `{spelling}`", field.metadata["help"])
+    if len(mistakes.found) > before:
+        return None
+    try:
+        operation: Operation = kind(**values)
+    except UsageError as error:
+        mistakes.add(place, error.what, error.hint)
+        return None
+    return operation
+
+
+def _checked(hint: Any, node: Node, name: str, mistakes: Mistakes) -> Any:
+    try:
+        return checked(hint, node.plain, name)
+    except UsageError as error:
+        mistakes.add(node.place, error.reason)
+        return None
+
+
+def _text(node: Node, name: str, mistakes: Mistakes) -> str | None:
+    if isinstance(node.value, str) and node.value:
+        return node.value
+    mistakes.add(node.place, f"`{name}` is a text")
+    return None
+
+
+def _mapping(
+    node: Node, known: Sequence[str] | None, what: str, mistakes: Mistakes, word: str = "key"
+) -> dict[str, Node] | None:
+    """The fields of a mapping without those that are not known; None for what is not one."""
+    if not isinstance(node.value, dict):
+        mistakes.add(node.place, f"{what} has {word}s with values", f"such as `{known[0]}: ...`" if known else None)
+        return None
+    for key in node.value:
+        if known is not None and key not in known:
+            mistakes.add(node.keys.get(key, node.place), f"{what} has no {word} `{key}`", _nearest(key, known))
+    return {key: item for key, item in node.value.items() if known is None or key in known}
+
+
+def _nearest(word: str, known: Iterable[str]) -> str:
+    names = [*dict.fromkeys(known)]
+    near = difflib.get_close_matches(word[:40], names, n=1)
+    return f"did you mean `{near[0]}`?" if near else f"there are {', '.join(names)}"
