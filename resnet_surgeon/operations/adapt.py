@@ -32,7 +32,7 @@ from resnet_surgeon.operations.normalization import Known, Numbers
 Init = Literal["mean", "scaled", "repeat", "random"]
 
 STEM_MEAN = "bn1.running_mean"
-_MOST_NAMED = 6  # channels that the name of a file lists
+_LONGEST = 24  # list of channels in the name of a file
 
 
 @operation
@@ -156,11 +156,9 @@ class Adapt:
 
     @property
     def _called(self) -> Sequence[str]:
-        """The channels in a file's name: the preset, or what they are made from."""
-        preset = presets.name_of(self._items)
-        if preset or len(self._items) > _MOST_NAMED:
-            return [preset or "channels"]
-        return [item.replace("=", "_") for item in self._items]
+        """The channels in a file's name: what each is made from, or of a long list the preset."""
+        items = [item.replace("=", "_") for item in self._items]
+        return items if len("-".join(items)) <= _LONGEST else [presets.name_of(self._items) or "channels"]
 
     @classmethod
     def advice(cls, architecture: Architecture) -> str:

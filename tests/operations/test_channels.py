@@ -126,12 +126,15 @@ def test_names_are_known_to_the_next_operation(checkpoints: Path, tmp_path: Path
     assert one_process.manifest().to_json() == last.manifest().to_json()
 
 
+SHORT = {"naip": "R-G-B-N_R", "rgbd": "R-G-B-D_mean", "rgba": "R-G-B-A_zero", "bgr": "B-G-R"}
+
+
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_preset_is_its_list(preset: str) -> None:
     before = checkpoint(numbers(64, 3, 7, 7))
     by_name = Adapt(preset=preset).resolved(before)
     assert by_name == Adapt(channels=PRESETS[preset].channels).resolved(before)
-    assert by_name.suffix == f"in{by_name.in_channels}-{preset}"
+    assert by_name.suffix == f"in{by_name.in_channels}-{SHORT.get(preset, preset)}"
 
 
 def test_the_bands_of_the_presets_are_where_their_makers_have_them() -> None:

@@ -75,7 +75,10 @@ operations:
 
 
 MISTAKES = {
-    "operations: [adapt: {in-chn: 1}]": ["1:22: adapt has no option `in-chn` (did you mean `in-ch`?)", "lacks `in-ch`"],
+    "operations: [adapt: {in-chn: 1}]": [
+        "1:22: adapt has no option `in-chn` (did you mean `in-ch`?)",
+        "nothing says which channels",
+    ],
     "operations:\n  - adapt: {in-ch: no}": ["2:19: in-ch must be a whole number, not `no`"],
     "operations:\n  - adapt: {in-ch: 0}": ["2:19: in-ch must be a whole number of at least 1, not 0"],
     "operations:\n  - adapt: {in-ch: 1, init: scald}": ["2:28: init must be one of mean, scaled, repeat, random"],
