@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from resnet_surgeon.loading import load
     from resnet_surgeon.module import ResNet
     from resnet_surgeon.network import Network, open
+    from resnet_surgeon.operations.heads import NewHead
     from resnet_surgeon.recipes.recipe import Recipe
     from resnet_surgeon.reporting.report import report
     from resnet_surgeon.saving import save
@@ -48,6 +49,7 @@ __all__ = [
     "Difference",
     "Inspection",
     "Network",
+    "NewHead",
     "OperationError",
     "Proof",
     "Recipe",
@@ -73,6 +75,7 @@ _ROOMS = {
     "Difference": "comparison",
     "Inspection": "inspection",
     "Network": "network",
+    "NewHead": "operations.heads",
     "Proof": "verification.proof",
     "Recipe": "recipes.recipe",
     "ResNet": "module",

@@ -153,8 +153,9 @@ def checked(hint: Any, value: Any, name: str, subject: str | None = None) -> Any
 
     Raises UsageError for what is of another type, or breaks a rule.
     """
+    is_list = value is not None and _is_list(hint) and not (isinstance(value, Mapping) and _is_mapping(hint))
     try:
-        return decoder(hint)(_as_list(value) if value is not None and _is_list(hint) else value)
+        return decoder(hint)(_as_list(value) if is_list else value)
     except MisfitError as misfit:
         reason = f"{name}{misfit.path} must be {misfit.wanted}, not {described(misfit.value)}"
         raise UsageError(reason, subject=subject) from None
@@ -245,7 +246,7 @@ def _union(hints: tuple[Any, ...]) -> Decoder:
                 return decode_one(value)
             except ValueError as error:
                 problems.append(error)
-        raise problems[0]
+        raise max(problems, key=lambda problem: len(getattr(problem, "path", "")))  # of the type that fits furthest
 
     return decode
 
@@ -261,7 +262,8 @@ def _choice(choices: tuple[Any, ...]) -> Decoder:
 
 def _list(decode_item: Decoder) -> Decoder:
     def decode(value: Any) -> Any:
-        _require_type(value, list, "a list")
+        if type(value) is not tuple:
+            _require_type(value, list, "a list")
         if len(value) > _MOST_ITEMS:
             raise MisfitError(f"a list of at most {_MOST_ITEMS}", value)
         made: list[Any] = []
@@ -314,6 +316,10 @@ def _require_type(value: Any, kind: type, wanted: str) -> None:
 
 def _is_list(hint: Any) -> bool:
     return get_origin(hint) in (tuple, Sequence) or any(_is_list(part) for part in get_args(hint) if get_origin(part))
+
+
+def _is_mapping(hint: Any) -> bool:
+    return get_origin(hint) is Mapping or any(get_origin(part) is Mapping for part in get_args(hint))
 
 
 def _as_list(value: Any) -> list[Any]:

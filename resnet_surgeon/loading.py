@@ -5,10 +5,12 @@ from; no names of layers.
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 
+from resnet_surgeon.architecture.outputs import outputs as named_outputs
+from resnet_surgeon.errors import UsageError
 from resnet_surgeon.history.opening import Opening
 from resnet_surgeon.module import ResNet, to_torch
 from resnet_surgeon.network import Network
@@ -23,6 +25,7 @@ def load(
     source: Location | Network,
     device: torch.device | str | int | None = None,
     dtype: torch.dtype | None = None,
+    outputs: Literal["list", "dict"] = "list",
     **opening: Unpack[Opening],
 ) -> ResNet:
     """The network in a file that this tool wrote (or any checkpoint that it reads), as a module in training mode, ready
@@ -30,16 +33,22 @@ def load(
 
     `source` is a network, or all that `resnet_surgeon.open` takes, with its keywords in `opening`. `device` and `dtype`
     say where the parameters live and in which floating point type; left out, they are on the CPU (or torch's default
-    device) in the file's own. Every tensor and every parameter must fit. Raises the errors of `open`.
+    device) in the file's own. `outputs` says how those of several heads come: as a list, or as a dict by their
+    names; in a dict a single output has its name too. Every tensor and every parameter must fit. Raises the errors of
+    `open`.
 
     >>> load("resnet50-heads-3-5.safetensors")(torch.zeros(2, 3, 224, 224))     # two tensors, [2, 3] and [2, 5]
     """
+    if outputs not in ("list", "dict"):
+        raise UsageError(f"{outputs!r} is neither list nor dict", subject="outputs")
     network = source if isinstance(source, Network) else open_network(source, **opening)
     target = torch.get_default_device() if device is None else torch.device(device)
+    has_names = outputs == "dict" and not network.architecture.maps  # which have theirs
     with ThreadPoolExecutor(1) as executor:
         manifest = executor.submit(network.manifest)  # reads the file through for its digest, if it has no manifest yet
         with torch.device("meta"):
-            module = ResNet(network.architecture)
+            names = [output.name for output in named_outputs(network.architecture)] if has_names else None
+            module = ResNet(network.architecture, names)
         state = {name: to_torch(tensor).to(target) for name, tensor in network.tensors.items()}
         module.load_state_dict(state, strict=True, assign=True)
         module.manifest = manifest.result()

@@ -185,7 +185,8 @@ def trained_since(manifest: Manifest, tensors: Mapping[str, LazyTensor]) -> Mani
         else TensorRecord(tensors[name].dtype, Trained(record.provenance))
         for name, record in manifest.tensors.items()
     }
-    outputs = tuple(replace(output, categories=None) for output in manifest.outputs)
+    stated = {head.name: head.labels or None for head in manifest.architecture.heads}
+    outputs = tuple(replace(output, categories=stated.get(output.name)) for output in manifest.outputs)
     return replace(manifest, operations=operations, tensors=records, outputs=outputs, notes=())
 
 

@@ -7,7 +7,7 @@ by operation.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -156,7 +156,8 @@ class ResNet(nn.Module):
 
     The forward pass takes [batch, in_channels, height, width] and gives the logits [batch, classes] of the head `fc`, a
     list of such tensors for the heads in `heads` in their order, the pooled embedding [batch, channels], a feature map
-    [batch, channels, height, width], or a dict of such maps by name, from the largest to the smallest.
+    [batch, channels, height, width], or a dict of such maps by name, from the largest to the smallest. With
+    `output_names` other outputs come as a dict too, by these names in their order.
     """
 
     if TYPE_CHECKING:
@@ -171,8 +172,10 @@ class ResNet(nn.Module):
         avgpool: nn.Module
         fc: nn.Module
 
-    def __init__(self, architecture: Architecture) -> None:
+    def __init__(self, architecture: Architecture, output_names: Sequence[str] | None = None) -> None:
         super().__init__()
+        if output_names is not None:  # torch.jit.script asks whether it is there
+            self.output_names: list[str] = [*output_names]
         self.manifest: Manifest | None = None
         self.loaded: object = None  # what it was loaded from, for `save` to see what has changed
         self.architecture = architecture
@@ -208,8 +211,13 @@ class ResNet(nn.Module):
             x = torch.flatten(self.avgpool(x), 1)
         if hasattr(self, "fc"):
             x = self.fc(x)
+        outputs: list[Tensor] = [x]
         if hasattr(self, "heads"):
-            return self.heads(x)  # type: ignore[no-any-return]
+            outputs = self.heads(x)
+        if hasattr(self, "output_names"):
+            return dict(zip(self.output_names, outputs))  # noqa: B905 (torch.jit.script knows no `strict`)
+        if hasattr(self, "heads"):
+            return outputs
         if len(maps) > 0:
             return maps
         return x

@@ -64,6 +64,22 @@ OPERATIONS = st.one_of(
         st.lists(st.integers(1, 3), min_size=1, max_size=2),
         st.sampled_from([None, "none", "layer3", "layer4"]),
     ),
+    st.builds(
+        lambda names, pool, hidden, init, add: Heads(
+            head=[
+                {"name": name, "classes": 2, "pool": pool, "hidden": hidden, "init": init, "own": "none"}
+                for name in names
+            ],
+            add=add,
+        ),
+        st.sampled_from(["a", "b", "cd"]),
+        st.sampled_from(["avg", "max", "gem"]),
+        st.sampled_from([[], [3]]),
+        st.sampled_from(["default", "zero", "small"]),
+        st.booleans(),
+    ),
+    st.builds(lambda name: Remove(layers=[f"heads.{name}"]), st.sampled_from("abcd")),
+    st.builds(lambda text: Heads(reuse=text), st.sampled_from(["0->a", "0,1->a; 1->b"])),
     st.builds(Cast, st.sampled_from(["float16", "bfloat16", "float32", "float64"]), st.booleans()),
 )
 
@@ -177,7 +193,7 @@ def test_operations_are_methods_with_their_own_help() -> None:
     with pytest.raises(TypeError):
         network.adapt(channel=1)  # type: ignore[call-arg]
     with pytest.raises(TypeError):
-        network.heads()  # type: ignore[call-arg]
+        network.remove(1, ["fc"], 2)  # type: ignore[call-arg]
     with pytest.raises(AttributeError):
         network.adpat(1)  # type: ignore[attr-defined]
     with pytest.raises(UsageError):

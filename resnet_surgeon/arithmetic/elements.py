@@ -23,6 +23,7 @@ from resnet_surgeon.arithmetic.formulas import (
     FoldedWeight,
     NormalisedWeight,
     Product,
+    RowMeans,
 )
 from resnet_surgeon.arithmetic.numbers import SIZES
 from resnet_surgeon.arithmetic.operand import Operand
@@ -39,6 +40,7 @@ def evaluate(
     | Product
     | Cast
     | NormalisedWeight
+    | RowMeans
     | FoldedWeight
     | FoldedBias
     | FoldedInputWeight
@@ -61,6 +63,8 @@ def evaluate(
         elif isinstance(formula, NormalisedWeight):
             magnitude, direction = operands
             yield from _scaled(direction, dtype, _over_norms(_whole(magnitude), direction), formula)
+        elif isinstance(formula, RowMeans):
+            yield from _row_means(formula, dtype, operands)
         elif isinstance(formula, FoldedWeight):
             weight, gamma, variance = operands
             yield from _scaled(weight, dtype, _whole(gamma) / np.sqrt(_whole(variance) + formula.eps), formula)
@@ -182,6 +186,28 @@ def _responses(weight: Operand, image: Sequence[float]) -> Iterator[float]:
     for numbers in _filters(weight):
         products = (numbers.reshape(len(channels), -1) * channels).ravel()
         yield math.fsum(products) if np.isfinite(products).all() else float(products.sum())
+
+
+def _row_means(formula: RowMeans, dtype: str, operands: Sequence[Operand]) -> Iterator[bytes]:
+    """The rows of the first operand are added in their order, so that it is read once, row by row."""
+    rows, width = operands[0], math.prod(operands[0].shape[1:])
+    groups: dict[int, list[int]] = {}
+    for new, group in enumerate(formula.groups):
+        for row in group:
+            groups.setdefault(row, []).append(new)
+    sums = np.zeros((len(formula.groups), width))
+    finite = np.ones(len(formula.groups), dtype=bool)
+    for row, data in enumerate(rows.pieces(max(1, width * SIZES[rows.dtype]))):
+        if row in groups:
+            numbers = decode(data, rows.dtype)
+            sums[groups[row]] += numbers
+            finite[groups[row]] &= np.isfinite(numbers).all()
+    drawn = operands[1].pieces(max(1, width * SIZES[operands[1].dtype])) if len(operands) > 1 else iter(())
+    fresh = drawn if len(operands) > 1 else (b"" for _ in formula.groups)
+    for new, (group, data) in enumerate(zip(formula.groups, fresh, strict=True)):
+        made = sums[new] / len(group) if group else decode(data, operands[-1].dtype)
+        sources = [made] if not finite[new] else []
+        yield _encoded(made, dtype, sources, formula)
 
 
 def _over_norms(magnitudes: Floats, direction: Operand) -> Floats:

@@ -15,6 +15,7 @@ LARGEST_KERNEL = 31
 LARGEST = 1 << 16  # channels on either side of a mix, as of any network
 _MOST_INPUTS = 16
 MOST_WEIGHTS = 1 << 20  # of a matrix
+_MOST_ROWS = 1 << 24  # of a classifier
 
 Shape = tuple[int, ...]
 Channels = Annotated[int, Range(1, LARGEST)]
@@ -255,6 +256,34 @@ class NormalisedWeight:
 
 
 @dataclass(frozen=True)
+class RowMeans:
+    """New row i is the mean of those rows of the first input, which has `old`, that `groups[i]` names in ascending
+    order; where it names none, row i of the second input, which there is if any group is empty.
+    """
+
+    old: Annotated[int, Range(1, _MOST_ROWS)]
+    groups: Annotated[tuple[tuple[int, ...], ...], Count(1, _MOST_ROWS)]
+    kind: Literal["row_means"] = "row_means"
+
+    def __post_init__(self) -> None:
+        if not any(self.groups) or any(list(group) != sorted({*group}) for group in self.groups):
+            raise ValueError("a group has rows in ascending order, each once, and some group has a row")
+        if any(not 0 <= row < self.old for group in self.groups for row in group):
+            raise ValueError(f"a row is one of {self.old}")
+
+    def __str__(self) -> str:
+        drawn = sum(not group for group in self.groups)
+        means = f"means of rows of {self.old}, for {len(self.groups) - drawn} of {len(self.groups)} rows"
+        return f"{means}; {drawn} drawn" if drawn else means
+
+    def input_shapes(self, shape: Shape) -> tuple[Shape, ...]:
+        if len(shape) not in (1, 2) or shape[0] != len(self.groups):
+            raise ValueError(f"means for {len(self.groups)} rows give no tensor of the shape {list(shape)}")
+        old = (self.old, *shape[1:])
+        return (old,) if all(self.groups) else (old, shape)
+
+
+@dataclass(frozen=True)
 class FoldedWeight:
     """A convolution's weight [out, ...] with the batch norm after it: of weight, gamma [out] and running_var [out],
     weight * (gamma / sqrt(running_var + eps)). `norm` is the batch norm's dtype, where it is not the weight's.
@@ -347,6 +376,7 @@ Formula = (
     | Product
     | Cast
     | NormalisedWeight
+    | RowMeans
     | FoldedWeight
     | FoldedBias
     | FoldedInputWeight

@@ -7,13 +7,15 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from resnet_surgeon.errors import UsageError, message
+from resnet_surgeon.cli.lines import lines
+from resnet_surgeon.errors import UsageError, message, printable
+from resnet_surgeon.fields import Line
 from resnet_surgeon.platform.signals import READER_GONE, Signalled
 
 LIST = "A,B"  # what help shows for the value of a list
@@ -101,9 +103,8 @@ def _arguments(groups: dict[str, Any], signature: inspect.Signature, typed: dict
     """The function's arguments from what was typed. Raises UsageError for what the dataclasses refuse."""
     fields = {name: [field.name for field in _asked(group)] for name, group in groups.items()}
     of_groups = {
-        name: groups[name](**{field: _converted(hints[field], typed[field], field) for field in fields[name]})
+        name: groups[name](**{field: _converted(groups[name], field, typed[field]) for field in fields[name]})
         for name in groups
-        for hints in [get_type_hints(groups[name])]
     }
     taken = {field for names in fields.values() for field in names}
     return {**of_groups, **{name: value for name, value in typed.items() if name not in taken}}
@@ -123,16 +124,20 @@ def _parameters(group: type[Any]) -> Iterator[inspect.Parameter]:
         panel = getattr(group, "panel", "Options")
         info = typer.Option(*names, help=_help(field, hint), rich_help_panel=panel, metavar=_metavar(field, hint))
         annotation: Any = (str if required else str | None) if _is_list(hint) else hint
+        if _described(hint):
+            annotation = list[str] if required else list[str] | None
         yield inspect.Parameter(
             field.name,
             inspect.Parameter.KEYWORD_ONLY,
-            default=inspect.Parameter.empty if required else field.default,
+            default=inspect.Parameter.empty if required else None if _described(hint) else field.default,
             annotation=Annotated[annotation, info],
         )
 
 
 def _metavar(field: Any, hint: Any) -> str | None:
-    """LIST for a list, the option's own name for a choice, and typer's word for the rest."""
+    """LIST for a list, the option's own name for a choice, fields for what has some, and typer's word for the rest."""
+    if (kind := _described(hint)) is not None:
+        return ",".join(f"{one.name}={one.name[0].upper()}" for one in dataclasses.fields(kind)[:2]) + ",..."
     if _is_list(hint):
         return LIST
     return str(field.name).upper() if _choices(hint) else None
@@ -152,36 +157,78 @@ def _is_list(hint: Any) -> bool:
     return any(get_origin(part) in (tuple, Sequence) for part in (hint, *get_args(hint)))
 
 
-def _is_whole(hint: Any) -> bool:
-    return hint is int or int in get_args(hint)
+def _items(hint: Any) -> list[Any]:
+    """What the lists hold that the hint allows."""
+    parts = (hint, *get_args(hint), *(inner for part in get_args(hint) for inner in get_args(part)))
+    return [get_args(part)[0] for part in parts if get_origin(part) in (tuple, Sequence)]
 
 
-def _converted(hint: Any, typed: Any, name: str) -> Any:
-    """The value of a field from what was typed: a tuple from a comma separated list, a whole number, or the text
-    itself. What is no number stays text, which the field's own rule refuses.
+def _described(hint: Any) -> Any:
+    """The dataclass that each item of a list is, if it is one: such an option is typed once for each item."""
+    return next((item for item in _items(hint) if dataclasses.is_dataclass(item)), None)
+
+
+def _converted(kind: Any, name: str, typed: Any, separator: str = ",") -> Any:
+    """The value of the dataclass's field from what was typed: a tuple from a list, a number, or the text itself. What
+    is no number stays text, which the field's own rule refuses.
     """
+    hint = get_type_hints(kind)[name]
+    if (item := _described(hint)) is not None:
+        return tuple(_item(item, text, f"--{name}") for text in typed or ())
     if not isinstance(typed, str):
         return typed
-    if _is_list(hint):
-        return _list(hint, typed, name)
-    if not _is_whole(hint):
-        return typed
-    try:
-        return int(typed)
-    except ValueError:
-        return typed
+    if not _is_list(hint):
+        return _single(hint, typed)
+    if Line in _items(get_type_hints(kind, include_extras=True)[name]):
+        return lines(typed, separator)
+    return _list(hint, typed, name, separator)
 
 
-def _list(hint: Any, typed: str, name: str) -> tuple[Any, ...]:
-    items = [item.strip() for item in typed.split(",")]
-    (kind,) = {get_args(part)[0] for part in (hint, *get_args(hint)) if get_origin(part) in (tuple, Sequence)}
-    if kind is not int:
+def _single(hint: Any, typed: str) -> Any:
+    kinds = (hint, *get_args(hint))
+    if bool in kinds:
+        return {"true": True, "false": False}.get(typed, typed)
+    for kind in (int, float):
+        if kind in kinds:
+            try:
+                return kind(typed)
+            except ValueError:
+                return typed
+    return typed
+
+
+def _item(kind: Any, typed: str, subject: str) -> dict[str, Any]:
+    """The fields of one item, typed as `name=grade,hidden=512+256`: a list within it is separated by `+`."""
+    names = [field.name for field in dataclasses.fields(kind)]
+    made: dict[str, Any] = {}
+    for part in typed.split(","):
+        name, equals, value = (text.strip() for text in part.partition("="))
+        if name not in names or not equals:
+            hint = f"write fields like {names[0]}=..., separated by commas: {', '.join(names)}"
+            raise UsageError(f"{printable(part)} is no field with a value", subject=subject, hint=hint)
+        if name in made:
+            raise UsageError(f"{name} is given twice", subject=subject, hint="give it once")
+        made[name] = _converted(kind, name, value, separator="+")
+    return made
+
+
+def _list(hint: Any, typed: str, name: str, separator: str) -> Any:
+    """A tuple; or, where the field takes such and each item is `name=number`, the numbers by their names."""
+    items = [item.strip() for item in typed.split(separator)]
+    if int not in _items(hint):
         return tuple(items)
+    takes_names = any(get_origin(part) is Mapping for part in get_args(hint))
+    if takes_names and all("=" in item for item in items):
+        pairs = [[text.strip() for text in item.split("=", 1)] for item in items]
+        if len({key for key, _ in pairs}) < len(pairs):
+            raise UsageError("a name is given twice", subject=f"--{name}")
+        return {key: _single(int, number) for key, number in pairs}
     try:
         return tuple(int(item) for item in items)
     except ValueError:
-        subject, hint = f"--{name.replace('_', '-')}", "separate them by commas: 3,5"
-        raise UsageError(f"{typed!r} is not a list of whole numbers", subject=subject, hint=hint) from None
+        way = "commas" if separator == "," else f"`{separator}`"
+        subject, way = f"--{name.replace('_', '-')}", f"separate them by {way}: 3{separator}5"
+        raise UsageError(f"{typed!r} is not a list of whole numbers", subject=subject, hint=way) from None
 
 
 def _paragraphs(docstring: str) -> str:

@@ -6,7 +6,7 @@ Reads names, shapes and documents. Knows no operation's meaning, and reads no te
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypedDict
 
@@ -20,6 +20,7 @@ from resnet_surgeon.formats.files import TiedToFile
 from resnet_surgeon.formats.safetensors_index import index_of
 from resnet_surgeon.formats.tensors import LazyTensor
 from resnet_surgeon.operations.checkpoint import Checkpoint
+from resnet_surgeon.sources import catalog
 from resnet_surgeon.sources.description import check_stated, described
 from resnet_surgeon.sources.sidecar import MANIFEST_KEY
 from resnet_surgeon.sources.source import Source
@@ -93,7 +94,21 @@ def recognised(source: Source) -> Opened:
         check_stated(source.stated, facts, architecture)
     tensors = {parameter.name: source.tensors[parameter.name] for parameter in parameters(architecture)}
     operations = len(history.operations) if history else 0
-    return Opened(source, Checkpoint(architecture, tensors, preprocessing, operations, names), history, facts)
+    checkpoint = Checkpoint(
+        architecture, tensors, preprocessing, operations, names, (*_categories(source, architecture, history),)
+    )
+    return Opened(source, checkpoint, history, facts)
+
+
+def _categories(
+    source: Source, architecture: Architecture, history: documents.Manifest | None
+) -> Iterator[tuple[LazyTensor, tuple[str, ...]]]:
+    """What the classes of each head are called, where the file's manifest, or the catalogue, says it."""
+    said = {output.name: output.categories for output in history.outputs} if history else {}
+    for head in architecture.heads:
+        names = said.get(head.name) if history else catalog.categories() if source.entry else None
+        if names:
+            yield source.tensors[f"{architecture.prefix(head)}{head.last}.weight"], names
 
 
 def _by_sidecar(source: Source) -> tuple[Source, documents.Manifest | None]:

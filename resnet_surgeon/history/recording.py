@@ -11,13 +11,12 @@ from typing import Any
 from resnet_surgeon import manifest as documents
 from resnet_surgeon._version import __version__
 from resnet_surgeon.architecture.outputs import outputs
-from resnet_surgeon.architecture.spec import Architecture, Head
+from resnet_surgeon.architecture.spec import Head
 from resnet_surgeon.formats.tensors import Computed, Initialised, LazyTensor, Trained
 from resnet_surgeon.history.notes import notes_of
 from resnet_surgeon.history.opening import Opened
 from resnet_surgeon.operations.checkpoint import Checkpoint, Operation
 from resnet_surgeon.plan import by_identity
-from resnet_surgeon.sources import catalog
 
 
 def manifest(opened: Opened, now: Checkpoint, operations: tuple[Operation, ...]) -> documents.Manifest:
@@ -32,7 +31,7 @@ def manifest(opened: Opened, now: Checkpoint, operations: tuple[Operation, ...])
     document = documents.Manifest(
         architecture=now.architecture,
         inputs=documents.Inputs(now.architecture.in_channels, now.preprocessing, now.channel_names),
-        outputs=_outputs(opened, now),
+        outputs=_outputs(now),
         operations=behind,
         source=history.source if history else opened.source.described,
         tensors=made,
@@ -71,32 +70,25 @@ def records(opened: Opened, tensors: Mapping[str, LazyTensor]) -> dict[str, docu
     return {name: documents.TensorRecord(tensor.dtype, provenance(tensor)) for name, tensor in tensors.items()}
 
 
-def _outputs(opened: Opened, now: Checkpoint) -> tuple[documents.Output, ...]:
+def _outputs(now: Checkpoint) -> tuple[documents.Output, ...]:
     return tuple(
         documents.Output(
             output.name,
             output.kind,
             output.shape,
             output.classes,
-            _categories(opened, now, output.head) if output.head else None,
+            _categories(now, output.head) if output.head else None,
         )
         for output in outputs(now.architecture)
     )
 
 
-def _categories(opened: Opened, now: Checkpoint, head: Head) -> tuple[str, ...] | None:
-    """The names of the head's classes, known while its linear layer is the source's own."""
-
-    def weight(architecture: Architecture, tensors: Mapping[str, LazyTensor], head: Head) -> LazyTensor:
-        return tensors[f"{architecture.prefix(head)}{head.last}.weight"]
-
-    own = weight(now.architecture, now.tensors, head)
-    for old in opened.architecture.heads:
-        if own is weight(opened.architecture, opened.tensors, old):
-            if opened.history is not None:
-                return next((output.categories for output in opened.history.outputs if output.name == old.name), None)
-            return catalog.categories() if opened.source.entry else None
-    return None
+def _categories(now: Checkpoint, head: Head) -> tuple[str, ...] | None:
+    """The names of the head's classes: as stated for it, else those of its linear layer, while that is still the one
+    that they are known of.
+    """
+    weight = now.tensors[f"{now.architecture.prefix(head)}{head.last}.weight"]
+    return head.labels or now.categories_of(weight)
 
 
 def _kept_names(made: Mapping[str, documents.TensorRecord]) -> set[str]:

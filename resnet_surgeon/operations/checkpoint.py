@@ -25,6 +25,9 @@ class Checkpoint:
     """An architecture, the lazy tensor of each of its parameters by name, and how images are prepared for it, where
     that is known. `operations` counts those that led to it, through all files and pipes since the first source;
     `channel_names` are those of its input channels, once somebody named them.
+
+    `categories` are the names of the rows of a classifier's weight, as far as they are known: they are those of that
+    very tensor, and of none that takes its place.
     """
 
     architecture: Architecture
@@ -32,12 +35,17 @@ class Checkpoint:
     preprocessing: Preprocessing | None = None
     operations: int = 0
     channel_names: tuple[str, ...] = ()
+    categories: tuple[tuple[LazyTensor, tuple[str, ...]], ...] = ()
 
     @property
     def channels(self) -> tuple[str, ...]:
         """What the input channels are called: three without names are R, G, B, others without have their numbers."""
         count = self.architecture.in_channels
         return self.channel_names or (RGB if count == len(RGB) else tuple(map(str, range(count))))
+
+    def categories_of(self, weight: LazyTensor) -> tuple[str, ...] | None:
+        """What the rows of a classifier's weight are called, if that is known."""
+        return next((names for known, names in self.categories if known is weight), None)
 
     def stream(self, operation: str, tensor: str) -> str:
         """The stream of random numbers from which the next operation draws a tensor: `heads 2/fc.weight`.

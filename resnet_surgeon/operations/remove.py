@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Annotated, ClassVar, NoReturn
 
 from resnet_surgeon.architecture.parameters import parameters
-from resnet_surgeon.architecture.spec import STAGE_NAMES, STEM, Architecture
-from resnet_surgeon.errors import OperationError, UsageError, printable
+from resnet_surgeon.architecture.spec import HEAD_NAME, STAGE_NAMES, STEM, Architecture
+from resnet_surgeon.errors import OperationError, UsageError, listed, printable
 from resnet_surgeon.fields import ANY, Count, Size, Text
 from resnet_surgeon.operations.checkpoint import Checkpoint, operation, option, settle
 
@@ -26,8 +26,8 @@ class Remove:
 
     The children are conv1, bn1, relu, maxpool, layer1, layer2, layer3, layer4, avgpool, fc. `--last 3` drops layer4,
     avgpool and fc: the output is then layer3's feature map; without fc alone it is the pooled embedding. `--layers`
-    takes last children, maxpool (which becomes the identity), and residual blocks whose shortcut is the identity, such
-    as layer3.4.
+    takes last children, maxpool (which becomes the identity), residual blocks whose shortcut is the identity, such as
+    layer3.4, and single ones of several heads, such as heads.grade; the others keep their names.
     """
 
     name: ClassVar[str] = "remove"
@@ -81,9 +81,11 @@ class Remove:
         assert self.layers is not None
         _cut(architecture, self.layers)
 
+        heads = [head.name for head in architecture.branches]
+
         def place(layer: str) -> tuple[int, int]:
-            child, _, block = layer.partition(".")
-            return children.index(child), int(block or -1)
+            child, _, part = layer.partition(".")
+            return children.index(child), heads.index(part) if child == "heads" and part else int(part or -1)
 
         return Remove(layers=tuple(sorted(set(self.layers), key=place)))
 
@@ -106,6 +108,8 @@ def _check_spelling(layer: str) -> None:
     """Raises UsageError unless a network can have a layer of this very name, which may become part of a file's."""
     if layer in _CHILDREN or re.fullmatch(r"layer[1-4]\.(0|[1-9][0-9]{0,3})", layer):
         return
+    if layer.startswith("heads.") and HEAD_NAME.fullmatch(layer.removeprefix("heads.")):
+        return
     if match := re.fullmatch(r"(layer[1-4])\.(\d{1,4})", layer):
         hint = f"did you mean `{match[1]}.{int(match[2])}`?"
     else:
@@ -126,7 +130,11 @@ def _cut(architecture: Architecture, layers: Sequence[str]) -> tuple[Architectur
     if architecture.maps and kept < len(children):
         _refuse_map(architecture)
     trunk = children[:kept]
+    gone = {layer.removeprefix("heads.") for layer in layers if layer.startswith("heads.")}
+    _check_heads(architecture, gone, "heads" in removed)
     for layer in layers:
+        if layer.startswith("heads."):
+            continue
         if layer not in children:
             _check_block(architecture, layer)
         elif layer == "conv1" or (layer in trunk and layer != "maxpool"):
@@ -141,6 +149,9 @@ def _cut(architecture: Architecture, layers: Sequence[str]) -> tuple[Architectur
     for name, indices in blocks.items():
         if not indices:
             raise OperationError(f"no block of `{name}` would be left", hint="keep at least one")
+    heads = tuple(head for head in architecture.heads if head.name not in gone)
+    if gone and len(heads) == 1:
+        heads = (replace(heads[0], keeps_name=True),)
     left = replace(
         architecture,
         stem=tuple(name for name in architecture.stem if name in trunk),
@@ -149,10 +160,21 @@ def _cut(architecture: Architecture, layers: Sequence[str]) -> tuple[Architectur
             replace(stage, blocks=len(blocks[stage.name])) for stage in architecture.stages if stage.name in trunk
         ),
         avgpool="avgpool" in trunk,
-        heads=architecture.heads if {"fc", "heads"} & set(trunk) else (),
+        pool=architecture.pool if "avgpool" in trunk else "avg",
+        heads=heads if {"fc", "heads"} & set(trunk) else (),
     )
     assert left != architecture, "what is named is removed"
     return left, blocks
+
+
+def _check_heads(architecture: Architecture, gone: Collection[str], is_all: bool) -> None:
+    """Raises OperationError for heads that the network has not, or if none would be left of several."""
+    names = [head.name for head in architecture.branches]
+    if unknown := sorted(set(gone) - set(names)):
+        others = f"its heads are {listed(names)}" if names else "it has no heads beside each other"
+        raise OperationError(f"the network has no head `{unknown[0]}`: {others}")
+    if gone and (is_all or set(gone) == set(names)):
+        raise OperationError("no head would be left", hint="to remove all of them: `--layers heads`")
 
 
 def _check_block(architecture: Architecture, layer: str) -> None:

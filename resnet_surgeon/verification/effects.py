@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from resnet_surgeon.architecture.preprocessing import Preprocessing
@@ -16,10 +16,24 @@ from resnet_surgeon.verification.case import MOST_CHANNELS
 
 
 @dataclass(frozen=True)
+class ExpectedHead:
+    """What a head has that was made by an operation: its hidden layers as a manifest has them, and how its last layer
+    began.
+    """
+
+    pool: str = "avg"
+    hidden: tuple[Mapping[str, Any], ...] = ()
+    bias: bool = True
+    labels: tuple[str, ...] = ()
+    init: str = "default"
+
+
+@dataclass(frozen=True)
 class Expected:
     """What the manifest has to say of the network: some fields of its architecture, and of each stage by its name,
     wherever that stands; what its input channels are called, and its preprocessing, unless an operation has led beyond
-    what is judged.
+    what is judged; the heads that operations have made; and how a network without heads pools, None if that is as in
+    the source.
     """
 
     fields: Mapping[str, object]
@@ -27,6 +41,8 @@ class Expected:
     preprocessing: Preprocessing | None
     channel_names: tuple[str, ...] = ()
     is_beyond: bool = False
+    heads: Mapping[str, ExpectedHead] = field(default_factory=dict)
+    pool: str | None = None
 
 
 def after(before: Expected, record: Mapping[str, Any]) -> Expected:
@@ -118,10 +134,33 @@ def _index(name: str, names: Sequence[str]) -> int:
 
 
 def _remove(before: Expected, options: Mapping[str, Any]) -> Expected:
-    """Of all layers maxpool alone leaves something in its place."""
-    if "maxpool" not in (options.get("layers") or ()):
-        return before
-    return replace(before, fields={**before.fields, "maxpool_is_identity": True})
+    """Of all layers maxpool alone leaves something in its place; heads go with what they were."""
+    layers = options.get("layers") or ()
+    gone = {name.removeprefix("heads.") for name in layers if name.startswith("heads.")}
+    gone |= {*before.heads} if "heads" in layers or "fc" in layers else set()
+    left = {name: head for name, head in before.heads.items() if name not in gone}
+    fields = {**before.fields, "maxpool_is_identity": True} if "maxpool" in layers else before.fields
+    return replace(before, fields=fields, heads=left)
+
+
+def _heads(before: Expected, options: Mapping[str, Any]) -> Expected:
+    """The new heads as they were asked for, `--add` beside the old ones. Of a single one the trunk pools."""
+    made = {name: ExpectedHead() for name in options["names"] or ()}
+    for head in options.get("head") or ():
+        made[head["name"]] = _new_head(head)
+    is_only = not options.get("add") and len(made) == 1
+    pool = next(iter(made.values())).pool if is_only else "avg"
+    fields = {**before.fields, "maps": ()}
+    return replace(before, fields=fields, heads={**(before.heads if options.get("add") else {}), **made}, pool=pool)
+
+
+def _new_head(head: Mapping[str, Any]) -> ExpectedHead:
+    layers: list[Mapping[str, Any]] = []
+    dropout = [{"kind": "dropout", "probability": head["dropout"]}] if head["dropout"] else []
+    for features in head["hidden"]:
+        layers.append({"kind": "linear", "features": features, "bias": True})
+        layers += [{"kind": "activation", "function": head["activation"]}, *dropout]
+    return ExpectedHead(head["pool"], tuple(layers or dropout), head["bias"], tuple(head["labels"]), head["init"])
 
 
 def _stem(before: Expected, options: Mapping[str, Any]) -> Expected:
@@ -154,12 +193,7 @@ def _features(before: Expected, options: Mapping[str, Any]) -> Expected:
     """The maps come out by their names; a layer that a head owned is one of the trunk's."""
     pairs = zip(options["names"] or (), options["layers"], strict=False)
     maps = tuple(FeatureMap(name, layer.rpartition(".")[2]) for name, layer in pairs)
-    return replace(before, fields={**before.fields, "maps": maps})
-
-
-def _heads(before: Expected, options: Mapping[str, Any]) -> Expected:
-    """Classifiers come out in the place of maps."""
-    return replace(before, fields={**before.fields, "maps": ()})
+    return replace(before, fields={**before.fields, "maps": maps}, heads={}, pool=None)
 
 
 def _float(value: object) -> float:

@@ -27,6 +27,7 @@ from resnet_surgeon.arithmetic.formulas import (
     Product,
     Repeat,
     Resizing,
+    RowMeans,
     Scaled,
 )
 
@@ -115,6 +116,13 @@ def _elementwise(formula: Formula, inputs: Sequence[Tensor]) -> Tensor:
         magnitude, direction = inputs
         norm: Tensor = torch.linalg.vector_norm(direction.flatten(1), dim=1)
         return direction * (magnitude / norm.reshape(magnitude.shape))
+    if isinstance(formula, RowMeans):
+        old, *drawn = inputs
+        rows = [
+            _sum(old[[*group]].unbind(0)) / len(group) if group else drawn[0][i]
+            for i, group in enumerate(formula.groups)
+        ]
+        return torch.stack(rows)
     if isinstance(formula, FoldedWeight):
         weight, gamma, variance = inputs
         factor: Tensor = (gamma / _root(variance + formula.eps)).reshape(-1, *[1] * (weight.dim() - 1))

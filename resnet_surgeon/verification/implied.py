@@ -9,10 +9,11 @@ from collections.abc import Iterator
 from functools import reduce
 
 from resnet_surgeon.architecture.spec import STAGE_NAMES, Architecture, Stage
+from resnet_surgeon.fields import plain
 from resnet_surgeon.manifest import Kept, Manifest
 from resnet_surgeon.sources import catalog
 from resnet_surgeon.verification.case import published
-from resnet_surgeon.verification.effects import Expected, after
+from resnet_surgeon.verification.effects import Expected, ExpectedHead, after
 
 # Packings that 0.1.0 took to say that stages are dilated in place of their stride.
 _DILATED = {"torchvision segmentation": "layer3-layer4"}
@@ -21,15 +22,47 @@ _DILATED = {"torchvision segmentation": "layer3-layer4"}
 def contradictions(manifest: Manifest) -> Iterator[str]:
     """The paths of the fields that are not what source and operations lead to: `architecture.bottleneck_stride`."""
     yield from _of_facts(manifest)
-    expected = reduce(after, manifest.operations, _before(manifest))
+    expected = expectation(manifest)
     yield from _of_architecture(manifest.architecture, expected)
+    yield from _of_heads(manifest.architecture, expected)
     if manifest.inputs.preprocessing != expected.preprocessing and not expected.is_beyond:
         yield "inputs.preprocessing"
     if manifest.inputs.channel_names != expected.channel_names:
         yield "inputs.channel_names"
     for index, output in enumerate(manifest.outputs):
-        if output.categories != _categories(manifest, index):
+        if output.categories != _categories(manifest, index, expected):
             yield f"outputs[{index}].categories"
+
+
+def expectation(manifest: Manifest) -> Expected:
+    """What source and operations lead to."""
+    return reduce(after, manifest.operations, _before(manifest))
+
+
+def _of_heads(architecture: Architecture, expected: Expected) -> Iterator[str]:
+    """A head that no operation has made is the source's: without labels, and with one of two poolings, of which one has
+    a tensor.
+    """
+    if not architecture.heads and architecture.avgpool and architecture.pool not in _poolings(expected.pool):
+        yield "architecture.pool"
+    for index, head in enumerate(architecture.heads):
+        made = expected.heads.get(head.name, ExpectedHead())
+        found = {
+            "hidden": tuple(map(plain, head.hidden)),
+            "bias": head.bias,
+            "labels": head.labels,
+        }
+        is_made = head.name in expected.heads
+        for field, value in (found if is_made else {"labels": head.labels}).items():
+            if getattr(made, field) != value:
+                yield f"architecture.heads[{index}].{field}"
+        if (architecture.pool if architecture.avgpool else head.pool) not in _poolings(made.pool if is_made else None):
+            yield "architecture.pool" if architecture.avgpool else f"architecture.heads[{index}].pool"
+
+
+def _poolings(made: str | None) -> tuple[str, ...]:
+    """Those that there can be where an operation made one, or none did."""
+    return ("avg", "gem") if made is None else (made,)
 
 
 def _of_architecture(architecture: Architecture, expected: Expected) -> Iterator[str]:
@@ -119,10 +152,16 @@ def _strides(strides: list[str], dilated: list[str]) -> dict[str, dict[str, floa
     return fields
 
 
-def _categories(manifest: Manifest, index: int) -> tuple[str, ...] | None:
-    """ImageNet's, as long as the output is that of a published file's own classifier."""
+def _categories(manifest: Manifest, index: int, expected: Expected) -> tuple[str, ...] | None:
+    """As they were stated for the head; else ImageNet's, as long as it is a published file's own classifier."""
     architecture = manifest.architecture
-    if index >= len(architecture.heads) or published(manifest.source) is None:
+    if index >= len(architecture.heads):
         return None
-    record = manifest.tensors.get(f"{architecture.prefix(architecture.heads[index])}fc.weight")
+    head = architecture.heads[index]
+    made = expected.heads.get(head.name)
+    if made is not None and made.labels:
+        return made.labels
+    if published(manifest.source) is None:
+        return None
+    record = manifest.tensors.get(f"{architecture.prefix(head)}{head.last}.weight")
     return catalog.categories() if record and record.provenance == Kept("fc.weight") else None

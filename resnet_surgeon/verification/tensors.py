@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -19,6 +18,7 @@ from resnet_surgeon.module import DTYPES, to_torch
 from resnet_surgeon.verification import formulas
 from resnet_surgeon.verification.activations import same_bits
 from resnet_surgeon.verification.case import Case, Known
+from resnet_surgeon.verification.implied import expectation
 from resnet_surgeon.verification.proof import Check, some
 
 _PIECE = 1 << 20
@@ -61,6 +61,7 @@ def _kept(case: Case, manifest: Manifest) -> Iterator[Check]:
 
 def _computed(case: Case, manifest: Manifest) -> Iterator[Check]:
     computed = {name: record.provenance for name, record in manifest.tensors.items() if _is(record, records.Computed)}
+    laws = _laws(manifest)
     wrong: dict[str, str] = {}
     unknown: dict[str, str] = {}
     given: list[str] = []
@@ -68,7 +69,7 @@ def _computed(case: Case, manifest: Manifest) -> Iterator[Check]:
         tensor = case.file.tensors[name]
         try:
             source = case.known.tensor(provenance, name)
-            expected = to_torch(source) if source else _recomputed(provenance, name, tensor, case.known)
+            expected = to_torch(source) if source else _recomputed(provenance, name, tensor, case.known, laws[name])
         except ValueError as error:
             wrong[name] = str(error)
             continue
@@ -107,18 +108,15 @@ class _UnknownError(Exception):
     """A tensor cannot be worked out here: its source was not given, or it is too large."""
 
 
-def _recomputed(
-    provenance: Provenance, name: str, like: LazyTensor, known: Known, whole: tuple[int, ...] | None = None
-) -> Tensor:
-    """The tensor that a provenance describes, of `like`'s shape and dtype. Where it is drawn to be a part of a layer,
-    `whole` is the shape of the layer's weight, which the law depends on.
+def _recomputed(provenance: Provenance, name: str, like: LazyTensor, known: Known, laws: Sequence[Law]) -> Tensor:
+    """The tensor that a provenance describes, of `like`'s shape and dtype; what is drawn on the way is of these laws.
 
     Raises ValueError for a formula or law that is not known, or does not fit; _UnknownError.
     """
     if source := known.tensor(provenance, name):
         return to_torch(source)
     if isinstance(provenance, records.Initialised):
-        if provenance.law != conv2d_default(whole or like.shape):
+        if provenance.law not in (*laws, conv2d_default(like.shape)):
             raise ValueError(f"is said to be of {provenance.law}, not the law of its layer")
         return to_torch(Initialised(like.dtype, like.shape, provenance.law, provenance.seed, provenance.stream))
     if isinstance(provenance, records.Kept):
@@ -133,10 +131,11 @@ def _recomputed(
     if len(shapes) != len(provenance.inputs):
         raise ValueError(f"is said to be made by `{formula}` from {len(provenance.inputs)} tensors, not {len(shapes)}")
     dtypes = input_dtypes(formula, like.dtype, len(shapes))
-    wholes = itertools.chain([None], itertools.repeat(tuple(like.shape) if isinstance(formula, Mix) else None))
+    if isinstance(formula, Mix):  # channels that are drawn for it are drawn as all of its layer would be
+        laws = (*laws, conv2d_default(like.shape))
     inputs = [
-        _input(part, name, Initialised(dtype, shape, Constant(0.0), 0, ""), known, whole)
-        for part, shape, dtype, whole in zip(provenance.inputs, shapes, dtypes, wholes, strict=False)
+        _input(part, name, Initialised(dtype, shape, Constant(0.0), 0, ""), known, laws)
+        for part, shape, dtype in zip(provenance.inputs, shapes, dtypes, strict=True)
     ]
     for before, shape in zip(inputs, shapes, strict=True):
         if before.shape != shape:
@@ -144,13 +143,11 @@ def _recomputed(
     return formulas.apply(formula, inputs, DTYPES[like.dtype])
 
 
-def _input(
-    provenance: Provenance, name: str, described: LazyTensor, known: Known, whole: tuple[int, ...] | None
-) -> Tensor:
+def _input(provenance: Provenance, name: str, described: LazyTensor, known: Known, laws: Sequence[Law]) -> Tensor:
     """A formula's input, of the described shape and dtype: the law lends nothing but these."""
     if byte_size(described) > _LARGEST and not (isinstance(provenance, records.Kept) or known.name(provenance, name)):
         raise _UnknownError(f"working it out takes a tensor of {byte_size(described):,} bytes, which is too large")
-    return _recomputed(provenance, name, described, known, whole)
+    return _recomputed(provenance, name, described, known, laws)
 
 
 def _initialised(case: Case, manifest: Manifest) -> Iterator[Check]:
@@ -161,12 +158,13 @@ def _initialised(case: Case, manifest: Manifest) -> Iterator[Check]:
     }
     if not drawn:
         return
+    laws = _laws(manifest)
     wrong: dict[str, str] = {}
     numbers, furthest = 0, 0.0
     for parameter, provenance in drawn.items():
         tensor, law = case.file.tensors[parameter.name], provenance.law
         numbers += math.prod(tensor.shape)
-        if law not in (*_laws(parameter), *_filled(parameter, manifest)):
+        if law not in laws[parameter.name]:
             wrong[parameter.name] = f"is said to be {law}, not the law of its layer, {parameter.law}"
             continue
         again = Initialised(tensor.dtype, tensor.shape, law, provenance.seed, provenance.stream)
@@ -181,12 +179,6 @@ def _initialised(case: Case, manifest: Manifest) -> Iterator[Check]:
     yield _check("initialised", finding + within, wrong)
 
 
-def _filled(parameter: Parameter, manifest: Manifest) -> tuple[Law, ...]:
-    """Zeros, for the bias of a classifier that had none in the source's file."""
-    wrapping = manifest.source.wrapping
-    return (Constant(0.0),) if wrapping and parameter.name == "fc.bias" and "fc.bias" in wrapping.filled else ()
-
-
 def _trained(case: Case, manifest: Manifest) -> Iterator[Check]:
     """What training made of the tensors nobody can prove; but how many of them it left as they were can be counted."""
     trained = {name: record.provenance for name, record in manifest.tensors.items() if _is(record, records.Trained)}
@@ -196,7 +188,7 @@ def _trained(case: Case, manifest: Manifest) -> Iterator[Check]:
     if case.original is None:
         yield Check("trained", "unproven", f"{finding}; `--against` the source tells how many are still as they were")
         return
-    laws = {parameter.name: _laws(parameter) for parameter in parameters(manifest.architecture)}
+    laws = _laws(manifest)
     same = sum(_is_still(case, name, provenance, laws[name]) for name, provenance in trained.items())
     yield Check("trained", "unproven", f"{finding}; {same} of them are to the bit what they were before")
 
@@ -209,15 +201,29 @@ def _is_still(case: Case, name: str, provenance: Provenance, laws: tuple[Law, ..
         drawn = Initialised(tensor.dtype, tensor.shape, began.law, began.seed, began.stream)
         return began.law in laws and not _differing(drawn, tensor)
     try:
-        return same_bits(_recomputed(began, name, tensor, case.known), to_torch(tensor))
+        return same_bits(_recomputed(began, name, tensor, case.known, laws), to_torch(tensor))
     except (ValueError, _UnknownError):
         return False
 
 
-def _laws(parameter: Parameter) -> tuple[Law, ...]:
-    """What torch and torchvision draw such a tensor from; `adapt --init random` draws as `torch.nn.Conv2d` does."""
-    convolution = (conv2d_default(parameter.shape),) if len(parameter.shape) == 4 else ()
-    return (parameter.law, *convolution)
+def _laws(manifest: Manifest) -> dict[str, tuple[Law, ...]]:
+    """What each tensor may be drawn from: as torch and torchvision have it, `adapt --init random` as `torch.nn.Conv2d`,
+    the last layer of a new head as was asked for; the bias of a classifier that had none in the source's file is zero.
+    """
+    architecture, made = manifest.architecture, expectation(manifest).heads
+    filled = manifest.source.wrapping.filled if manifest.source.wrapping else ()
+    last = {f"{architecture.prefix(head)}{head.last}": head.name for head in architecture.heads}
+
+    def laws(parameter: Parameter) -> tuple[Law, ...]:
+        module, _, leaf = parameter.name.rpartition(".")
+        if module in last and last[module] in made and made[last[module]].init != "default":
+            is_small = made[last[module]].init == "small" and leaf == "weight"
+            return (Normal(0.01),) if is_small else (Constant(0.0),)
+        convolution = (conv2d_default(parameter.shape),) if len(parameter.shape) == 4 else ()
+        zeros = (Constant(0.0),) if leaf == "bias" and module in last and "fc.bias" in filled else ()
+        return (parameter.law, *convolution, *zeros)
+
+    return {parameter.name: laws(parameter) for parameter in parameters(architecture)}
 
 
 def deviation_of(tensor: Tensor, law: Law, dtype: str) -> float:

@@ -24,6 +24,7 @@ from resnet_surgeon.arithmetic.formulas import (
     NormalisedWeight,
     Product,
     Repeat,
+    RowMeans,
     Scaled,
 )
 from resnet_surgeon.arithmetic.operand import Operand
@@ -42,6 +43,7 @@ WORDS: dict[str, Formula] = {
     "product of the two inputs": Product(),
     "cast from F64": Cast("F64"),
     "magnitude times the direction's unit vector": NormalisedWeight(),
+    "means of rows of 9, for 1 of 2 rows; 1 drawn": RowMeans(9, ((2, 4), ())),
     "the weight with its batch norm folded in, eps 1e-05": FoldedWeight(1e-5),
     "the bias of the folded batch norm, eps 0": FoldedBias(0.0),
 }

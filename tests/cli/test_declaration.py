@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
@@ -13,7 +15,8 @@ import resnet_surgeon as rs
 from resnet_surgeon.cli import options
 from resnet_surgeon.cli.app import app
 from resnet_surgeon.cli.declaration import Typed, declare
-from resnet_surgeon.errors import UsageError
+from resnet_surgeon.errors import AccessError, UsageError
+from resnet_surgeon.fields import Line
 from resnet_surgeon.operations.checkpoint import option
 
 
@@ -28,6 +31,61 @@ class Size:
 class Place:
     numbers: tuple[int, ...] | None = option("Numbers.", default=None)
     seed: int = option("Seed.", default=0)
+
+
+@dataclass(frozen=True)
+class Room:
+    name: str
+    beds: tuple[int, ...] = ()
+    height: float = 2.0
+    is_warm: bool = True
+
+
+@dataclass(frozen=True)
+class House:
+    rooms: tuple[Room, ...] = option("Rooms.", default=())
+    floors: Sequence[int] | Mapping[str, int] | None = option("Floors.", default=None)
+    lines: tuple[Line, ...] = option("Lines.", default=())
+
+
+def built(*arguments: str) -> House:
+    got: dict[str, House] = {}
+
+    def function(house: House) -> None:
+        """Help."""
+        got["house"] = house
+
+    function.__annotations__ = {"house": House}
+    made = typer.Typer(cls=Typed)
+    declare(made, "one", function, "x one")
+    made.callback()(lambda: None)
+    made(["one", *arguments], standalone_mode=False)
+    return got["house"]
+
+
+def test_an_option_whose_items_have_fields_is_typed_once_for_each() -> None:
+    rooms = built("--rooms", "name=a,beds=1+2,is_warm=false", "--rooms", "name=b, height=3").rooms
+    assert rooms == ({"name": "a", "beds": (1, 2), "is_warm": False}, {"name": "b", "height": 3.0})  # type: ignore[comparison-overlap]
+
+
+@pytest.mark.parametrize("typed", ["name", "name=a,name=b", "door=1", "", "name=a,,"])
+def test_a_field_that_there_is_not_is_refused(typed: str) -> None:
+    with pytest.raises(UsageError, match="--rooms"):
+        built("--rooms", typed)
+
+
+def test_numbers_can_have_names_where_the_field_takes_them() -> None:
+    assert (built("--floors", "a=1, b=2").floors, built("--floors", "1,2").floors) == ({"a": 1, "b": 2}, (1, 2))
+    with pytest.raises(UsageError, match="not a list of whole numbers"):
+        built("--floors", "a=1,2")
+
+
+def test_lines_are_typed_or_stand_in_a_file(tmp_path: Path) -> None:
+    (tmp_path / "lines.txt").write_text("\ufefftabby\r\ntiger cat\n\n", "utf-8")
+    assert built("--lines", str(tmp_path / "lines.txt")).lines == ("tabby", "tiger cat")
+    assert built("--lines", "a, b c").lines == ("a", "b c")
+    with pytest.raises(AccessError, match="cannot be read"):
+        built("--lines", "nowhere.txt")
 
 
 def called(*arguments: str) -> dict[str, Any]:

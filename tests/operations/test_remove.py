@@ -114,7 +114,7 @@ MISSPELT = {
     "layer3.": "layer3",
     "layer3.1.conv1": "layer3",
     "layer5": "did you mean `layer4`?",
-    "heads.head1": "did you mean `heads`?",
+    "heads.a.fc": "did you mean `heads`?",
     "FC": "layer3.4",
     "../../etc/passwd": "layer3.4",
 }

@@ -304,6 +304,30 @@ def _heads(draw: random.Random) -> Operation:
     return f"heads {classes} {own}", lambda network: network.heads(classes, own=own, seed=seed)
 
 
+def _rich_heads(draw: random.Random) -> Operation:
+    def head(name: str) -> dict[str, Any]:
+        hidden = draw.choice([[], [], [3], [4, 2]])
+        return {
+            "name": name,
+            "classes": draw.choice([1, 2, 5]),
+            "own": draw.choice([None, "none"]),
+            "pool": draw.choice(["avg", "max", "avgmax", "gem"]),
+            "hidden": hidden,
+            "activation": draw.choice(["relu", "gelu"]) if hidden else "relu",
+            "dropout": draw.choice([0.0, 0.5]),
+            "bias": draw.random() < 0.7,
+            "init": draw.choice(["default", "zero", "small"]),
+        }
+
+    heads, add = [head(name) for name in draw.choice(["a", "bc"])], draw.random() < 0.5
+    return f"heads {heads} {add}", lambda network: network.heads(head=heads, add=add)
+
+
+def _remove_head(draw: random.Random) -> Operation:
+    name = draw.choice("ab")
+    return f"remove head {name}", lambda network: network.remove(layers=[f"heads.{name}"])
+
+
 def _stem(draw: random.Random) -> Operation:
     options: dict[str, Any] = {
         "kernel": draw.choice([1, 3, 5, 9]),
@@ -338,6 +362,8 @@ OPERATIONS: tuple[Callable[[random.Random], Operation], ...] = (
     _remove_layers,
     _heads,
     _heads,
+    _rich_heads,
+    _remove_head,
     _stem,
     _dilate,
     _features,
@@ -408,6 +434,20 @@ def lies(manifest: dict[str, Any]) -> Iterator[Lie]:
             word = f"architecture.heads[{number}].stages[{index}].dilation"
             path = ("architecture", "heads", number, "stages", index, "dilation")
             yield put("dilation of a head", word, *path, value=stage["dilation"] + 1)
+    for number, head in enumerate(architecture["heads"]):
+        place, where = ("architecture", "heads", number), f"architecture.heads[{number}]"
+        pool = head.get("pool", "avg")
+        if not architecture["avgpool"] and pool != "gem":  # which has a tensor
+            yield put("pool", f"{where}.pool", *place, "pool", value="max" if pool == "avg" else "avg")
+        for index, layer in enumerate(head.get("hidden", [])):
+            if layer["kind"] == "activation":
+                yield put("activation", f"{where}.hidden", *place, "hidden", index, "function", value="elu")
+        if "labels" in head:
+            others = [f"label {number}" for number in range(head["classes"])]
+            yield put("labels", f"{where}.labels", *place, "labels", value=others)
+    if architecture["avgpool"] and architecture.get("pool", "avg") != "gem":
+        pool = "max" if architecture.get("pool", "avg") == "avg" else "avg"
+        yield put("pool", "architecture.pool", "architecture", "pool", value=pool)
     preprocessing = copy.deepcopy(manifest["inputs"]["preprocessing"])
     if preprocessing is None:
         ones = [0.5] * manifest["inputs"]["channels"]
