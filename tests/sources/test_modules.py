@@ -105,6 +105,28 @@ def test_it_tells_what_tensors_do_not_show(make: Callable[[], nn.Module], facts:
     assert said(make()) == PLAIN | facts
 
 
+@pytest.mark.parametrize("kind", ["ResNetModel", "ResNetForImageClassification"])
+@pytest.mark.parametrize("early", [False, True], ids=["as torchvision", "stride in conv1"])
+def test_a_module_of_transformers_tells_the_same(kind: str, early: bool) -> None:
+    transformers = pytest.importorskip("transformers")
+    config = transformers.ResNetConfig(depths=[1, 1, 1, 1], num_labels=3, downsample_in_bottleneck=early)
+    assert said(getattr(transformers, kind)(config)) == PLAIN | {"bottleneck_stride": "conv1" if early else "conv2"}
+
+
+def test_a_module_of_transformers_with_another_activation_is_refused() -> None:
+    transformers = pytest.importorskip("transformers")
+    config = transformers.ResNetConfig(depths=[1, 1, 1, 1], hidden_act="gelu")
+    with pytest.raises(ArchitectureError, match="is of the class `.*GELUActivation`"):
+        said(transformers.ResNetModel(config))
+
+
+def test_a_graph_of_torch_fx_is_refused_until_it_is_stated_to_be_a_resnet(tmp_path: Path) -> None:
+    torch.save(torch.fx.symbolic_trace(network()), tmp_path / "graph.pt")
+    with pytest.raises(ArchitectureError, match="of the class `torch.fx.graph_module.GraphModule`"):
+        rs.open(tmp_path / "graph.pt")
+    assert rs.open(tmp_path / "graph.pt", assume="torchvision").architecture.heads
+
+
 class MyResNet(ResNet):  # type: ignore[misc]
     pass
 
