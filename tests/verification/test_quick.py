@@ -61,7 +61,7 @@ def test_another_source_is_found(made: Path, checkpoints: Path, tmp_path: Path) 
 def test_what_was_trained_is_unproven(made: Path, checkpoints: Path, tmp_path: Path) -> None:
     module = rs.load(made)
     with torch.no_grad():
-        module.conv1.weight.add_(1)
+        module.get_parameter("conv1.weight").add_(1)
     path = rs.save(module, tmp_path / "trained.safetensors")
     found = outcomes(rs.verify_quickly(path, against=checkpoints / "basic.pth"))
     assert (found["trained"], found["kept"]) == ("unproven", "proven")
