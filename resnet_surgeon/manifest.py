@@ -22,6 +22,7 @@ from resnet_surgeon.fields import Count, Line, Name, Range, Seed, Size, Text, de
 from resnet_surgeon.formats.json_text import parsed
 from resnet_surgeon.formats.tensors import LazyTensor
 from resnet_surgeon.operations import RECORDED
+from resnet_surgeon.operations.channels import ChannelNames
 from resnet_surgeon.operations.checkpoint import MOST_SOURCES, Operation, others_of
 from resnet_surgeon.operations.training import TensorName, Training
 from resnet_surgeon.sources.origin import Origin
@@ -90,10 +91,13 @@ class TensorRecord:
 
 @dataclass(frozen=True)
 class Inputs:
-    """What the network takes: images of so many channels, prepared so (null: not known)."""
+    """What the network takes: images of so many channels, prepared so (null: not known). `channel_names` are there
+    once somebody named them; a channel without a name has its number.
+    """
 
     channels: Size
     preprocessing: Preprocessing | None
+    channel_names: ChannelNames = unsaid(())
 
 
 @dataclass(frozen=True)

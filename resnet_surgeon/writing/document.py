@@ -6,7 +6,7 @@ Knows the formats' headers; writes nothing.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from resnet_surgeon.errors import CheckpointError
@@ -28,13 +28,13 @@ class Document:
     by their names; `file_names`, if there are any, are those that it may have then.
 
     Where the SHA-256 of one of the `sources` is not known yet, the text that is its key in `digest_places` stands for
-    it in the manifest, and the source can tell it. The first source is that whose metadata the file carries on.
+    it in the manifest, and the value there can tell it. The first source is that whose metadata the file carries on.
     """
 
     tensors: Mapping[str, LazyTensor]
     manifest: str
     sources: tuple[Source, ...]
-    digest_places: Mapping[str, Source]
+    digest_places: Mapping[str, Callable[[], Origin]]
     names: Names = "torchvision"
     companions: Mapping[str, bytes] = field(default_factory=dict)
     file_names: tuple[str, ...] = ()
@@ -53,11 +53,13 @@ class Document:
         """The document with the digests in their places, exactly as long as before: for that each source is read once,
         and for the checksums that it carries, unless it was when it was opened. Raises CheckpointError.
         """
-        text = self.manifest
-        for place, source in self.digest_places.items():
-            text = text.replace(place, source.identified().sha256 or "")
+        text, read = self.manifest, set()
+        for place, identified in self.digest_places.items():
+            digest = identified().sha256 or ""
+            read.add(digest)
+            text = text.replace(place, digest)
         for source in self.sources:
-            is_read = source.origin.sha256 is not None or any(source is read for read in self.digest_places.values())
+            is_read = source.origin.sha256 is not None or source.known.sha256 in read
             if source.container is not None and source.container.checksums and not is_read:
                 source.container.check()
         return replace(self, manifest=text, digest_places={})
@@ -90,20 +92,22 @@ class Document:
         return sum(byte_size(tensor) for tensor in self.tensors.values())
 
 
-def document(change: Change, manifest: Manifest, names: Names = "torchvision") -> Document:
-    """The document of a network under `names`; with places for the sources' digests where these are not known. Raises
-    the errors of `spelled`.
+def document(
+    change: Change, manifest: Manifest, names: Names = "torchvision", identified: Callable[[], Origin] | None = None
+) -> Document:
+    """The document of a network under `names`; with places for the sources' digests where these are not known, of which
+    `identified` gives the first one's when it is wanted. Raises the errors of `spelled`.
     """
     written = spelled(change, manifest, names)
     if written.tensors.keys() == change.after.keys():
         names = "torchvision"
-    places: dict[str, Source] = {}
+    places: dict[str, Callable[[], Origin]] = {}
 
     def placed(origin: Origin, source: Source) -> Origin:
         if origin.container is None or origin.sha256 is not None:
             return origin
         place = secrets.token_hex(32)  # unlike any text that is there already
-        places[place] = source
+        places[place] = identified if identified and source is change.source else source.identified
         return replace(origin, sha256=place)
 
     known = len(manifest.other_sources) - len(change.others)
