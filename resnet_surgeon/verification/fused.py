@@ -106,14 +106,13 @@ def convolutions(
     wrong = []
     for path, fold in found.items():
         ours = copy.deepcopy(submodule(module, path)).double()
-        theirs = copy.deepcopy(submodule(source, fold.weight.name.removesuffix(".weight"))).double()
         weight, *norm = (_cast(tensors[part.name], part) for part in (fold.weight, *fold.norm))
-        if theirs.get_parameter("weight").shape != weight.shape or norm[0].shape != weight.shape[:1]:
+        theirs = _convolution(source, fold.weight.name)
+        if theirs is None or {vector.shape for vector in norm} != {weight.shape[:1]}:
             wrong.append(path)
             continue
         theirs.get_parameter("weight").copy_(weight)
-        groups = theirs.groups if isinstance(theirs, nn.Conv2d) else 1
-        image = images(weight.shape[1] * groups, (1, _SIDE, _SIDE), torch.float64)
+        image = images(theirs.in_channels, (1, _SIDE, _SIDE), torch.float64)
         gamma, beta, mean, variance = norm
         expected = nn.functional.batch_norm(theirs(image), mean, variance, gamma, beta, eps=fold.eps)
         got = ours(image)
@@ -124,6 +123,13 @@ def convolutions(
         yield Check("fused", "failed", f"{finding}; not {some(wrong)}", tuple(wrong))
     else:
         yield Check("fused", "proven", f"{finding}: no further off than rounding explains")
+
+
+def _convolution(module: nn.Module, name: str) -> nn.Conv2d | None:
+    """A copy in float64 of the one that has the weight of this name."""
+    path, _, leaf = name.rpartition(".")
+    found = submodule(module, path) if leaf == "weight" else None
+    return copy.deepcopy(found).double() if isinstance(found, nn.Conv2d) else None
 
 
 def _cast(tensor: LazyTensor, part: Part) -> Tensor:
