@@ -234,6 +234,8 @@ def _check_formulas(provenance: Provenance) -> None:
     for _ in range(MOST_OPERATIONS + 1):
         behind = [one for provenance in behind for one in made_from(provenance)]
         count += len(behind)
+        if not behind:
+            break
     if behind or count > _MOST_INPUTS:
         raise ValueError(
             f"it has formulas of formulas, more than {MOST_OPERATIONS} deep or of more than {_MOST_INPUTS} tensors"

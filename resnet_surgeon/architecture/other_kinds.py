@@ -19,6 +19,7 @@ _IN_BLOCK = r"layer\d\.\d+\."
 _NAMES = (
     (r"(^|\.)attnpool\.", "CLIP's ResNet (three convolutions in its stem, attention in the place of pooling)"),
     (r"(zero_point|_packed_params\w*)$", "a quantised ResNet (its tensors are scaled whole numbers)"),
+    (r"^(transition\d|stage\d\.\d+\.fuse_layers)\.", "an HRNet (branches of several resolutions side by side)"),
     (
         r"^((conv1|stem|layer0)\.[3-9]\.weight|stem\.conv[2-9](\.|_)|stem\.conv\d\d|conv[23]\.weight)",
         "a ResNet with a deep stem of several 3x3 convolutions (as in ResNet-D)",

@@ -23,7 +23,7 @@ from resnet_surgeon.architecture.spec import (
     Head,
     standard_stages,
 )
-from resnet_surgeon.errors import ArchitectureError, printable
+from resnet_surgeon.errors import Answer, ArchitectureError, printable
 
 FLOATS = ("F16", "BF16", "F32", "F64")
 _SHOWN = 4  # problems or names spelled out in one message
@@ -121,7 +121,8 @@ def _read_off(shapes: Mapping[str, tuple[int, ...]]) -> Architecture:
     if any(name.startswith("heads.") for name in shapes):
         raise ArchitectureError(
             "it has several heads but no manifest, and only a manifest says in which order",
-            hint="name its manifest with `--manifest FILE`, or give that the file's name, in .json",
+            hint="put its manifest beside it, under its own name in .json, or state where that is",
+            answers=[Answer("manifest", "FILE", "the manifest of the network that was trained")],
         )
     block: Block = "bottleneck" if "layer1.0.conv3.weight" in shapes else "basic"
     groups, width_per_group = _grouping(shapes.get("layer1.0.conv2.weight", ())) if block == "bottleneck" else (1, 64)

@@ -76,10 +76,11 @@ def _command() -> int:
     check_room(_LITTLE)  # before an import fails halfway, after which Python may hang
     import typer
 
-    from resnet_surgeon.cli.app import app
+    from resnet_surgeon.cli.commands import NAMES, declared
 
+    names = sys.argv[1:2] if sys.argv[1:2] and sys.argv[1] in NAMES else NAMES
     try:
-        return app(prog_name=PROGRAM, standalone_mode=False) or 0
+        return declared(names)(prog_name=PROGRAM, standalone_mode=False) or 0
     except typer.TyperException as error:
         if not error.format_message():
             return UsageError.exit_code  # no command: the help was shown

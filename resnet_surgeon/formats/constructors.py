@@ -75,7 +75,7 @@ def _view(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> View 
         raise CheckpointError(
             f"its pickle holds a tensor of more than the {MOST_DIMENSIONS} dimensions that torch supports"
         )
-    if any(type(number) is not int for number in (offset, *shape, *strides)):
+    if {*map(type, (offset, *shape, *strides))} != {int}:
         raise TypeError
     return View(storage, offset, shape, strides)
 

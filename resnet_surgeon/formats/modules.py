@@ -117,12 +117,16 @@ def _size(module: Opaque) -> int:
     return 1 + len(state) + sum(len(part) for part in state.values() if isinstance(part, (dict, list)))
 
 
+# What torch.fx rebuilds a module with, from its attributes and code, with the class that it becomes.
+_GRAPHS = {"torch.fx.graph_module.reduce_graph_module": "torch.fx.graph_module.GraphModule"}
 _PARTS = ("_parameters", "_buffers", "_modules")
 
 
 def _state(module: Opaque) -> Mapping[object, object]:
     """The attributes that were set."""
-    return module.state if isinstance(module.state, dict) else {}
+    is_graph = module.kind.qualified in _GRAPHS and len(module.arguments) > 0
+    state = module.arguments[0] if is_graph else module.state
+    return state if isinstance(state, dict) else {}
 
 
 def _is_eager(module: Opaque) -> bool:
@@ -166,7 +170,7 @@ def _layer(module: Opaque) -> Layer:
 
 def _class(module: Opaque) -> str:
     """The qualified name of its class, without what TorchScript puts around that."""
-    name = module.kind.qualified
+    name = _GRAPHS.get(module.kind.qualified, module.kind.qualified)
     if not _is_script(module):
         return name
     return ".".join(part for part in name.split(".")[1:] if not part.startswith("___torch_mangle_"))

@@ -88,7 +88,7 @@ def header(tensors: Mapping[str, LazyTensor], metadata: Mapping[str, str]) -> by
     for name, tensor in tensors.items():
         end = offset + byte_size(tensor)
         entry = {"dtype": tensor.dtype, "shape": tensor.shape, "data_offsets": (offset, end)}
-        text.write(b"," + _json(name) + b":" + _json(entry))
+        text.write(b"," + _json({name: entry})[1:-1])
         offset = end
     text.write(b"}")
     text.write(b" " * (-text.tell() % 8))
@@ -103,8 +103,11 @@ def header(tensors: Mapping[str, LazyTensor], metadata: Mapping[str, str]) -> by
     return text.getvalue()
 
 
+_JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+
+
 def _json(value: object) -> bytes:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+    return _JSON.encode(value).encode()
 
 
 def in_file_order(tensors: Mapping[str, LazyTensor]) -> dict[str, LazyTensor]:

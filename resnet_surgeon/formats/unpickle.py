@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection
 from typing import Any, NoReturn
 
 from resnet_surgeon.errors import CheckpointError, escaped
-from resnet_surgeon.formats.constructors import construct, is_known, storage_dtype
+from resnet_surgeon.formats.constructors import CONSTRUCTORS, is_known, storage_dtype
 from resnet_surgeon.formats.harmful import is_harmful
 from resnet_surgeon.formats.pickled import Global, Noted, Opaque, Parameter, Span, Storage, View, put
 
@@ -324,12 +324,13 @@ class _Machine:
             self.push(Opaque(called.kind, arguments))
         elif type(called) is not Global:
             self.refuse("calls something that is not a function")
+        elif (made := CONSTRUCTORS.get((called.module, called.name))) is None:
+            self.push(Opaque(called, arguments))
         else:
-            if is_known(called.module, called.name):
-                self.ledger.work += _work(arguments)
-                if self.ledger.work > _MOST_WORK:
-                    self.refuse("has more work in it than any checkpoint needs")
-            self.push(construct(called, arguments))
+            self.ledger.work += _work(arguments)
+            if self.ledger.work > _MOST_WORK:
+                self.refuse("has more work in it than any checkpoint needs")
+            self.push(made(*arguments))
 
     def reduce(self) -> None:
         arguments, called = self.pop(), self.pop()
@@ -373,13 +374,17 @@ class _Machine:
 
 def _work(arguments: tuple[Any, ...]) -> int:
     """How many elements are copied at most when one of our own constructors is given these."""
-    copied = (
-        len(item) // _TEXT_AT_ONCE if type(item) is str else len(item) for item in arguments if type(item) in _SIZED
-    )
-    return len(arguments) + sum(copied)
+    work = len(arguments)
+    for item in arguments:
+        kind = type(item)
+        if kind in _SIZED:
+            work += len(item)
+        elif kind is str:
+            work += len(item) // _TEXT_AT_ONCE
+    return work
 
 
-_SIZED = {dict, list, tuple, str}
+_SIZED = {dict, list, tuple}
 _TEXT_AT_ONCE = 64  # characters that are copied in the time of an element
 _WITH_ATTRIBUTES = {list, Global, Parameter, Storage, View}
 
@@ -477,7 +482,25 @@ def _tuple(count: int) -> Callable[[_Machine], None]:
 
 
 def _recalled(size: int) -> Callable[[_Machine], None]:
-    return lambda machine: machine.stack.append(machine.memo[machine.unsigned(size)])
+    unpack = _UNSIGNED[size].unpack_from
+
+    def action(machine: _Machine) -> None:
+        (key,) = unpack(machine.data, machine.position)
+        machine.position += size
+        machine.stack.append(machine.memo[key])
+
+    return action
+
+
+def _memoized(size: int) -> Callable[[_Machine], None]:
+    unpack = _UNSIGNED[size].unpack_from
+
+    def action(machine: _Machine) -> None:
+        (key,) = unpack(machine.data, machine.position)
+        machine.position += size
+        machine.memo[key] = machine.stack[-1]
+
+    return action
 
 
 def _protocol(machine: _Machine) -> None:
@@ -540,8 +563,8 @@ _ACTIONS: dict[bytes, Callable[[_Machine], None]] = {
     b"\x91": lambda machine: machine.stack.append(machine.pop_to_mark()),  # FROZENSET
     b"p": lambda machine: machine.memoize(machine.number()),
     b"g": lambda machine: machine.stack.append(machine.memo[machine.number()]),
-    b"q": lambda machine: machine.memoize(machine.unsigned(1)),
-    b"r": lambda machine: machine.memoize(machine.unsigned(4)),
+    b"q": _memoized(1),
+    b"r": _memoized(4),
     b"\x94": lambda machine: machine.memoize(len(machine.memo)),
     b"h": _recalled(1),
     b"j": _recalled(4),

@@ -212,14 +212,15 @@ def tensor(view: View, name: str, record: Callable[[Storage], Stored], swapped: 
         raise CheckpointError(f"tensor {printable(name)} reaches outside of its storage of {storage.count} numbers")
     if storage.dtype not in BITS:
         return Unread(f"a tensor of {storage.dtype}, which the safetensors format does not have")
-    if 0 not in view.shape and _overlaps(view):
+    is_contiguous = _is_contiguous(view)
+    if not is_contiguous and _overlaps(view):
         return Unread(
             "a tensor with overlapping strides, whose numbers share or interleave places in its storage",
             "save it with `.contiguous()`",
         )
     whole = record(storage)
     offset = first + view.offset
-    if _is_contiguous(view) and (not swapped or storage.itemsize == 1):
+    if is_contiguous and (not swapped or storage.itemsize == 1):
         return Stored(storage.dtype, view.shape, whole.file, whole.offset + offset * storage.itemsize)
     return Strided(
         storage.dtype, view.shape, whole.file, whole.offset + offset * storage.itemsize, view.strides, swapped

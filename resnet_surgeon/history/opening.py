@@ -121,7 +121,9 @@ def _by_sidecar(source: Source) -> tuple[Source, documents.Manifest | None]:
     try:
         manifest = documents.from_json(sidecar.text)
         if not sidecar.is_named and manifest.source.file == source.origin.file:
-            return source, None
+            source, is_source = _by_digest(source, manifest)
+            if is_source:
+                return source, None
         names = _names_in(source.tensors, manifest)
         tensors = {name: source.tensors[there] for name, there in names.items()}
         check_fit(manifest.architecture, tensors)
@@ -133,6 +135,22 @@ def _by_sidecar(source: Source) -> tuple[Source, documents.Manifest | None]:
     own = {name: source.found.names.get(there, there) for name, there in names.items()}
     found = replace(source.found, tensors=tensors, names=own, problem=None)
     return replace(source, found=found), documents.trained_since(manifest, tensors)
+
+
+def _by_digest(source: Source, manifest: documents.Manifest) -> tuple[Source, bool]:
+    """Whether the file is what the manifest's network was made of; and the source with its digest, if it took that.
+
+    A file of the same name is, unless it was written over since: then the network in it fits the manifest.
+    """
+    names = _names_in(source.tensors, manifest)
+    try:
+        check_fit(manifest.architecture, {name: source.tensors[there] for name, there in names.items()})
+    except CheckpointError:
+        return source, True
+    if manifest.source.sha256 is None or source.container is None:
+        return source, True
+    source = source.with_digest()
+    return source, source.origin.sha256 == manifest.source.sha256
 
 
 def _names_in(tensors: Mapping[str, LazyTensor], manifest: documents.Manifest) -> dict[str, str]:

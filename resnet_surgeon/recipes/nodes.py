@@ -89,6 +89,8 @@ def _node(node: Any, left: list[int], depth: int) -> Node:
     left[0] -= 1
     if left[0] < 0 or depth > _DEEPEST:
         raise UnreadableError("it holds more than any recipe does", place)
+    if str(node.tag).rpartition(":")[2] not in _TAGS:
+        raise UnreadableError(f"recipes have no tags, such as `{node.tag}`", place)
     if isinstance(node.value, str):
         return Node(_scalar(node, place), place)
     if node.id == "sequence":
@@ -105,6 +107,7 @@ def _node(node: Any, left: list[int], depth: int) -> Node:
     return Node(made, place, keys)
 
 
+_TAGS = ("map", "seq", "str", "int", "float", "bool", "null", "timestamp")
 _WORDS: dict[str, Any] = {"true": True, "false": False, "null": None, "~": None, "": None}
 
 
@@ -119,6 +122,4 @@ def _scalar(node: Any, place: Place) -> Any:
             return float(text.replace("_", ""))
     except (KeyError, ValueError):
         raise UnreadableError(f"`{text}` cannot be read", place) from None
-    if kind in ("str", "timestamp"):
-        return text
-    raise UnreadableError(f"recipes have no tags, such as `{node.tag}`", place)
+    return text

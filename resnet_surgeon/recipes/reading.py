@@ -101,12 +101,17 @@ def stated_variables(texts: Iterable[str]) -> dict[str, object]:
     return made
 
 
+def options(kind: Any) -> tuple[dataclasses.Field[Any], ...]:
+    """The fields of an operation that a person can state: not what it finds out by itself."""
+    return tuple(field for field in dataclasses.fields(kind) if not field.metadata.get("found"))
+
+
 def spellings(kind: Any) -> dict[str, str]:
     """The names of an operation's options in a recipe, those of the command line without dashes, with the field of
     each; the one that people know best comes first.
     """
     made: dict[str, str] = {}
-    for field in dataclasses.fields(kind):
+    for field in options(kind):
         short = (field.metadata.get("spelling") or "").lstrip("-")
         for spelling in (short, field.name.replace("_", "-"), field.name):
             if len(spelling) > 1:
@@ -198,31 +203,31 @@ def _operations(node: Node, mistakes: Mistakes) -> Iterator[Operation]:
             mistakes.add(item.place, "an operation is its name and its options", "for instance `adapt: {in-ch: 1}`")
             continue
         name = item.value if is_word else next(iter(item.value))
-        options = Node({}, item.place) if is_word else item.value[name]
+        written = Node({}, item.place) if is_word else item.value[name]
         if name not in OPERATIONS:
             mistakes.add(item.place, f"there is no operation `{name}`", _nearest(name, OPERATIONS))
-        elif operation := _operation(OPERATIONS[name], options, item.place, mistakes):
+        elif operation := _operation(OPERATIONS[name], written, item.place, mistakes):
             yield operation
 
 
-def _operation(kind: Any, options: Node, place: Place, mistakes: Mistakes) -> Operation | None:
+def _operation(kind: Any, written: Node, place: Place, mistakes: Mistakes) -> Operation | None:
     """The operation with these options; None for one with mistakes."""
     known, hints = spellings(kind), hints_of(kind)
-    empty = Node({}, options.place) if options.value is None else options
+    empty = Node({}, written.place) if written.value is None else written
     given = _mapping(empty, tuple(known), kind.name, mistakes, "option")
     if given is None:
         return None
-    before = len(mistakes.found)
     values: dict[str, Any] = {}
+    lacking = [field for field in options(kind) if field.default is dataclasses.MISSING]
     for spelling, node in given.items():
         if known[spelling] in values:
-            mistakes.add(options.keys[spelling], f"{kind.name}: `{spelling}` is there under another name already")
+            mistakes.add(written.keys[spelling], f"{kind.name}: `{spelling}` is there under another name already")
         values[known[spelling]] = _checked(hints[known[spelling]], node, spelling, mistakes)
-    for field in dataclasses.fields(kind):
-        if field.default is dataclasses.MISSING and field.name not in values:
-            spelling = next(name for name, of in known.items() if of == field.name)
-            mistakes.add(place, f"{kind.name} lacks `{spelling}`", field.metadata["help"])
-    if len(mistakes.found) > before:
+    lacking = [field for field in lacking if field.name not in values]
+    for field in lacking:
+        spelling = next(name for name, of in known.items() if of == field.name)
+        mistakes.add(place, f"{kind.name} lacks `{spelling}`", field.metadata["help"])
+    if lacking or any(value is _WRONG for value in values.values()) or len(given) < len(empty.value):
         return None
     try:
         operation: Operation = kind(**values)
@@ -232,12 +237,17 @@ def _operation(kind: Any, options: Node, place: Place, mistakes: Mistakes) -> Op
     return operation
 
 
+_WRONG = object()  # in the place of a value that has a mistake
+
+
 def _checked(hint: Any, node: Node, name: str, mistakes: Mistakes) -> Any:
+    if used(node):  # a variable that there is not, as was said
+        return _WRONG
     try:
         return checked(hint, node.plain, name)
     except UsageError as error:
         mistakes.add(node.place, error.reason)
-        return None
+        return _WRONG
 
 
 def _text(node: Node, name: str, mistakes: Mistakes) -> str | None:

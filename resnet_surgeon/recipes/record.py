@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import io
 from collections.abc import Iterator
 from typing import Any
@@ -12,6 +11,7 @@ from resnet_surgeon.fields import plain
 from resnet_surgeon.manifest import Manifest, operation_from_record
 from resnet_surgeon.operations import OPERATIONS
 from resnet_surgeon.operations.checkpoint import Operation
+from resnet_surgeon.recipes.reading import options as options_of
 from resnet_surgeon.recipes.reading import spellings
 from resnet_surgeon.sources.remainder import NO_CLASSIFIER
 from resnet_surgeon.writing.names import Names
@@ -80,7 +80,7 @@ def _written(operation: Operation) -> Any:
     names = {field: name for name, field in reversed(known.items())}
     options = {
         names[field.name]: plain(value)
-        for field in dataclasses.fields(kind)
+        for field in options_of(kind)
         if (value := getattr(operation, field.name)) != field.default
     }
     return {operation.name: options} if options else operation.name

@@ -9,7 +9,7 @@ from typing import Any
 
 from resnet_surgeon.fields import hints_of
 from resnet_surgeon.operations import OPERATIONS
-from resnet_surgeon.recipes.reading import NAMES, OPENING, spellings
+from resnet_surgeon.recipes.reading import NAMES, OPENING, options, spellings
 
 _VARIABLE = {"type": "string", "pattern": r"\$\{[A-Za-z_][A-Za-z0-9_]*\}"}
 _VALUE = {"type": ["string", "number", "boolean", "null", "array"]}
@@ -57,17 +57,17 @@ def schema(of_type: Any) -> dict[str, Any]:
 
 
 def _required(kind: Any) -> set[str]:
-    return {field.name for field in dataclasses.fields(kind) if field.default is dataclasses.MISSING}
+    return {field.name for field in options(kind) if field.default is dataclasses.MISSING}
 
 
 def _operation(name: str, kind: Any, option: Any) -> dict[str, Any]:
     hints, known = hints_of(kind), spellings(kind)
-    helps = {field.name: field.metadata["help"] for field in dataclasses.fields(kind)}
+    helps = {field.name: field.metadata["help"] for field in options(kind)}
     required = [
         {"anyOf": [{"required": [spelling]} for spelling, of in known.items() if of == field]}
         for field in sorted(_required(kind))
     ]
-    options: dict[str, Any] = {
+    described: dict[str, Any] = {
         "type": "object",
         "additionalProperties": False,
         "properties": {
@@ -75,11 +75,11 @@ def _operation(name: str, kind: Any, option: Any) -> dict[str, Any]:
         },
     }
     if required:
-        options["allOf"] = required
+        described["allOf"] = required
     return {
         "type": "object",
         "description": (kind.__doc__ or "").split("\n")[0],
         "required": [name],
         "additionalProperties": False,
-        "properties": {name: options if required else {"anyOf": [options, {"type": "null"}]}},
+        "properties": {name: described if required else {"anyOf": [described, {"type": "null"}]}},
     }

@@ -39,7 +39,8 @@ def described(source: Source, architecture: Architecture) -> tuple[Source, Archi
     doubts.ask(source, architecture, known, source.stated)
     network = applied(known, architecture)
     try:
-        check_fit(network, source.tensors)
+        if network.stages != architecture.stages:  # whether a block has a downsample depends on its stride
+            check_fit(network, source.tensors)
     except ArchitectureError as error:
         said = ",".join(f"{name}={spelled(value)}" for name, value in source.stated.items().items())
         raise ArchitectureError(f"`{said}` contradicts its tensors: {error.reason}") from None

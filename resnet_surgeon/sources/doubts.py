@@ -16,7 +16,6 @@ from resnet_surgeon.errors import Answer, ArchitectureError
 from resnet_surgeon.formats.modules import ModuleNode
 from resnet_surgeon.formats.tensors import Computed
 from resnet_surgeon.sources import modules
-from resnet_surgeon.sources.module_paths import bare_modules
 from resnet_surgeon.sources.source import Source
 
 
@@ -64,8 +63,8 @@ def _has_no_maxpool(source: Source, architecture: Architecture) -> bool:
 
 def _names_no_maxpool(source: Source, architecture: Architecture) -> bool:
     """Whether all modules are noted, and none can be it; detectron2 calls a function for it in every network."""
-    bare = None if _is_detectron2(source, architecture) else bare_modules(source)
-    return bare is not None and bare.has_no_maxpool
+    bare = source.bare_modules
+    return bare is not None and bare.has_no_maxpool and not _is_detectron2(source, architecture)
 
 
 _NO_MAXPOOL = (

@@ -17,7 +17,6 @@ from resnet_surgeon.formats.files import OpenFile
 from resnet_surgeon.formats.json_text import parsed
 from resnet_surgeon.formats.modules import ModuleNode
 from resnet_surgeon.sources import modules
-from resnet_surgeon.sources.module_paths import bare_modules
 from resnet_surgeon.sources.source import Source
 
 _LARGEST = 1 << 22  # characters or bytes of a document that are looked at: LVIS's config has its 1203 classes
@@ -52,9 +51,8 @@ def _module(source: Source, architecture: Architecture) -> Iterator[Claim]:
 
 def _module_paths(source: Source, architecture: Architecture) -> Iterator[Claim]:
     """The modules that torch notes beside a state_dict: they tell what stands in the data's way, and claim nothing."""
-    bare = bare_modules(source)
-    if bare is not None and not _is_settled(source):
-        bare.check()
+    if source.bare_modules is not None and not _is_settled(source):
+        source.bare_modules.check()
     return iter(())
 
 

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from resnet_surgeon.errors import ArchitectureError, printable
 from resnet_surgeon.formats.modules import StateDictNode
-from resnet_surgeon.sources.modules import AS_TORCHVISION, at
-from resnet_surgeon.sources.source import Source
+from resnet_surgeon.sources.modules import AS_TORCHVISION
 
 _LONGEST_PATH = 1000  # characters
 _ACTIVATION = r"((out|final|last|post|first|second|third)_?)?(re_?lu|act(ivation)?|non_?linearity)(_?\w{1,10})?"
@@ -53,26 +52,19 @@ class Bare:
         return all(_NO_MAXPOOL.fullmatch(_own(path)) for path in self.others)
 
 
-def bare_modules(source: Source) -> Bare | None:
-    """The modules without tensors of the network in a source, where the file has noted them."""
-    node = at(source.container.root, source.found.path) if source.container else None
-    scope = source.found.wrapping.prefix if source.found.wrapping else ""
-    return bare(node, source.found.names, scope) if isinstance(node, StateDictNode) else None
-
-
 def bare(node: StateDictNode, names: Mapping[str, str], scope: str) -> Bare | None:
     """The modules without tensors of the network whose tensors have these `names` in the file, by torchvision's.
 
     None where the paths are not those of the network's modules, as when its tensors were renamed.
     """
     paths = {*filter(_is_path, node.paths)}
-    if not all({*_around(name)} <= paths for name in names.values()):
+    if not _around(names.values()) <= paths:
         return None
-    filled = {"", *(path for name in node if _is_path(name) for path in _around(name))}
+    filled = {"", *_around(filter(_is_path, node))}
     found = [path for path in paths - filled if path.startswith(scope) and path.rpartition(".")[0] in filled]
     blocks = {*_blocks(names)} - {""}
     ends = [name for ours, name in names.items() if ours.startswith("fc.")]
-    classifier = {path for name in ends for path in _around(name) if len(path) >= len(scope)}
+    classifier = {path for path in _around(ends) if len(path) >= len(scope)}
     inside = tuple(f"{path}." for path in blocks | classifier)
     return Bare(
         scope,
@@ -85,12 +77,15 @@ def _is_path(key: object) -> bool:
     return type(key) is str and len(key) <= _LONGEST_PATH
 
 
-def _around(name: str) -> Iterator[str]:
-    """The path of the module that a tensor is in, and those of all modules around it but the whole."""
-    path = name.rpartition(".")[0]
-    while path:
-        yield path
-        path = path.rpartition(".")[0]
+def _around(names: Iterable[str]) -> set[str]:
+    """The paths of the modules that tensors are in, and of all modules around those but the whole."""
+    found: set[str] = set()
+    for name in names:
+        path = name.rpartition(".")[0]
+        while path and path not in found:
+            found.add(path)
+            path = path.rpartition(".")[0]
+    return found
 
 
 def _blocks(names: Mapping[str, str]) -> Iterator[str]:

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from resnet_surgeon.architecture.spec import Architecture, Stage
+from resnet_surgeon.architecture.spec import Architecture, HiddenActivation, HiddenDropout, Stage
 from resnet_surgeon.errors import Answer, ArchitectureError, printable
 from resnet_surgeon.formats.modules import Layer, ModuleNode
 
@@ -27,12 +27,31 @@ _IDENTITIES = {
     "Identity", "Dropout", "Dropout2d", "DropPath", "Flatten", "QuantStub", "DeQuantStub", "FloatFunctional",
 }  # fmt: skip
 _ACTIVATIONS = {"ReLU"}
+# By torch's classes, with the values of their options that are torch's own.
+_FUNCTIONS: dict[str, tuple[str, dict[str, object]]] = {
+    "ReLU": ("relu", {}),
+    "LeakyReLU": ("leaky_relu", {"negative_slope": 0.01}),
+    "ELU": ("elu", {"alpha": 1.0}),
+    "GELU": ("gelu", {"approximate": "none"}),
+    "SiLU": ("silu", {}),
+    "Tanh": ("tanh", {}),
+    "Sigmoid": ("sigmoid", {}),
+}
 _MEANS = {"AdaptiveAvgPool2d", "AvgPool2d", "SelectAdaptivePool2d"}
 _AROUND_STAGES = _IDENTITIES | _ACTIVATIONS | _MEANS | {"MaxPool2d"}
 _PASSING = _IDENTITIES | _ACTIVATIONS  # of numbers that a ReLU has passed
 AS_TORCHVISION = Answer("assume", "torchvision", "it computes as torchvision's ResNet does")
 _NOTHING = Layer("", {}, has_hooks=False)
 _CONVOLUTIONS = {"basic": ("conv1", "conv2"), "bottleneck": ("conv1", "conv2", "conv3")}
+# transformers' own classes; what they are made of are torch's.
+_TRANSFORMERS = "transformers.models.resnet.modeling_resnet."
+_OF_TRANSFORMERS = {
+    "ResNetModel", "ResNetForImageClassification", "ResNetBackbone", "ResNetEmbeddings", "ResNetEncoder", "ResNetStage",
+    "ResNetBasicLayer", "ResNetBottleNeckLayer", "ResNetConvLayer", "ResNetShortCut",
+}  # fmt: skip
+_OF_TORCH = {
+    "Conv2d", "BatchNorm2d", "Linear", "Sequential", "ModuleList", "Flatten", "MaxPool2d", "AdaptiveAvgPool2d",
+}  # fmt: skip
 
 
 def says(node: ModuleNode, names: Mapping[str, str], architecture: Architecture, settled: bool) -> dict[str, Any]:
@@ -55,6 +74,7 @@ def says(node: ModuleNode, names: Mapping[str, str], architecture: Architecture,
         "bottleneck_stride": module.bottleneck_stride(architecture),
         "strides": strides if None not in stages else None,
         "dilated": dilated if None not in stages else None,
+        "activation": None if settled else module.activation(architecture),
     }
     return {name: value for name, value in found.items() if value is not None}
 
@@ -62,7 +82,7 @@ def says(node: ModuleNode, names: Mapping[str, str], architecture: Architecture,
 def leaves_maxpool_open(node: ModuleNode, names: Mapping[str, str]) -> bool:
     """Whether it has no layer for it, so that its forward may call a function or do without."""
     module = _Module(node.layers, {"conv1": names["conv1.weight"].rpartition(".")[0]}, ())
-    kinds = {name: _own_name(layer) for name, layer in module.children(module.scope)}
+    kinds = {name: _own_name(layer) for name, layer in module.children(module.around_maxpool)}
     return not module.is_sequential and "maxpool" not in kinds and "MaxPool2d" not in kinds.values()
 
 
@@ -93,6 +113,15 @@ class _Module:
         return self.paths["conv1"].rpartition(".")[0]
 
     @property
+    def is_of_transformers(self) -> bool:
+        return self.layers.get(self.scope, _NOTHING).kind == f"{_TRANSFORMERS}ResNetConvLayer"
+
+    @property
+    def around_maxpool(self) -> str:
+        """The path of the module that its maxpool is a child of."""
+        return self.scope.rpartition(".")[0] if self.is_of_transformers else self.scope
+
+    @property
     def is_sequential(self) -> bool:
         return _own_name(self.layers.get(self.scope, _NOTHING)) == "Sequential"
 
@@ -120,6 +149,9 @@ class _Module:
         """Raises ArchitectureError for a class of which it is not known that it computes as torchvision's."""
         if self.scope not in self.layers:
             raise ArchitectureError(f"{printable(self.scope)}, which has its tensors, is no module")
+        if self.is_of_transformers:
+            self._check_transformers(architecture)
+            return
         self._check_class(self.scope, _NETWORKS)
         if self.is_sequential and not any(_own_name(layer) in _ACTIVATIONS for _, layer in self.children(self.scope)):
             self._refuse(self.scope, "has no ReLU behind its stem")
@@ -135,6 +167,9 @@ class _Module:
                 if not inner.endswith(f".{name}"):
                     self._check_child(f"{self._around('fc', 1)}.{name}", layer, _IDENTITIES)
         for module, own in self.paths.items():
+            if module.startswith("fc."):  # its shapes tell which of the two it is
+                self._check_class(own, {"Linear", "BatchNorm1d"})
+                continue
             kind = "linear" if module == "fc" else "norm" if "bn" in module or module.endswith(".1") else "conv"
             self._check_class(own, {"linear": {"Linear"}, "norm": _NORMS, "conv": {"Conv2d"}}[kind])
         for stage in architecture.stages:
@@ -153,6 +188,58 @@ class _Module:
         for path, layer in self.layers.items():
             if layer.has_hooks and (not self.scope or path == self.scope or path.startswith(f"{self.scope}.")):
                 self._refuse(path, "has hooks or a forward of its own, which may change what it computes")
+
+    def _check_transformers(self, architecture: Architecture) -> None:
+        """Checks a network of transformers, whose classes do what its config says, and keep that in their layers."""
+        network = (
+            self._around("conv1", 3) if self.paths["conv1"].count(".") > 2 else ""
+        )  # embedder.embedder.convolution
+        last = f".layer.{len(_CONVOLUTIONS[architecture.block]) - 1}.activation"
+        for path, layer in self.layers.items():
+            if not path.startswith(network):
+                continue
+            name = layer.kind.removeprefix(_TRANSFORMERS)
+            if path.endswith(".activation"):
+                self._check_class(path, _IDENTITIES if path.endswith(last) else _ACTIVATIONS)
+            elif not (
+                name in _OF_TRANSFORMERS or (_own_name(layer) in _OF_TORCH | _IDENTITIES and "torch.nn." in name)
+            ):
+                self._refuse(path, f"is of the class {printable(layer.kind)}")
+            if layer.has_hooks:
+                self._refuse(path, "has hooks or a forward of its own, which may change what it computes")
+        if "fc" in self.paths and "." in self.paths["fc"]:
+            for name, layer in self.children(self._around("fc", 1)):
+                path = f"{self._around('fc', 1)}.{name}"
+                if path != self.paths["fc"] and not network.startswith(path):
+                    self._check_child(path, layer, _IDENTITIES)
+
+    def activation(self, architecture: Architecture) -> str | None:
+        """What stands between the layers of a classifier that has several. Raises ArchitectureError for what no head of
+        ours has there.
+        """
+        head = architecture.classifier
+        if head is None or not head.hidden or self.paths.get(head.last, "").rpartition(".")[0] not in self.layers:
+            return None
+        around, found = self._around(head.last, 1), set()
+        members = dict(self.children(around))
+        for number, layer in enumerate(head.hidden):
+            member = members.pop(str(number), _NOTHING)
+            if isinstance(layer, HiddenActivation):
+                function = _FUNCTIONS.get(_own_name(member))
+                if function is None or any(member.attributes.get(key, own) != own for key, own in function[1].items()):
+                    self._refuse(
+                        f"{around}.{number}", f"is of the class {printable(member.kind)}, or has other options"
+                    )
+                else:
+                    found.add(function[0])
+            elif isinstance(layer, HiddenDropout):
+                self._check_child(f"{around}.{number}", member, _IDENTITIES)
+        for name, member in members.items():
+            if f"{around}.{name}" not in self.paths.values():
+                self._check_child(f"{around}.{name}", member, _IDENTITIES)
+        if len(found) > 1:
+            self._refuse(around, f"has several activations, {', '.join(sorted(found))}")
+        return next(iter(found), None)
 
     def _check_empty(self, path: str, kinds: Collection[str]) -> None:
         """Checks the children of a module that have no tensors."""
@@ -263,7 +350,7 @@ class _Module:
     def maxpool(self) -> str | None:
         """What stands between the stem and the stages: torchvision's maxpool, Caffe's, or none."""
         self._check_padding("conv1")
-        children = dict(self.children(self.scope))
+        children = dict(self.children(self.around_maxpool))
         pools = [(name, layer) for name, layer in children.items() if _own_name(layer) == "MaxPool2d"]
         if not pools:
             return "none" if self.is_sequential or _own_name(children.get("maxpool", _NOTHING)) in _PASSING else None

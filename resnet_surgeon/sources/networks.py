@@ -39,10 +39,15 @@ class Leaf:
 
     @property
     def tensor(self) -> LazyTensor:
-        """Raises CheckpointError for what cannot be read, such as a quantised layer."""
+        """Raises CheckpointError for what cannot be read."""
+        self.check_readable()
+        assert not isinstance(self.node, Unread)
+        return self.node
+
+    def check_readable(self) -> None:
+        """Raises CheckpointError for what no tensor can be made of, such as a quantised one."""
         if isinstance(self.node, Unread):
             raise CheckpointError(f"the network's {printable(self.name)} is {self.node.what}", hint=self.node.hint)
-        return self.node
 
 
 # By a module's path the tensors that it has, each by its own name: `weight`, `running_mean` ...

@@ -100,6 +100,8 @@ def remainder(
     necks = [part for part in parts if _is_neck(part, channels)]
     if necks:  # re-identification compares what comes before it
         parts, fc = [part for part in parts if part not in necks], fc or NO_CLASSIFIER
+    if fc is None:
+        _check_readable(place, beside, ignored)
     candidates = dict.fromkeys(part for part in parts if _is_candidate(part, channels))
     unclear = [part for part in parts if _is_unclear(part, candidates)]
     path = _stated(fc, place, every, channels) if fc else _only([*candidates], unclear, channels)
@@ -173,6 +175,16 @@ def _child(around: list[str], name: str) -> tuple[int, str]:
     distance = bisect_left(around, True, key=name.startswith)
     scope = around[distance]
     return distance, scope + name[len(scope) :].partition(".")[0]
+
+
+def _check_readable(place: Place, beside: Modules, ignored: Collection[str]) -> None:
+    """Raises CheckpointError for a classifier of the network's whose weight or bias cannot be read."""
+    for path, leaves in beside.items():
+        own = path.removeprefix(place.scope).partition(".")[0]
+        if path.startswith(place.scope) and re.fullmatch(_CLASSIFIER, own):
+            for name, leaf in leaves.items():
+                if name in ("weight", "bias") and leaf.name not in ignored:
+                    leaf.check_readable()
 
 
 def _elsewhere(place: Place, others: Sequence[Place]) -> Callable[[_Part], bool]:

@@ -20,10 +20,13 @@ from resnet_surgeon.formats import sniff
 from resnet_surgeon.formats.arriving import ArrivingFile
 from resnet_surgeon.formats.container import Container
 from resnet_surgeon.formats.files import OpenFile
+from resnet_surgeon.formats.modules import StateDictNode
 from resnet_surgeon.formats.tensors import Initialised, LazyTensor, Stored, byte_size, content
 from resnet_surgeon.sources import catalog, files, sidecar
 from resnet_surgeon.sources.files import NamedFile
 from resnet_surgeon.sources.location import DEFAULT_NAME, Location
+from resnet_surgeon.sources.module_paths import Bare, bare
+from resnet_surgeon.sources.modules import at
 from resnet_surgeon.sources.origin import Origin
 from resnet_surgeon.sources.progress import Progress, silent
 from resnet_surgeon.sources.promise import promise
@@ -80,6 +83,13 @@ class Source:
         if self.container is None or self.origin.sha256 is not None:
             return self
         return replace(self, origin=replace(self.origin, sha256=self.container.sha256()))
+
+    @functools.cached_property
+    def bare_modules(self) -> Bare | None:
+        """The network's modules without tensors, where the file has noted them."""
+        node = at(self.container.root, self.found.path) if self.container else None
+        scope = self.found.wrapping.prefix if self.found.wrapping else ""
+        return bare(node, self.found.names, scope) if isinstance(node, StateDictNode) else None
 
     @functools.cached_property
     def described(self) -> Origin:

@@ -5,6 +5,7 @@ Recognised by content alone. Each habit of saving is a line of a table; knows no
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -284,6 +285,8 @@ def _found(find: _Find, others: list[Place], root: object, fc: str | None, ignor
     habit = next((habit for habit in _HABITS if isinstance(root, Mapping) and habit.fits(find, root)), None)
     network, beside = _parted(find)
     refuse_other_kinds({name: leaf.shape for name, leaf in _relative(find.place, network, beside)})
+    for leaf in itertools.chain.from_iterable(leaves.values() for leaves in network.values()):
+        leaf.check_readable()
     has_heads = any(module.startswith("heads.") for module in network)
     stated = fc or (NO_CLASSIFIER if has_heads or (habit and habit.drops_fc) else None)
     rest = remainder(find.place, beside, _in_channels(network), _channels(network), others, stated, ignore)

@@ -83,6 +83,12 @@ def deep_stem() -> State:
     return {name: torch.zeros(tensor.shape) for name, tensor in model.state_dict().items()}
 
 
+def hrnet() -> State:
+    with torch.device("meta"):
+        model = timm.create_model("hrnet_w18_small")
+    return {name: torch.zeros(tensor.shape) for name, tensor in model.state_dict().items()}
+
+
 KINDS = [
     (clip, "CLIP's ResNet"),
     (kinetics, "a 3D ResNet"),
@@ -93,6 +99,7 @@ KINDS = [
     (squeezed, "squeeze-and-excitation"),
     (ibn, "an IBN-Net"),
     (deep_stem, "a deep stem"),
+    (hrnet, "an HRNet"),
 ]
 
 
@@ -112,6 +119,15 @@ def test_torchvisions_networks_of_videos_are_3d(build: Callable[[], nn.Module]) 
 
 
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", ["conv1.weight", "layer2.0.conv2.weight", "fc.weight"])
+def test_a_quantised_tensor_of_the_network_is_named(name: str, basic: ResNet) -> None:
+    state = basic.state_dict()
+    state[name] = torch.quantize_per_tensor(state[name], 0.1, 0, torch.qint8)
+    with pytest.raises(CheckpointError, match=f"the network's `{name}` is a quantised tensor"):
+        rs.open(saved(state))
+
+
+@pytest.mark.filterwarnings("ignore:torch.ao.quantization is deprecated")
 def test_a_quantised_classifier_is_refused(basic: ResNet) -> None:
     quantised = torch.ao.quantization.quantize_dynamic(basic, {nn.Linear}, dtype=torch.qint8)  # type: ignore[no-untyped-call]
     with pytest.raises(CheckpointError, match="quantised"):

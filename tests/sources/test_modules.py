@@ -21,8 +21,25 @@ from resnet_surgeon.errors import ArchitectureError
 from resnet_surgeon.formats.modules import ModuleNode
 from resnet_surgeon.sources import modules
 from resnet_surgeon.sources.source import open_source
-from tests.conftest import small_network
+from tests.conftest import images, small_network
 from tests.formats.test_torch_zip import saved
+
+
+@pytest.mark.parametrize(
+    ("between", "is_read"),
+    [(nn.GELU(), True), (nn.Tanh(), True), (nn.LeakyReLU(0.2), False), (nn.Dropout(), False), (nn.Softplus(), False)],
+    ids=["gelu", "tanh", "another slope", "dropout", "softplus"],
+)
+def test_a_module_tells_the_activation_of_its_classifier(between: nn.Module, is_read: bool, tmp_path: Path) -> None:
+    model = small_network()
+    model.fc = nn.Sequential(nn.Linear(512, 8), between, nn.Linear(8, 3))  # type: ignore[assignment]
+    torch.save(model, tmp_path / "model.pth")
+    if not is_read:
+        with pytest.raises(rs.ArchitectureError, match=r"`fc\.1` is of the class"):
+            rs.open(tmp_path / "model.pth")
+        return
+    with torch.no_grad():
+        assert torch.equal(rs.load(tmp_path / "model.pth").eval()(images()), model(images()))
 
 
 def said(model: nn.Module, *, settled: bool = False) -> dict[str, Any]:
@@ -103,6 +120,28 @@ TOLD: dict[str, tuple[Callable[[], nn.Module], dict[str, Any]]] = {
 @pytest.mark.parametrize(("make", "facts"), TOLD.values(), ids=TOLD.keys())
 def test_it_tells_what_tensors_do_not_show(make: Callable[[], nn.Module], facts: dict[str, Any]) -> None:
     assert said(make()) == PLAIN | facts
+
+
+@pytest.mark.parametrize("kind", ["ResNetModel", "ResNetForImageClassification"])
+@pytest.mark.parametrize("early", [False, True], ids=["as torchvision", "stride in conv1"])
+def test_a_module_of_transformers_tells_the_same(kind: str, early: bool) -> None:
+    transformers = pytest.importorskip("transformers")
+    config = transformers.ResNetConfig(depths=[1, 1, 1, 1], num_labels=3, downsample_in_bottleneck=early)
+    assert said(getattr(transformers, kind)(config)) == PLAIN | {"bottleneck_stride": "conv1" if early else "conv2"}
+
+
+def test_a_module_of_transformers_with_another_activation_is_refused() -> None:
+    transformers = pytest.importorskip("transformers")
+    config = transformers.ResNetConfig(depths=[1, 1, 1, 1], hidden_act="gelu")
+    with pytest.raises(ArchitectureError, match="is of the class `.*GELUActivation`"):
+        said(transformers.ResNetModel(config))
+
+
+def test_a_graph_of_torch_fx_is_refused_until_it_is_stated_to_be_a_resnet(tmp_path: Path) -> None:
+    torch.save(torch.fx.symbolic_trace(network()), tmp_path / "graph.pt")
+    with pytest.raises(ArchitectureError, match="of the class `torch.fx.graph_module.GraphModule`"):
+        rs.open(tmp_path / "graph.pt")
+    assert rs.open(tmp_path / "graph.pt", assume="torchvision").architecture.heads
 
 
 class MyResNet(ResNet):  # type: ignore[misc]
