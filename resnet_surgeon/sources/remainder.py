@@ -97,7 +97,7 @@ def remainder(
     every = _parts(place, beside, ignored)
     is_elsewhere = _elsewhere(place, others)
     parts = [part for part in every if not (_is_another_part(part) or is_elsewhere(part))]
-    necks = [part for part in parts if _is_neck(part, channels)]
+    necks = [part for part in parts if _is_neck(part, channels) and not _is_unclear(part, ())]
     if necks:  # re-identification compares what comes before it
         parts, fc = [part for part in parts if part not in necks], fc or NO_CLASSIFIER
     if fc is None:

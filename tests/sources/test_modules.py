@@ -32,7 +32,7 @@ from tests.formats.test_torch_zip import saved
 )
 def test_a_module_tells_the_activation_of_its_classifier(between: nn.Module, is_read: bool, tmp_path: Path) -> None:
     model = small_network()
-    model.fc = nn.Sequential(nn.Linear(512, 8), between, nn.Linear(8, 3))  # type: ignore[assignment]
+    model.fc = nn.Sequential(nn.Linear(512, 8), between, nn.Linear(8, 3))
     torch.save(model, tmp_path / "model.pth")
     if not is_read:
         with pytest.raises(rs.ArchitectureError, match=r"`fc\.1` is of the class"):
