@@ -14,7 +14,7 @@ from resnet_surgeon.formats.container import Checksum, Container
 from resnet_surgeon.formats.deflate import MOST_RATIO, SMALL
 from resnet_surgeon.formats.files import OpenFile
 from resnet_surgeon.formats.tensors import BITS, MOST_DIMENSIONS, LazyTensor, Stored, Strided
-from resnet_surgeon.formats.views import Unread
+from resnet_surgeon.formats.unread import Unread
 from resnet_surgeon.formats.wrapped import unpacked
 
 _ENDING = ".npy"

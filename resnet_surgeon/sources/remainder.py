@@ -14,7 +14,7 @@ from math import prod
 
 from resnet_surgeon.architecture.classifiers import read_off
 from resnet_surgeon.errors import Answer, ArchitectureError, CheckpointError, listed, printable
-from resnet_surgeon.formats.views import Unread
+from resnet_surgeon.formats.unread import Unread
 from resnet_surgeon.sources.networks import Leaf, Modules, Place
 
 NO_CLASSIFIER = "none"  # as `--fc` spells it

@@ -16,7 +16,7 @@ from resnet_surgeon.architecture.other_kinds import refuse_other_kinds
 from resnet_surgeon.errors import Answer, ArchitectureError, CheckpointError, listed, printable
 from resnet_surgeon.fields import Name, Text
 from resnet_surgeon.formats.tensors import LazyTensor, Stored, Strided
-from resnet_surgeon.formats.views import Unread
+from resnet_surgeon.formats.unread import Unread
 from resnet_surgeon.sources.networks import Leaf, Modules, Place, modules, places
 from resnet_surgeon.sources.remainder import NO_CLASSIFIER, remainder
 from resnet_surgeon.sources.spelling import spelled

@@ -16,7 +16,7 @@ from resnet_surgeon.formats import sniff
 from resnet_surgeon.formats.container import Container
 from resnet_surgeon.formats.files import OpenFile
 from resnet_surgeon.formats.tensors import LazyTensor, Stored, content
-from resnet_surgeon.formats.views import Unread
+from resnet_surgeon.formats.unread import Unread
 from tests.formats import test_torch_legacy, test_torch_zip
 from tests.formats.test_torch_zip import BASE, raw
 
