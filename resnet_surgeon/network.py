@@ -16,7 +16,7 @@ from resnet_surgeon.errors import CheckpointError, OperationError, SurgeonError,
 from resnet_surgeon.formats.files import TiedToFile
 from resnet_surgeon.formats.tensors import LazyTensor
 from resnet_surgeon.history import recording
-from resnet_surgeon.history.notes import notes
+from resnet_surgeon.history.notes import notes_of
 from resnet_surgeon.history.opening import Opened, recognised
 from resnet_surgeon.operations.adapt import Adapt
 from resnet_surgeon.operations.cast import Cast
@@ -183,7 +183,7 @@ class Network(TiedToFile):
     @property
     def notes(self) -> tuple[str, ...]:
         """What people should know of it before they use it, as the manifest says."""
-        return notes(self.architecture, self.records, recording.done(self.opened, self.operations))
+        return notes_of(recording.manifest(self.opened, self.checkpoint, self.operations))
 
     @property
     def packing(self) -> Packing:

@@ -28,6 +28,8 @@ def contradictions(manifest: Manifest) -> Iterator[str]:
     yield from _of_activations(manifest, expected)
     if manifest.inputs.preprocessing != expected.preprocessing and not expected.is_beyond:
         yield "inputs.preprocessing"
+    if manifest.inputs.channel_names != expected.channel_names:
+        yield "inputs.channel_names"
     for index, output in enumerate(manifest.outputs):
         if output.categories != _categories(manifest, index, expected):
             yield f"outputs[{index}].categories"
