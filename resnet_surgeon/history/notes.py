@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from resnet_surgeon.architecture.spec import STEM_WEIGHT, Architecture
-from resnet_surgeon.arithmetic.formulas import Mean, Repeat, Scaled
+from resnet_surgeon.arithmetic.formulas import AreaResampled, Mean, Repeat, Scaled
 from resnet_surgeon.manifest import Computed, Kept, Provenance, TensorRecord, Trained
 
 
@@ -57,7 +57,8 @@ def _response(provenance: Provenance) -> tuple[int, int] | None:
     """
     if isinstance(provenance, Kept):
         return 1, 1
-    if not isinstance(provenance, Computed) or not isinstance(provenance.formula, Mean | Scaled | Repeat):
+    keeping = Mean | Scaled | Repeat | AreaResampled
+    if not isinstance(provenance, Computed) or not isinstance(provenance.formula, keeping):
         return None
     response, formula = _response(provenance.inputs[0]), provenance.formula
     if response is None or not isinstance(formula, Mean):
