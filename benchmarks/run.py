@@ -139,6 +139,12 @@ def load_ratio(data: Path, model: str, runs: int) -> str:
     return f"| `rs.load`, {model} | {seconds} | **{ratio:.1f} times** |\n"
 
 
+def start_row(words: str, runs: int) -> str:
+    commands = {"ours": f"{SURGEON} {words}", "python": f"{shlex.quote(sys.executable)} -c pass"}
+    ours, python = (measure.seconds for measure in in_turn(commands, runs).values())
+    return f"| `resnet-surgeon {words}` | {ours:.3f} s | {python:.3f} s: {ours / python:.1f} times its time |\n"
+
+
 def machine() -> str:
     cpuinfo = Path("/proc/cpuinfo").read_text().splitlines()
     names = [line.split(":", 1)[1].strip() for line in cpuinfo if line.startswith("model name")]
@@ -182,6 +188,9 @@ def main() -> None:
         table += "\n| in one process | ours | torchvision + load_state_dict | faster |\n|---|---|---|---|\n"
         for model in MODELS:
             table += told(load_ratio(data, model, 2 * options.runs + 1))
+        table += "\n| starting | ours | `python -c pass` |\n|---|---|---|\n"
+        for words in ("--version", "--help", "adapt --help"):
+            table += told(start_row(words, 4 * options.runs))
     if options.write:
         before, _, _ = PAGE.read_text("utf-8").partition("<!-- result -->")
         PAGE.write_text(f"{before}<!-- result -->\n\nMedians of {options.runs} runs. {machine()}.\n{table}", "utf-8")

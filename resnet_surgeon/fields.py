@@ -324,7 +324,8 @@ def _is_mapping(hint: Any) -> bool:
 
 def _as_list(value: Any) -> list[Any]:
     is_many = isinstance(value, Iterable) and not isinstance(value, (str, bytes, Mapping))
-    return [*islice(value, _MOST_ITEMS + 1)] if is_many else [value]
+    items = [*islice(value, _MOST_ITEMS + 1)] if is_many else [value]
+    return [[*item] if isinstance(item, tuple) else item for item in items]
 
 
 @functools.cache

@@ -21,8 +21,10 @@ from resnet_surgeon.history.opening import Opened, recognised
 from resnet_surgeon.operations.adapt import Adapt
 from resnet_surgeon.operations.cast import Cast
 from resnet_surgeon.operations.checkpoint import Checkpoint, Operation
+from resnet_surgeon.operations.depth import Depth
 from resnet_surgeon.operations.dilate import Dilate
 from resnet_surgeon.operations.features import Features
+from resnet_surgeon.operations.fuse import Fuse
 from resnet_surgeon.operations.heads import Heads
 from resnet_surgeon.operations.remove import Remove
 from resnet_surgeon.operations.stem import Stem
@@ -114,7 +116,9 @@ class Network(TiedToFile):
     dilate = method(Dilate)
     features = method(Features)
     heads = method(Heads)
+    depth = method(Depth)
     cast = method(Cast)
+    fuse = method(Fuse)
 
     def plan(self) -> tuple[Step, ...]:
         """What happens to each tensor between the source and this network."""

@@ -11,7 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 from typing import IO
 
@@ -71,7 +71,7 @@ def small_network(
     return copy.deepcopy(drawn)
 
 
-@cache  # drawing five million numbers takes ten times as long as copying them
+@lru_cache(maxsize=4)  # drawing five million numbers takes ten times as long as copying them
 def _drawn(
     block: type[BasicBlock | Bottleneck],
     depths: tuple[int, ...],

@@ -119,20 +119,23 @@ def _import_rooms(wanted: Callable[[str], bool]) -> None:
             importlib.import_module(module.name)
 
 
-def _import_torch(words: list[str]) -> None:
-    """When a command first needs it."""
-    if words[:1] in (["verify"], ["report"]) and "--help" not in words:
-        _import_rooms(_TORCH.__contains__)
+def _needs_torch(words: list[str]) -> bool:
+    return words[:1] in (["verify"], ["report"], ["load"]) and "--help" not in words
+
+
+def _prepare(words: list[str]) -> None:
+    import_what_asks(with_torch=_needs_torch(words))
+    _import_rooms(lambda room: room not in _TORCH or _needs_torch(words))
 
 
 def _main(requests: socket.socket, system: str = "") -> None:
-    import_what_asks(with_torch=bool(system))
-    if system:
-        _serve(requests, lambda words: None, importlib.import_module(f"tests.platform.{system}").main)
-    _import_rooms(lambda room: room not in _TORCH)
+    if system:  # where the package must not be imported before
+        played = importlib.import_module(f"tests.platform.{system}")
+        _serve(requests, lambda words: import_what_asks(with_torch=_needs_torch(words)), played.main)
+    _prepare([])
     from resnet_surgeon.cli.main import main
 
-    _serve(requests, _import_torch, main)
+    _serve(requests, _prepare, main)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from resnet_surgeon.manifest import (
     Manifest,
     Provenance,
     TensorRecord,
+    differing_fields,
     from_json,
     is_manifest,
     operation_from_record,
@@ -30,6 +31,7 @@ DEFAULTED = [
     ("architecture", "stages", "0", "dilation"),
     ("operations", "0", "adapt", "init"),
 ]
+PREPROCESSING = {"mean": [0.5] * 3, "std": [0.5] * 3, "resize_size": 256, "crop_size": 224, "interpolation": "bilinear"}
 OLD = Path(__file__).parent / "data" / "0.1.0"
 CHAINS: dict[str, Callable[[Network], Network]] = {
     "nothing": lambda network: network,
@@ -317,6 +319,46 @@ def test_formulas_of_formulas_have_an_end(checkpoints: Path) -> None:
     document["tensors"]["conv1.weight"]["provenance"] = formula
     with pytest.raises(CheckpointError, match="formulas of formulas|nested too deeply"):
         from_json(json.dumps(document))
+
+
+@pytest.mark.parametrize(("last", "is_read"), [(10, True), (11, False)])
+def test_a_tensor_is_made_from_a_thousand_others_at_most(last: int, is_read: bool, checkpoints: Path) -> None:
+    """Ten, of which each is made from nine, and each of these from ten."""
+
+    def sum_of(inputs: list[Any]) -> dict[str, Any]:
+        formula = {"kind": "combination", "factors": [1.0] * len(inputs)}
+        return {"how": "computed", "formula": formula, "inputs": inputs}
+
+    kept = {"how": "kept", "tensor": "conv1.weight"}
+    document = json.loads(rs.open(checkpoints / "basic.pth").manifest().to_json())
+    nine, odd = sum_of([sum_of([kept] * 10)] * 9), sum_of([sum_of([kept] * count) for count in [10] * 8 + [last]])
+    made = sum_of([nine] * 9 + [odd])
+    document["tensors"]["conv1.weight"]["provenance"] = made
+    if is_read:
+        assert from_json(json.dumps(document)).tensors["conv1.weight"]
+    else:
+        with pytest.raises(CheckpointError, match="or of more than 1000 tensors"):
+            from_json(json.dumps(document))
+
+
+@pytest.mark.parametrize(
+    ("change", "where"),
+    [
+        (lambda document: document["architecture"]["stages"][1].update(width=3), "architecture.stages[1].width"),
+        (lambda document: document["inputs"].update(preprocessing=PREPROCESSING), "inputs.preprocessing"),
+        (lambda document: document["dropped"].append("x"), "dropped"),
+        (lambda document: document["tensors"].pop("fc.bias"), "tensors.fc.bias"),
+    ],
+    ids=["a number", "an object for nothing", "a longer list", "a key less"],
+)
+def test_where_two_manifests_differ_is_told_by_path(
+    change: Callable[[dict[str, Any]], object], where: str, checkpoints: Path
+) -> None:
+    manifest = rs.open(checkpoints / "basic.pth").manifest()
+    document = json.loads(manifest.to_json())
+    change(document)
+    other = from_json(json.dumps(document))
+    assert differing_fields(manifest, other) == differing_fields(other, manifest) == (where,)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", "[" * 100_000])

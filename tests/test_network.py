@@ -28,8 +28,10 @@ from resnet_surgeon.operations import OPERATIONS as REGISTRY
 from resnet_surgeon.operations.adapt import Adapt
 from resnet_surgeon.operations.cast import Cast
 from resnet_surgeon.operations.checkpoint import Operation
+from resnet_surgeon.operations.depth import Depth
 from resnet_surgeon.operations.dilate import Dilate
 from resnet_surgeon.operations.features import Features
+from resnet_surgeon.operations.fuse import Fuse
 from resnet_surgeon.operations.heads import Heads
 from resnet_surgeon.operations.remove import Remove
 from resnet_surgeon.operations.stem import Stem
@@ -63,6 +65,12 @@ OPERATIONS = st.one_of(
         lambda classes, own: Heads(classes, own=own if len(classes) > 1 else None),  # a single head owns nothing
         st.lists(st.integers(1, 3), min_size=1, max_size=2),
         st.sampled_from([None, "none", "layer3", "layer4"]),
+    ),
+    st.builds(Fuse),
+    st.builds(
+        lambda blocks, keep: Depth(blocks, keep=keep),
+        st.lists(st.integers(1, 3), min_size=4, max_size=4),
+        st.sampled_from(["norm", "last"]),
     ),
     st.builds(
         lambda names, pool, hidden, init, add: Heads(

@@ -199,6 +199,8 @@ def _encoded(numbers: Floats, dtype: str, sources: Sequence[Floats], formula: ob
     data = _cast(numbers, dtype)
     if not np.isfinite(_numbers(data, dtype)).all() and all(np.isfinite(source).all() for source in sources):
         raise OperationError(
-            f"the result would hold numbers that are not finite in {dtype}", subject=str(formula), hint=None
+            f"the result would hold numbers that are not finite in {dtype}",
+            subject=str(formula),
+            hint="write it in a wider type first: `cast --dtype float32`" if dtype == "F16" else None,
         )
     return data

@@ -113,18 +113,18 @@ def _total(tensors: Mapping[str, LazyTensor]) -> str:
 
 def _rows(steps: tuple[Step, ...]) -> Iterator[Row]:
     left = {layer_of(step.name) for step in steps if step.after}
+    in_place = {_block_of(step.name) for step in steps if step.after and step.action != "renamed"}
 
     def part(name: str) -> str:
         """The layer of a tensor; the single block, if that goes or moves while other blocks of its stage stay."""
         layer, block, *_ = name.split(".")
         return f"{layer}.{block}" if layer in left and block.isdigit() else layer
 
-    def part_of_stage(name: str) -> bool:
-        return name.removeprefix(layer_of(name))[1:].partition(".")[0].isdigit()
-
     def fate(step: Step) -> tuple[str, str, str]:
         """Steps of one fate make one row, by layer or block; a stage that is computed or drawn is one row."""
-        if step.action in ("computed", "initialised") and part_of_stage(step.name):
+        if step.action in ("computed", "initialised") and _blocks([step]):
+            return step.action, layer_of(step.name), ""
+        if step.action == "dropped" and _block_of(step.name) in in_place:
             return step.action, layer_of(step.name), ""
         if step.action in ("renamed", "dropped"):
             return step.action, part(step.name), ""
@@ -143,8 +143,8 @@ def _rows(steps: tuple[Step, ...]) -> Iterator[Row]:
             bytes_, note = f"{size(before)} -> {size(after)}", listed([*dict.fromkeys(step.note for step in members)])
             if len(members) == 1:
                 name, note = first.name, f"{list(first.before.shape)} -> {list(first.after.shape)}: {note}"
-        elif action == "initialised" and part_of_stage(first.name):
-            note = f"{_blocks(members)}: the laws of its layers, {first.note.rpartition(', ')[2]}"
+        elif action == "initialised" and (blocks := _blocks(members)):
+            note = f"{blocks}: the laws of its layers, {first.note.rpartition(', ')[2]}"
         elif action == "initialised" and first.after:
             note = f"{list(first.after.shape)}: {note}"
         elif action == "copied":
@@ -158,8 +158,16 @@ def _layouts(steps: Sequence[Step]) -> tuple[list[Layout | None], list[Layout | 
     return [step.before for step in steps], [step.after for step in steps]
 
 
+def _block_of(name: str) -> str:
+    """`layer3.4` of `layer3.4.conv1.weight`; `fc.weight` of `fc.weight`."""
+    layer = layer_of(name)
+    return f"{layer}.{name.removeprefix(layer)[1:].partition('.')[0]}"
+
+
 def _blocks(steps: Sequence[Step]) -> str:
-    """`block 2`, `blocks 2 to 5`: those of a stage that the tensors belong to."""
-    blocks = [int(step.name.removeprefix(layer_of(step.name))[1:].partition(".")[0]) for step in steps]
-    first, last = min(blocks), max(blocks)
+    """`block 2`, `blocks 2 to 5`: those of a stage that the tensors belong to; nothing if they belong to none."""
+    numbers = [_block_of(step.name).rpartition(".")[2] for step in steps]
+    if not all(map(str.isdigit, numbers)) or not layer_of(steps[0].name).rpartition(".")[2].startswith("layer"):
+        return ""
+    first, last = min(map(int, numbers)), max(map(int, numbers))
     return f"block {first}" if first == last else f"blocks {first} to {last}"

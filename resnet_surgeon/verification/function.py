@@ -10,7 +10,7 @@ from torch import nn
 from resnet_surgeon.manifest import Manifest
 from resnet_surgeon.module import ResNet
 from resnet_surgeon.network import Network
-from resnet_surgeon.verification import forward, independence, kept_layers, stem, whole
+from resnet_surgeon.verification import forward, fused, independence, inserted, kept_layers, stem, whole
 from resnet_surgeon.verification.case import Case
 from resnet_surgeon.verification.layers import correspondence
 from resnet_surgeon.verification.modules import common_dtype, loaded, witness
@@ -32,6 +32,10 @@ def checks(case: Case, of_tensors: tuple[Check, ...]) -> Iterator[Check]:
     count = len(module.state_dict())
     yield Check("load", "proven", f"{count} of {count} tensors load with strict=True into the module of the manifest")
     yield from _carried_out("forward", lambda: forward.checks(module, architecture, dtype, of_tensors))
+    if blocks := inserted.inserted(manifest):
+        file, label = witness(architecture, case.file.tensors, dtype)
+        label = label if label.startswith("torchvision") else "the file"
+        yield from _carried_out("inserted", lambda: inserted.blocks(blocks, file, label, dtype))
     if original is None:
         yield Check("layers", "unproven", "this needs the source: give it with `--against`")
     else:
@@ -57,6 +61,14 @@ def _beside(
     """The file's module and the source's, side by side."""
     pairs = correspondence(manifest, original.architecture, case.known.name)
     source, label = witness(original.architecture, original.tensors, dtype, pairs.casts)
+    if blocks := inserted.inserted(manifest):
+        file, _ = witness(manifest.architecture, case.file.tensors, dtype)
+        channels = manifest.architecture.in_channels
+        yield from inserted.outputs(blocks, pairs, channels, file, source, dtype)
+    if folds := fused.folds(manifest, case.known.name):
+        whose = label if case.is_first else case.given
+        yield from fused.convolutions(folds, module, source, original.tensors, whose)
+        yield from fused.outputs(folds, blocks, pairs, manifest, module, source, dtype, whose)
     yield from stem.check(module, source, manifest, original.architecture, case.known.name)
     yield from kept_layers.checks(
         pairs, module, source, original.architecture.in_channels, dtype, label if case.is_first else case.given

@@ -96,12 +96,16 @@ def as_torchvision(architecture: Architecture) -> nn.Module:
         groups=architecture.groups,
         width_per_group=_width_per_group(architecture),
         replace_stride_with_dilation=_replaced_strides(architecture),
-        norm_layer=partial(nn.BatchNorm2d, eps=architecture.eps),
+        norm_layer=_identity if architecture.fused else partial(nn.BatchNorm2d, eps=architecture.eps),
     )
     kernel, stride = architecture.stem_kernel, architecture.stem_stride
     module.conv1 = nn.Conv2d(architecture.in_channels, 64, kernel, stride, padding=(kernel - 1) // 2, bias=False)
     if architecture.maxpool == "caffe":
         module.maxpool = nn.MaxPool2d(kernel_size=3, stride=2, padding=0, ceil_mode=True)
+    if architecture.fused:
+        for layer in module.modules():
+            if isinstance(layer, nn.Conv2d):
+                layer.bias = nn.Parameter(torch.zeros(layer.out_channels))
     for stage in architecture.stages:
         for index, block in enumerate(module.get_submodule(stage.name).children()):
             _set_strides(block, architecture, stage, is_first=index == 0)
@@ -165,6 +169,11 @@ _FUNCTIONS: dict[Function, Callable[[], nn.Module]] = {
     "relu": nn.ReLU, "leaky_relu": nn.LeakyReLU, "elu": nn.ELU, "gelu": nn.GELU, "silu": nn.SiLU, "tanh": nn.Tanh,
     "sigmoid": nn.Sigmoid,
 }  # fmt: skip
+
+
+def _identity(_: int) -> nn.Module:
+    """In the place of a norm of so many channels."""
+    return nn.Identity()
 
 
 def _set_strides(block: nn.Module, architecture: Architecture, stage: Stage, *, is_first: bool) -> None:

@@ -19,6 +19,7 @@ from resnet_surgeon.verification import formulas
 from resnet_surgeon.verification.activations import same_bits
 from resnet_surgeon.verification.case import Case, Known
 from resnet_surgeon.verification.implied import expectation
+from resnet_surgeon.verification.laws import by_shape, hands_on
 from resnet_surgeon.verification.proof import Check, some
 
 _PIECE = 1 << 20
@@ -116,7 +117,7 @@ def _recomputed(provenance: Provenance, name: str, like: LazyTensor, known: Know
     if source := known.tensor(provenance, name):
         return to_torch(source)
     if isinstance(provenance, records.Initialised):
-        if provenance.law not in (*laws, conv2d_default(like.shape)):
+        if provenance.law not in (*laws, *by_shape(like.shape)):
             raise ValueError(f"is said to be of {provenance.law}, not the law of its layer")
         return to_torch(Initialised(like.dtype, like.shape, provenance.law, provenance.seed, provenance.stream))
     if isinstance(provenance, records.Kept):
@@ -206,7 +207,8 @@ def _is_still(case: Case, name: str, provenance: Provenance, laws: tuple[Law, ..
 
 def _laws(manifest: Manifest) -> dict[str, tuple[Law, ...]]:
     """What each tensor may be drawn from: as torch and torchvision have it, `adapt --init random` as `torch.nn.Conv2d`,
-    the last layer of a new head as was asked for; the bias of a classifier that had none in the source's file is zero.
+    the last layer of a new head as was asked for. Zero are the bias of a classifier that had none in the source's file,
+    and what makes an inserted block hand on what it is given.
     """
     architecture, made = manifest.architecture, expectation(manifest).heads
     filled = manifest.source.wrapping.filled if manifest.source.wrapping else ()
@@ -219,9 +221,19 @@ def _laws(manifest: Manifest) -> dict[str, tuple[Law, ...]]:
             return (Normal(0.01),) if is_small else (Constant(0.0),)
         convolution = (conv2d_default(parameter.shape),) if len(parameter.shape) == 4 else ()
         zeros = (Constant(0.0),) if leaf == "bias" and module in last and "fc.bias" in filled else ()
+        if any(hands_on(leaf, manifest) for leaf in _drawn(manifest.tensors[parameter.name].provenance)):
+            zeros = (Constant(0.0),)
         return (parameter.law, *convolution, *zeros)
 
     return {parameter.name: laws(parameter) for parameter in parameters(architecture)}
+
+
+def _drawn(provenance: Provenance) -> Iterator[records.Initialised]:
+    """All that was drawn, on the way to it."""
+    if isinstance(provenance, records.Initialised):
+        yield provenance
+    for part in records.made_from(provenance):
+        yield from _drawn(part)
 
 
 def deviation_of(tensor: Tensor, law: Law, dtype: str) -> float:

@@ -41,6 +41,7 @@ VALUES: dict[str, Any] = {
     "a character beyond the first plane": "🙂",
     "an escape that is text": "\\ud800",
     "long text": {"a": '[],{}\\"' * 1_000_000},
+    "nothing but long text": "x" * 3_000_000,
 }
 
 

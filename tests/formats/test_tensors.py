@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import tracemalloc
 from pathlib import Path
 
 import pytest
+import safetensors
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from resnet_surgeon.formats import tensors
 from resnet_surgeon.formats.files import OpenFile
-from resnet_surgeon.formats.tensors import Strided, byte_size, chunks, content
+from resnet_surgeon.formats.tensors import BITS, Strided, byte_size, chunks, content
 from tests.formats.test_torch_zip import raw
 from tests.work import Reads
 
 DTYPES = {"U8": torch.uint8, "F16": torch.float16, "F32": torch.float32, "I64": torch.int64}
+
+
+@pytest.mark.parametrize("dtype", BITS)
+def test_an_element_has_the_bits_that_the_safetensors_library_gives_it(dtype: str) -> None:
+    table = json.dumps({"a": {"dtype": dtype, "shape": [8], "data_offsets": [0, BITS[dtype]]}}).encode()
+    file = len(table).to_bytes(8, "little") + table + bytes(BITS[dtype])
+    ((name, _),) = safetensors.deserialize(file)  # type: ignore[no-untyped-call]
+    assert name == "a"
 
 
 def strided(view: torch.Tensor, dtype: str, swapped: bool = False) -> Strided:

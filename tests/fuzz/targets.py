@@ -6,32 +6,45 @@ A target takes bytes and raises for a bug. `SEEDS` are made here, by the builder
 from __future__ import annotations
 
 import ast
+import atexit
+import functools
+import gzip
 import io
 import json
 import pickle
+import shutil
+import tarfile
+import tempfile
 import unicodedata
 import warnings
+import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
+import numpy
 import safetensors
 import torch
 from safetensors.torch import save
 
 import resnet_surgeon as rs
 from resnet_surgeon import manifest as documents
+from resnet_surgeon.architecture.recognise import recognise
 from resnet_surgeon.arithmetic.laws import Constant
 from resnet_surgeon.errors import CheckpointError, SurgeonError
+from resnet_surgeon.formats import npz, sniff, torch_legacy, torch_tar, torch_zip
 from resnet_surgeon.formats import safetensors as our_safetensors
-from resnet_surgeon.formats import sniff, torch_legacy, torch_tar, torch_zip
 from resnet_surgeon.formats.container import Container
 from resnet_surgeon.formats.files import OpenFile
+from resnet_surgeon.formats.modules import ModuleNode
 from resnet_surgeon.formats.tensors import Initialised, LazyTensor, byte_size, content
 from resnet_surgeon.formats.unpickle import unpickle
 from resnet_surgeon.reporting.report import loading_code
+from resnet_surgeon.sources import modules
+from resnet_surgeon.sources.source import open_source
 from tests.conftest import small_network
-from tests.formats import test_torch_tar, test_torch_zip, test_unpickle
+from tests.formats import test_distributed, test_torch_tar, test_torch_zip, test_unpickle
 
 _LARGEST = 1 << 22  # bytes of a tensor that is compared
 _TYPES = {
@@ -199,6 +212,75 @@ def sharded_index(data: bytes) -> None:
         return
 
 
+def npz_archive(data: bytes) -> None:
+    """What numpy reads without pickles and we read too has the same values."""
+    try:
+        ours = _read_all(npz.read(_opened(data)))
+    except CheckpointError:
+        return
+    try:
+        theirs = numpy.load(io.BytesIO(data), allow_pickle=False)
+        values = {name: theirs[name] for name in ours}
+    except Exception:
+        return
+    for name, (_, shape, bytes_) in ours.items():
+        little = values[name].astype(values[name].dtype.newbyteorder("<"))
+        assert (little.shape, little.tobytes()) == (shape, bytes_), name
+
+
+def wrapped_checkpoint(data: bytes) -> None:
+    """An archive around a checkpoint, or gzip around either."""
+    try:
+        _read_all(sniff.read(_opened(data)))
+    except SurgeonError:
+        return
+
+
+def whole_module(data: bytes) -> None:
+    """As the pickle of a module, in an archive of torch or of TorchScript: what its layers say is read too."""
+    for archive in _modules():
+        file = _opened(test_torch_zip.rezipped(archive, test_torch_zip.replaced("data.pkl", data)))
+        try:
+            source = open_source(file.read(0, file.size))
+            container = source.container
+            node = modules.at(container.root, source.found.path) if container else None
+            if isinstance(node, ModuleNode):
+                modules.says(node, source.found.names, recognise(source.tensors), settled=False)
+        except SurgeonError:
+            continue
+
+
+@functools.cache
+def _modules() -> tuple[bytes, bytes]:
+    """A network of one stage as torch and as TorchScript save it."""
+    model: Any = small_network()
+    row = torch.nn.Sequential(model.conv1, model.bn1, model.relu, model.maxpool, model.layer1)
+    del model.layer2, model.layer3, model.layer4, model.fc
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.save(torch.jit.script(row), buffer)
+    return _saved(model), buffer.getvalue()
+
+
+def distributed_metadata(data: bytes) -> None:
+    """As the `.metadata` of a folder whose other file is sound."""
+    file = _opened(data)
+    file.folder = _distributed()
+    try:
+        _read_all(sniff.read(file))
+    except SurgeonError:
+        return
+
+
+@functools.cache
+def _distributed() -> Path:
+    folder = Path(tempfile.mkdtemp(prefix="resnet-surgeon-fuzz-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    state = {"model": {"x": test_torch_zip.BASE, "y": torch.arange(6.0)}, "epoch": 3}
+    return test_distributed.save(folder, state, test_distributed.InPieces(2))
+
+
 TARGETS: dict[str, Callable[[bytes], None]] = {
     "safetensors": safetensors_file,
     "zip": zip_archive,
@@ -209,6 +291,10 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "tar": tar_archive,
     "manifest": manifest_document,
     "index": sharded_index,
+    "npz": npz_archive,
+    "wrapped": wrapped_checkpoint,
+    "module": whole_module,
+    "distributed": distributed_metadata,
     "any": any_file,
 }
 
@@ -250,5 +336,37 @@ def seeds() -> Mapping[str, list[bytes]]:
         "tar": tar,
         "manifest": [text.encode() for text in documents_],
         "index": [json.dumps({"weight_map": {"a": "b.safetensors"}}).encode()[1:]],
+        "npz": [_npz(save_npz, x=base.numpy(), y=base.numpy().T) for save_npz in (numpy.savez, numpy.savez_compressed)],
+        "wrapped": [*_archives({"model.pth": zips[0]}), *_archives({"model.safetensors": files[1], "notes.txt": b"x"})],
+        "module": [*map(_pickle, _modules())],
+        "distributed": [(_distributed() / ".metadata").read_bytes()],
         "any": [*files, *zips, *legacy, *tar],
     }
+
+
+def _pickle(archive: bytes) -> bytes:
+    with zipfile.ZipFile(io.BytesIO(archive)) as members:
+        return next(members.read(name) for name in members.namelist() if name.endswith("/data.pkl"))
+
+
+def _npz(save_npz: Callable[..., None], **arrays: Any) -> bytes:
+    buffer = io.BytesIO()
+    save_npz(buffer, **arrays)
+    return buffer.getvalue()
+
+
+def _archives(members: Mapping[str, bytes]) -> Iterator[bytes]:
+    """The members in a zip, a tar, and a tar that gzip compressed."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    yield buffer.getvalue()
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for name, data in members.items():
+            information = tarfile.TarInfo(name)
+            information.size = len(data)
+            tar.addfile(information, io.BytesIO(data))
+    yield buffer.getvalue()
+    yield gzip.compress(buffer.getvalue(), mtime=0)

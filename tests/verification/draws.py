@@ -304,6 +304,11 @@ def _heads(draw: random.Random) -> Operation:
     return f"heads {classes} {own}", lambda network: network.heads(classes, own=own, seed=seed)
 
 
+def _depth(draw: random.Random) -> Operation:
+    blocks, keep = [draw.choice([1, 1, 2, 3]) for _ in range(draw.choice([1, 2, 4]))], draw.choice(["norm", "last"])
+    return f"depth {blocks} {keep}", lambda network: network.depth(blocks, keep)
+
+
 def _rich_heads(draw: random.Random) -> Operation:
     def head(name: str) -> dict[str, Any]:
         hidden = draw.choice([[], [], [3], [4, 2]])
@@ -368,6 +373,8 @@ OPERATIONS: tuple[Callable[[random.Random], Operation], ...] = (
     _dilate,
     _features,
     _cast_network,
+    _depth,
+    lambda draw: ("fuse", lambda network: network.fuse()),
 )
 
 # What may happen to a manifest on its way, and what may not.
