@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from resnet_surgeon.reporting.report import report
     from resnet_surgeon.saving import save
     from resnet_surgeon.verification.proof import Check, Proof
+    from resnet_surgeon.verification.quick import verify_quickly
     from resnet_surgeon.verification.verify import verify
 
 __all__ = [
@@ -67,6 +68,7 @@ __all__ = [
     "report",
     "save",
     "verify",
+    "verify_quickly",
 ]
 
 _ROOMS = {
@@ -87,6 +89,7 @@ _ROOMS = {
     "report": "reporting.report",
     "save": "saving",
     "verify": "verification.verify",
+    "verify_quickly": "verification.quick",
 }
 
 _EXTRA = ("torch", "torchvision", "jinja2", "PIL")  # the modules that the extra [torch] installs

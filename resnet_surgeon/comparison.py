@@ -211,7 +211,7 @@ def _architectures(one: Architecture | None, other: Architecture | None) -> tupl
     return (f"network: {' -> '.join(described)}",)
 
 
-_USE, _MAKING = ("inputs.preprocessing", "outputs"), ("operations", "source", "versions")
+_USE, _MAKING = ("inputs.preprocessing", "inputs.channel_names", "outputs"), ("operations", "source", "versions")
 
 
 def _documents(one: _Side, other: _Side) -> tuple[str, ...]:

@@ -18,10 +18,11 @@ from resnet_surgeon.architecture.spec import HEAD_NAME, Architecture, OutputKind
 from resnet_surgeon.arithmetic.formulas import Formula
 from resnet_surgeon.arithmetic.laws import Law
 from resnet_surgeon.errors import CheckpointError, UsageError
-from resnet_surgeon.fields import Count, Line, Name, Seed, Size, Text, decoded, plain
+from resnet_surgeon.fields import Count, Line, Name, Seed, Size, Text, decoded, plain, unsaid
 from resnet_surgeon.formats.json_text import parsed
 from resnet_surgeon.formats.tensors import LazyTensor
 from resnet_surgeon.operations import RECORDED
+from resnet_surgeon.operations.channels import ChannelNames
 from resnet_surgeon.operations.checkpoint import Operation
 from resnet_surgeon.operations.training import TensorName, Training
 from resnet_surgeon.sources.origin import Origin
@@ -89,10 +90,13 @@ class TensorRecord:
 
 @dataclass(frozen=True)
 class Inputs:
-    """What the network takes: images of so many channels, prepared so (null: not known)."""
+    """What the network takes: images of so many channels, prepared so (null: not known). `channel_names` are there
+    once somebody named them; a channel without a name has its number.
+    """
 
     channels: Size
     preprocessing: Preprocessing | None
+    channel_names: ChannelNames = unsaid(())
 
 
 @dataclass(frozen=True)

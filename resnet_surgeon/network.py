@@ -16,7 +16,7 @@ from resnet_surgeon.errors import CheckpointError, OperationError, SurgeonError,
 from resnet_surgeon.formats.files import TiedToFile
 from resnet_surgeon.formats.tensors import LazyTensor
 from resnet_surgeon.history import recording
-from resnet_surgeon.history.notes import notes
+from resnet_surgeon.history.notes import notes_of
 from resnet_surgeon.history.opening import Opened, recognised
 from resnet_surgeon.operations.adapt import Adapt
 from resnet_surgeon.operations.cast import Cast
@@ -36,6 +36,7 @@ from resnet_surgeon.sources.origin import Origin
 from resnet_surgeon.sources.packing import Packing, packing
 from resnet_surgeon.sources.progress import Progress, silent
 from resnet_surgeon.sources.source import Source, open_source
+from resnet_surgeon.writing.background import Background
 from resnet_surgeon.writing.document import Document, document
 from resnet_surgeon.writing.forms import SAFETENSORS, form_of
 from resnet_surgeon.writing.names import Names
@@ -173,16 +174,16 @@ class Network(TiedToFile):
         Returns the file's path. Raises AccessError if the file exists and not `force`, or cannot be written; then
         nothing was changed.
         """
-        return write(self._document(names), Path(output), force=force, progress=progress)
+        return write(self._read(names), Path(output), force=force, progress=progress)
 
     def stream(self, descriptor: int, *, names: Names = "torchvision", progress: Progress = silent) -> None:
         """Sends the safetensors file to an open descriptor, such as a pipe's."""
-        stream(self._document(names), descriptor, progress)
+        stream(self._read(names), descriptor, progress)
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What people should know of it before they use it, as the manifest says."""
-        return notes(self.architecture, self.records, recording.done(self.opened, self.operations))
+        return notes_of(recording.manifest(self.opened, self.checkpoint, self.operations))
 
     @property
     def packing(self) -> Packing:
@@ -214,14 +215,21 @@ class Network(TiedToFile):
         parts = [self.label, *weights, *(operation.suffix for operation in operations)]
         return file_name("-".join(parts)) + ".safetensors"
 
-    def _document(self, names: Names) -> Document:
+    def _read(self, names: Names) -> Document:
+        """The document, of which the source is read for its digest while the manifest is still being made."""
+        if self.history is not None:
+            return self._document(names)
+        return self._document(names, Background(self.source.identified).result)
+
+    def _document(self, names: Names, identified: Callable[[], Origin] | None = None) -> Document:
         for operation in self.operations:
             if names == "packed" and not operation.keeps_packing:
                 reason = "a network that it has changed no longer fits what it was packed with"
                 raise OperationError(reason, subject=operation.name)
         try:
             manifest = recording.manifest(self.opened, self.checkpoint, self.operations)
-            return document(Change(self.source, self.opened.tensors, self.tensors), manifest, names)
+            change = Change(self.source, self.opened.tensors, self.tensors)
+            return document(change, manifest, names, identified)
         except CheckpointError as error:
             raise error.about(self.source.subject) from None
 

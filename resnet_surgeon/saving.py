@@ -124,7 +124,8 @@ def _forgotten(manifest: Manifest, state: Mapping[str, Tensor]) -> Network:
         for name, tensor in state.items()
     }
     source = Source("model", manifest.source, Found(tensors), is_anonymous=True)
-    checkpoint = Checkpoint(manifest.architecture, tensors, manifest.inputs.preprocessing, len(manifest.operations))
+    inputs, done = manifest.inputs, len(manifest.operations)
+    checkpoint = Checkpoint(manifest.architecture, tensors, inputs.preprocessing, done, inputs.channel_names)
     return Network(Opened(source, checkpoint, manifest, manifest.facts), checkpoint)
 
 

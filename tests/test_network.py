@@ -199,7 +199,7 @@ def test_operations_are_methods_with_their_own_help() -> None:
     network = rs.open("resnet18", weights="random")
     # mypy reports each of these, and would report an ignored error that is none.
     with pytest.raises(TypeError):
-        network.adapt(channels=1)  # type: ignore[call-arg]
+        network.adapt(channel=1)  # type: ignore[call-arg]
     with pytest.raises(TypeError):
         network.remove(1, ["fc"], 2)  # type: ignore[call-arg]
     with pytest.raises(AttributeError):

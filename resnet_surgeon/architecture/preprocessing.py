@@ -16,11 +16,12 @@ class Preprocessing:
     """How images are prepared: resized so that the short side is `resize_size`, cropped to `crop_size`, scaled to [0,
     1], then normalised.
 
-    `mean` and `std` have one number a channel. As in `torchvision.transforms._presets.ImageClassification`.
+    `mean` and `std` have one number a channel; of size and interpolation None is not known. As in
+    `torchvision.transforms._presets.ImageClassification`.
     """
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    resize_size: Size
-    crop_size: Size
-    interpolation: Interpolation
+    resize_size: Size | None
+    crop_size: Size | None
+    interpolation: Interpolation | None

@@ -18,6 +18,8 @@ from resnet_surgeon.arithmetic.formulas import (
     Cast,
     Combination,
     FoldedBias,
+    FoldedInputMean,
+    FoldedInputWeight,
     FoldedWeight,
     NormalisedWeight,
     Product,
@@ -34,7 +36,15 @@ _PIECE = 1 << 17  # numbers that are worked out at once
 
 
 def evaluate(
-    formula: Combination | Product | Cast | NormalisedWeight | RowMeans | FoldedWeight | FoldedBias,
+    formula: Combination
+    | Product
+    | Cast
+    | NormalisedWeight
+    | RowMeans
+    | FoldedWeight
+    | FoldedBias
+    | FoldedInputWeight
+    | FoldedInputMean,
     dtype: str,
     operands: Sequence[Operand],
 ) -> Iterator[bytes]:
@@ -58,6 +68,15 @@ def evaluate(
         elif isinstance(formula, FoldedWeight):
             weight, gamma, variance = operands
             yield from _scaled(weight, dtype, _whole(gamma) / np.sqrt(_whole(variance) + formula.eps), formula)
+        elif isinstance(formula, FoldedInputWeight):
+            (weight,) = operands
+            std = np.array(formula.std)[:, np.newaxis]
+            for whole in _filters(weight):
+                yield _encoded((whole.reshape(len(std), -1) / std).ravel(), dtype, [whole], formula)
+        elif isinstance(formula, FoldedInputMean):
+            running_mean, weight = operands
+            vectors = [_whole(running_mean), np.array([*_responses(weight, formula.mean)])]
+            yield _encoded(vectors[0] + vectors[1], dtype, vectors, formula)
         else:
             vectors = [_whole(operand) for operand in operands]
             yield _encoded(_folded_bias(*vectors, eps=formula.eps), dtype, vectors, formula)
@@ -159,6 +178,14 @@ def _scaled(weight: Operand, dtype: str, factors: Floats, formula: object) -> It
     for number, numbers in enumerate(_filters(weight, count)):
         factor = factors[number * count :][: len(numbers), None]
         yield _encoded(numbers * factor, dtype, [numbers, factor], formula)
+
+
+def _responses(weight: Operand, image: Sequence[float]) -> Iterator[float]:
+    """What each filter gives for an image whose channels are constant; each sum is exact, and rounded once."""
+    channels = np.array(image)[:, np.newaxis]
+    for numbers in _filters(weight):
+        products = (numbers.reshape(len(channels), -1) * channels).ravel()
+        yield math.fsum(products) if np.isfinite(products).all() else float(products.sum())
 
 
 def _row_means(formula: RowMeans, dtype: str, operands: Sequence[Operand]) -> Iterator[bytes]:

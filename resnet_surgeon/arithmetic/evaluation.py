@@ -12,7 +12,7 @@ from array import array
 from collections.abc import Iterator, Sequence
 from typing import TypeAlias
 
-from resnet_surgeon.arithmetic.formulas import Formula, Mean, Mixing, Resizing, Row
+from resnet_surgeon.arithmetic.formulas import Formula, Mixing, Resizing, Row
 from resnet_surgeon.arithmetic.numbers import SIZES, decode, encode
 from resnet_surgeon.arithmetic.operand import Operand
 from resnet_surgeon.errors import CheckpointError, OperationError
@@ -34,7 +34,7 @@ def evaluate(formula: Formula, dtype: str, shape: tuple[int, ...], operands: Seq
         shapes = ", ".join(str(list(operand.shape)) for operand in operands)
         raise CheckpointError(f"`{formula}` cannot make a tensor of shape {list(shape)} of {shapes}")
     if isinstance(formula, Mixing):
-        yield from _mixed(formula, dtype, operands[0])
+        yield from _mixed(formula, dtype, operands)
         return
     if isinstance(formula, Resizing):
         yield from _resized(formula, dtype, operands[0])
@@ -50,15 +50,41 @@ _KERNELS = 1 << 10  # that are resized at once
 Plane: TypeAlias = "array[float]"
 
 
-def _mixed(formula: Mixing, dtype: str, weight: Operand) -> Iterator[bytes]:
+def _mixed(formula: Mixing, dtype: str, operands: Sequence[Operand]) -> Iterator[bytes]:
     """Filter by filter; the rows are used in turn."""
-    rows, new = formula.rows, formula.new
-    plane = math.prod(weight.shape[2:])
-    for data in weight.pieces(formula.old * plane * SIZES[weight.dtype]):
-        numbers = decode(data, weight.dtype)
-        old = [numbers[start : start + plane] for start in range(0, len(numbers), plane)]
-        made = [_encoded(row, old, dtype, formula) for row in rows[:new]]
-        yield b"".join(made[channel % len(made)] for channel in range(new))
+    rows, new = formula.rows[: formula.new], formula.new
+    plane = math.prod(operands[0].shape[2:])
+    readers = [operand.pieces(operand.shape[1] * plane * SIZES[operand.dtype]) for operand in operands]
+    for filters in zip(*readers, strict=True):
+        old = [
+            _Channel(operand.dtype, part)
+            for operand, data in zip(operands, filters, strict=True)
+            for part in _cut(data, plane * SIZES[operand.dtype])
+        ]
+        made = {row: _made(row, old, dtype, formula) for row in dict.fromkeys(rows)}
+        yield b"".join(made[rows[channel % len(rows)]] for channel in range(new))
+
+
+class _Channel:
+    """A filter's weight for one input channel, as it is stored and as numbers."""
+
+    def __init__(self, dtype: str, data: bytes) -> None:
+        self.dtype = dtype
+        self.data = data
+        self.numbers = decode(data, dtype)
+
+
+def _cut(data: bytes, size: int) -> Iterator[bytes]:
+    return (data[start : start + size] for start in range(0, len(data), size))
+
+
+def _made(row: Row, old: Sequence[_Channel], dtype: str, formula: Mixing) -> bytes:
+    """The new channel; its very bytes, where it is an old one."""
+    if [weight for _, weight in row.terms] == [1] and row.divisor == 1:
+        (kept,) = (old[channel] for channel, _ in row.terms)
+        if kept.dtype == dtype:
+            return kept.data
+    return _encoded(row, [channel.numbers for channel in old], dtype, formula)
 
 
 def _resized(formula: Resizing, dtype: str, weight: Operand) -> Iterator[bytes]:
@@ -77,13 +103,18 @@ def _encoded(row: Row, planes: Sequence[Plane], dtype: str, formula: Mixing | Re
     data = encode(_sum(row, planes), dtype)
     if _overflows(decode(data, dtype), [planes[index] for index, _ in row.terms]):
         is_mix = isinstance(formula, Mixing)
-        fallback = "random" if isinstance(formula, Mean) else "mean" if is_mix else "crop"
+        fallback = _FALLBACKS.get(formula.kind, "mean" if is_mix else "crop")
         raise OperationError(
             f"the new filters would hold numbers that are too large for {dtype}, and would be infinite",
             subject="mixing the input channels" if is_mix else "resampling the kernels",
-            hint=f"use `--init {fallback}`" + ", or scale the weights down first" * (fallback == "random"),
+            hint=f"use `--init {fallback}`" + ", or scale the weights down first" * (fallback == "random")
+            if fallback
+            else "give the channels smaller weights",
         )
     return data
+
+
+_FALLBACKS = {"mean": "random", "mix": None}
 
 
 def _sum(row: Row, planes: Sequence[Plane]) -> Plane:

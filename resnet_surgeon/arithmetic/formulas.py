@@ -9,12 +9,12 @@ import math
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from resnet_surgeon.fields import Count, Range, Text, unsaid
+from resnet_surgeon.fields import Count, Range, Size, Text, unsaid
 
 LARGEST_KERNEL = 31
 LARGEST = 1 << 16  # channels on either side of a mix, as of any network
 _MOST_INPUTS = 16
-_MOST_WEIGHTS = 1 << 20  # of a matrix
+MOST_WEIGHTS = 1 << 20  # of a matrix
 _MOST_ROWS = 1 << 24  # of a classifier
 
 Shape = tuple[int, ...]
@@ -97,17 +97,24 @@ class Repeat:
 
 @dataclass(frozen=True)
 class Mix:
-    """New input channel i is the sum over the old ones, j, of `matrix[i][j]` times channel j."""
+    """New input channel i is the sum over the old ones, j, of `matrix[i][j]` times channel j.
+
+    The old ones are those of one input, or of several in turn, which then have as many as `parts` says.
+    """
 
     matrix: Annotated[tuple[tuple[float, ...], ...], Count(1, LARGEST)]
     kind: Literal["mix"] = "mix"
+    parts: Annotated[tuple[Channels, ...], Count(0, _MOST_INPUTS)] = unsaid(())
 
     def __post_init__(self) -> None:
-        if len({len(row) for row in self.matrix}) != 1 or not 0 < self.old * self.new <= _MOST_WEIGHTS:
-            raise ValueError(f"a matrix has rows of one length, and at most {_MOST_WEIGHTS} weights")
+        if len({len(row) for row in self.matrix}) != 1 or not 0 < self.old * self.new <= MOST_WEIGHTS:
+            raise ValueError(f"a matrix has rows of one length, and at most {MOST_WEIGHTS} weights")
+        if self.parts and sum(self.parts) != self.old:
+            raise ValueError("a matrix has a column for each channel of its inputs")
 
     def __str__(self) -> str:
-        return f"the {self.old} input channels mixed into {self.new} by a matrix"
+        several = f"of {len(self.parts)} tensors " * (len(self.parts) > 1)
+        return f"the {self.old} input channels {several}mixed into {self.new} by a matrix"
 
     @property
     def old(self) -> int:
@@ -124,7 +131,7 @@ class Mix:
         )
 
     def input_shapes(self, shape: Shape) -> tuple[Shape, ...]:
-        return _mixed_from(shape, self.old, self.new)
+        return tuple(_mixed_from(shape, part, self.new)[0] for part in self.parts or (self.old,))
 
 
 @dataclass(frozen=True)
@@ -316,11 +323,65 @@ class FoldedBias:
         return (shape,) * 4
 
 
+_Numbers = Annotated[tuple[float, ...], Count(1, LARGEST)]  # one for each input channel
+
+
+@dataclass(frozen=True)
+class FoldedInputWeight:
+    """A convolution's weight [out, in, ...] that takes the images as they are: each input channel over its `std`, by
+    which the images were divided before.
+    """
+
+    std: _Numbers
+    kind: Literal["folded_input_weight"] = "folded_input_weight"
+
+    def __post_init__(self) -> None:
+        if not all(0 < number < math.inf for number in self.std):
+            raise ValueError("a standard deviation is a positive number")
+
+    def __str__(self) -> str:
+        return "the weight with the images' std folded in"
+
+    def input_shapes(self, shape: Shape) -> tuple[Shape, ...]:
+        return _mixed_from(shape, len(self.std), len(self.std))
+
+
+@dataclass(frozen=True)
+class FoldedInputMean:
+    """The running_mean [out] of the batch norm after such a convolution, of running_mean and the convolution's folded
+    weight [out, in, *kernel], which is of dtype `weight`: running_mean plus, over all inputs, the sum of weight times
+    the channel's `mean`, which was subtracted from the images before.
+    """
+
+    mean: _Numbers
+    kernel: Annotated[tuple[Size, ...], Count(1, 3)]
+    weight: FloatingPoint
+    kind: Literal["folded_input_mean"] = "folded_input_mean"
+
+    def __str__(self) -> str:
+        return "the running mean with the images' mean folded in"
+
+    def input_shapes(self, shape: Shape) -> tuple[Shape, ...]:
+        return (shape, (*shape, len(self.mean), *self.kernel))
+
+
 # From a weight [out, old, ...] to one [out, new, ...].
 Mixing = Mean | Scaled | Repeat | Mix
 # From a weight [out, in, old, old] to one [out, in, new, new].
 Resizing = Crop | AreaResampled
-Formula = Mixing | Resizing | Combination | Product | Cast | NormalisedWeight | RowMeans | FoldedWeight | FoldedBias
+Formula = (
+    Mixing
+    | Resizing
+    | Combination
+    | Product
+    | Cast
+    | NormalisedWeight
+    | RowMeans
+    | FoldedWeight
+    | FoldedBias
+    | FoldedInputWeight
+    | FoldedInputMean
+)
 
 
 def input_dtypes(formula: Formula, dtype: str, count: int) -> tuple[str, ...]:
@@ -331,6 +392,8 @@ def input_dtypes(formula: Formula, dtype: str, count: int) -> tuple[str, ...]:
         return (dtype, *[formula.norm or dtype] * 2)
     if isinstance(formula, FoldedBias):
         return (formula.norm or dtype,) * 4
+    if isinstance(formula, FoldedInputMean):
+        return (dtype, formula.weight)
     return (dtype,) * count
 
 

@@ -22,7 +22,8 @@ from resnet_surgeon.formats.files import OpenFile
 from resnet_surgeon.formats.pickled import Global, OddKey, Opaque, Storage, View
 from resnet_surgeon.formats.tensors import Joined, LazyTensor, Stored, Strided
 from resnet_surgeon.formats.unpickle import Ledger, unpickle
-from resnet_surgeon.formats.views import Unread, tensor
+from resnet_surgeon.formats.unread import Unread
+from resnet_surgeon.formats.views import tensor
 
 _CLASS = "torch.distributed.checkpoint.metadata.Metadata"
 _MOST_FILES = 1000  # one for each process that saved

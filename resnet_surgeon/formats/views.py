@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from resnet_surgeon.errors import CheckpointError, printable
@@ -18,6 +18,7 @@ from resnet_surgeon.formats.files import OpenFile
 from resnet_surgeon.formats.modules import ModuleNode, StateDictNode, is_module, rebuilt, visits
 from resnet_surgeon.formats.pickled import Global, Noted, OddKey, Opaque, Parameter, Span, Storage, View
 from resnet_surgeon.formats.tensors import BITS, LARGEST_SIZE, LazyTensor, Stored, Strided
+from resnet_surgeon.formats.unread import Unread
 
 # A node of what a checkpoint holds: a tensor, a mapping of nodes, plain data, or what was not read.
 Node = object
@@ -25,17 +26,6 @@ Node = object
 _LONGEST = 10_000  # of a list or tuple that is looked into
 _MOST_ARGUMENTS = 10  # of an object that are looked at
 _CLOSED = {dict, list, tuple, View, Parameter, Storage, Global, Opaque}  # all else is plain data already
-
-
-@dataclass(frozen=True)
-class Unread:
-    """Where something stands that no tensor can be made of. Only where a network needs one, it is in the way.
-
-    `what` goes on from "it is", with the name of the class that a pickle gave escaped; `hint` says what to do.
-    """
-
-    what: str
-    hint: str | None = None
 
 
 class Tree(NamedTuple):

@@ -80,11 +80,13 @@ def recognised(source: Source) -> Opened:
             raise CheckpointError(f"it holds a manifest, which is not `{source.sidecar.name}`", hint=hint)
     if source.found.problem is not None and history is None:
         raise source.found.problem
+    names: tuple[str, ...] = ()
     if history is None:
         source, architecture, facts = described(source, recognise(source.tensors))
         preprocessing = source.entry.preprocessing if source.entry else None
     else:
         architecture, preprocessing = history.architecture, history.inputs.preprocessing
+        names = history.inputs.channel_names
         check_fit(architecture, source.tensors)
         if history.tensors.keys() != source.tensors.keys():
             raise CheckpointError("its manifest does not list the tensors that it has")
@@ -93,7 +95,7 @@ def recognised(source: Source) -> Opened:
     tensors = {parameter.name: source.tensors[parameter.name] for parameter in parameters(architecture)}
     operations = len(history.operations) if history else 0
     checkpoint = Checkpoint(
-        architecture, tensors, preprocessing, operations, (*_categories(source, architecture, history),)
+        architecture, tensors, preprocessing, operations, names, (*_categories(source, architecture, history),)
     )
     return Opened(source, checkpoint, history, facts)
 

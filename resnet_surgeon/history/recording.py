@@ -5,6 +5,7 @@ between give the same result. Reads nothing and writes nothing.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from resnet_surgeon import manifest as documents
@@ -12,7 +13,7 @@ from resnet_surgeon._version import __version__
 from resnet_surgeon.architecture.outputs import outputs
 from resnet_surgeon.architecture.spec import Head
 from resnet_surgeon.formats.tensors import Computed, Initialised, LazyTensor, Trained
-from resnet_surgeon.history.notes import notes
+from resnet_surgeon.history.notes import notes_of
 from resnet_surgeon.history.opening import Opened
 from resnet_surgeon.operations.checkpoint import Checkpoint, Operation
 from resnet_surgeon.plan import by_identity
@@ -27,9 +28,9 @@ def manifest(opened: Opened, now: Checkpoint, operations: tuple[Operation, ...])
         return history
     made, behind = records(opened, now.tensors), done(opened, operations)
     known = _kept_names(records(opened, opened.tensors)) | set(history.dropped if history else ())
-    return documents.Manifest(
+    document = documents.Manifest(
         architecture=now.architecture,
-        inputs=documents.Inputs(now.architecture.in_channels, now.preprocessing),
+        inputs=documents.Inputs(now.architecture.in_channels, now.preprocessing, now.channel_names),
         outputs=_outputs(now),
         operations=behind,
         source=history.source if history else opened.source.described,
@@ -37,8 +38,8 @@ def manifest(opened: Opened, now: Checkpoint, operations: tuple[Operation, ...])
         dropped=tuple(sorted(known - _kept_names(made))),
         versions={"resnet_surgeon": __version__},
         facts=opened.facts,
-        notes=notes(now.architecture, made, behind),
     )
+    return replace(document, notes=notes_of(document))
 
 
 def done(opened: Opened, operations: tuple[Operation, ...]) -> tuple[Mapping[str, Any], ...]:

@@ -10,6 +10,7 @@ from resnet_surgeon.architecture.preprocessing import Preprocessing
 from resnet_surgeon.architecture.spec import Architecture
 from resnet_surgeon.fields import checked, hints_of, unsaid
 from resnet_surgeon.formats.tensors import LazyTensor
+from resnet_surgeon.operations.channels import RGB
 
 if TYPE_CHECKING:
     from typing_extensions import dataclass_transform
@@ -22,7 +23,8 @@ else:  # what type checkers alone need to know
 @dataclass(frozen=True)
 class Checkpoint:
     """An architecture, the lazy tensor of each of its parameters by name, and how images are prepared for it, where
-    that is known. `operations` counts those that led to it, through all files and pipes since the first source.
+    that is known. `operations` counts those that led to it, through all files and pipes since the first source;
+    `channel_names` are those of its input channels, once somebody named them.
 
     `categories` are the names of the rows of a classifier's weight, as far as they are known: they are those of that
     very tensor, and of none that takes its place.
@@ -32,7 +34,14 @@ class Checkpoint:
     tensors: Mapping[str, LazyTensor]
     preprocessing: Preprocessing | None = None
     operations: int = 0
+    channel_names: tuple[str, ...] = ()
     categories: tuple[tuple[LazyTensor, tuple[str, ...]], ...] = ()
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """What the input channels are called: three without names are R, G, B, others without have their numbers."""
+        count = self.architecture.in_channels
+        return self.channel_names or (RGB if count == len(RGB) else tuple(map(str, range(count))))
 
     def categories_of(self, weight: LazyTensor) -> tuple[str, ...] | None:
         """What the rows of a classifier's weight are called, if that is known."""

@@ -199,10 +199,13 @@ def loading_code(manifest: Manifest, output: str) -> str:
     if inputs.preprocessing:
         prepared = inputs.preprocessing
         lines[2:2] = ["from torchvision.transforms import v2"]
-        lines += [
-            "prepare = v2.Compose([",
+        size = [
             f"    v2.Resize({prepared.resize_size}, interpolation=v2.InterpolationMode({prepared.interpolation!r})),",
             f"    v2.CenterCrop({prepared.crop_size}),",
+        ]
+        lines += [
+            "prepare = v2.Compose([",
+            *(size if prepared.resize_size and prepared.crop_size and prepared.interpolation else []),
             "    v2.ToDtype(torch.float32, scale=True),",
             f"    v2.Normalize({list(prepared.mean)}, {list(prepared.std)}),",
             "])",

@@ -14,7 +14,7 @@ from functools import cached_property
 from resnet_surgeon.architecture.naming import BLOCK_MODULES, FIRST_CONVOLUTIONS, NAMINGS, STEMS
 from resnet_surgeon.errors import CheckpointError, printable
 from resnet_surgeon.formats.tensors import LazyTensor
-from resnet_surgeon.formats.views import Unread
+from resnet_surgeon.formats.unread import Unread
 
 # Modules that wrap another one and add a component to its tensors' names.
 _WRAPPERS = frozenset({"module", "_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module"})

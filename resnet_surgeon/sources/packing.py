@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from resnet_surgeon.errors import CheckpointError, printable
 from resnet_surgeon.formats.tensors import LazyTensor
-from resnet_surgeon.formats.views import Unread
+from resnet_surgeon.formats.unread import Unread
 from resnet_surgeon.sources.wrappings import Found, named_mappings
 
 _OBJECTS = ("an object of the class", "the class or function")  # how it begins what no tensor can be made of

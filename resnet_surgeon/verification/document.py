@@ -9,7 +9,7 @@ from resnet_surgeon import manifest as documents
 from resnet_surgeon.architecture.facts import in_words
 from resnet_surgeon.architecture.outputs import IMAGE, outputs
 from resnet_surgeon.errors import CheckpointError
-from resnet_surgeon.history.notes import notes
+from resnet_surgeon.history.notes import notes_of
 from resnet_surgeon.manifest import Manifest
 from resnet_surgeon.sources.sidecar import MANIFEST_LIMIT
 from resnet_surgeon.verification import origin, streams
@@ -74,6 +74,8 @@ def _promises(manifest: Manifest) -> Check:
         wrong.append("inputs.channels")
     if inputs.preprocessing and {len(inputs.preprocessing.mean), len(inputs.preprocessing.std)} != {inputs.channels}:
         wrong.append("inputs.preprocessing")
+    if inputs.channel_names and not _are_names(inputs.channel_names, inputs.channels):
+        wrong.append("inputs.channel_names")
     promised = outputs(architecture)
     if len(promised) != len(manifest.outputs):
         wrong.append("outputs")
@@ -81,13 +83,19 @@ def _promises(manifest: Manifest) -> Check:
         same = replace(output, name=given.name, kind=given.kind, shape=given.shape, classes=given.classes)
         if output != same or (output.categories and len(output.categories) != output.classes):
             wrong.append(f"outputs[{index}]")
-    if manifest.notes not in ((), notes(architecture, manifest.tensors, manifest.operations)):
+    if manifest.notes not in ((), notes_of(manifest)):
         wrong.append("notes")
     if wrong:
         return Check("promises", "failed", f"{some(tuple(wrong))} are not what the architecture gives")
     shapes = ", ".join(f"{output.name} {list(output.shape)}" for output in manifest.outputs)
     channels = f"{inputs.channels} channel{'s' * (inputs.channels != 1)} in"
     return Check("promises", "proven", f"{channels}, {shapes} out for {IMAGE}x{IMAGE}: as the architecture gives them")
+
+
+def _are_names(names: tuple[str, ...], channels: int) -> bool:
+    """One for each channel, none twice, and none a number but that of its own channel."""
+    numbers = all(not name.isdecimal() or name == str(index) for index, name in enumerate(names))
+    return numbers and len({*names}) == len(names) == channels
 
 
 def _assumed(manifest: Manifest) -> Iterator[Check]:

@@ -5,7 +5,8 @@ without one changes none of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -30,13 +31,15 @@ class ExpectedHead:
 @dataclass(frozen=True)
 class Expected:
     """What the manifest has to say of the network: some fields of its architecture, and of each stage by its name,
-    wherever that stands; its preprocessing, unless an operation has led beyond what is judged; the heads that
-    operations have made; and how a network without heads pools, None if that is as in the source.
+    wherever that stands; what its input channels are called, and its preprocessing, unless an operation has led beyond
+    what is judged; the heads that operations have made; and how a network without heads pools, None if that is as in
+    the source.
     """
 
     fields: Mapping[str, object]
     stages: Mapping[str, Mapping[str, float]]
     preprocessing: Preprocessing | None
+    channel_names: tuple[str, ...] = ()
     is_beyond: bool = False
     heads: Mapping[str, ExpectedHead] = field(default_factory=dict)
     pool: str | None = None
@@ -50,17 +53,84 @@ def after(before: Expected, record: Mapping[str, Any]) -> Expected:
 
 
 def _adapt(before: Expected, options: Mapping[str, Any]) -> Expected:
-    """The old channels' mean and std in turn for `repeat`, their average for every channel otherwise."""
-    known, channels = before.preprocessing, range(options["in_channels"])
-    if known is None:
-        return before
-    if len(channels) > MOST_CHANNELS or before.is_beyond:
-        return replace(before, is_beyond=True)
+    """Channels that are listed have names; mean and std are those of what each is made from, unless they are stated."""
+    made = [_made(item) for item in options.get("channels") or ()]
+    names = tuple(str(index) if name.isdecimal() else name for index, (name, _) in enumerate(made))
+    count = options["in_channels"]
+    after = replace(before, fields={**before.fields, "in_channels": count}, channel_names=names)
+    known = before.preprocessing
+    if count is None or count > MOST_CHANNELS or before.is_beyond:
+        return replace(after, is_beyond=True)
+    own = before.channel_names or (("R", "G", "B") if known and len(known.mean) == 3 else ())
+    numbers = [
+        _stated(_derived(old, own, made, options) if old else [None] * count, names, options.get(statistic))
+        for statistic, old in (("mean", known and known.mean), ("std", known and known.std))
+    ]
+    mean, std = (tuple(number for number in of_each if number is not None) for of_each in numbers)
+    if len(mean) < count or len(std) < count:
+        return replace(after, preprocessing=None)
+    if options.get("fold_normalization"):
+        mean, std = (0.0,) * count, (1.0,) * count
+    if known:
+        return replace(after, preprocessing=replace(known, mean=mean, std=std))
+    return replace(after, preprocessing=Preprocessing(mean, std, None, None, None))
+
+
+def _made(item: str) -> tuple[str, str]:
+    """The name of a new channel, and what it is made from: `N=R`; one by itself keeps its name."""
+    name, _, made = item.partition("=")
+    return name, made or name
+
+
+def _derived(
+    old: Sequence[float], names: Sequence[str], made: Sequence[tuple[str, str]], options: Mapping[str, Any]
+) -> list[float | None]:
+    """The old channels' number in turn for `repeat`, their average for every channel of the other `init`; of a channel
+    that is listed the average of those that it is the sum of, by weight; none where it begins as nothing.
+    """
+    if made:
+        return [_average(old, names, text) for _, text in made]
     if options["init"] == "repeat":
-        mean, std = (tuple(old[index % len(old)] for index in channels) for old in (known.mean, known.std))
-    else:
-        mean, std = (tuple(round(sum(old) / len(old), 6) for _ in channels) for old in (known.mean, known.std))
-    return replace(before, preprocessing=replace(known, mean=mean, std=std))
+        return [old[index % len(old)] for index in range(options["in_channels"])]
+    return [round(sum(old) / len(old), 6)] * options["in_channels"]
+
+
+def _average(old: Sequence[float], names: Sequence[str], text: str) -> float | None:
+    if text in ("zero", "random"):
+        return None
+    shares = {name: 1 / len(old) for name in map(str, range(len(old)))} if text == "mean" else {}
+    for sign, weight, name in re.findall(r"([+-]?)(?:([0-9.]+(?:e[+-]?[0-9]+)?)\*)?([A-Za-z0-9_]+)", text) * (
+        not shares
+    ):
+        shares[name] = (-1 if sign == "-" else 1) * float(weight or 1)
+    by_index = {_index(name, names): share for name, share in shares.items()}
+    if not all(0 <= index < len(old) for index in by_index) or min(by_index.values()) < 0 or not any(by_index.values()):
+        return None
+    used = [index for index in sorted(by_index) if by_index[index]]
+    if len(used) == 1:
+        return old[used[0]]
+    return round(sum(old[index] * by_index[index] for index in used) / sum(by_index[index] for index in used), 6)
+
+
+def _stated(
+    known: Sequence[float | None], names: Sequence[str], stated: Sequence[float | str] | None
+) -> list[float | None]:
+    """Numbers for all channels, or of some, `N=0.3`, by name or number."""
+    numbers = dict(enumerate(known))
+    for index, number in enumerate(stated or ()):
+        if isinstance(number, str):
+            name, _, digits = number.partition("=")
+            numbers[_index(name, names)] = float(digits)
+        else:
+            numbers[index] = number
+    return [numbers.get(index) for index in range(len(known))]
+
+
+def _index(name: str, names: Sequence[str]) -> int:
+    """The number of the channel of this name; -1 of none."""
+    if name in names:
+        return names.index(name)
+    return int(name) if name.isdecimal() else -1
 
 
 def _remove(before: Expected, options: Mapping[str, Any]) -> Expected:

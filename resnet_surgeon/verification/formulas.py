@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -15,9 +16,12 @@ from resnet_surgeon.arithmetic.formulas import (
     Combination,
     Crop,
     FoldedBias,
+    FoldedInputMean,
+    FoldedInputWeight,
     FoldedWeight,
     Formula,
     Mean,
+    Mix,
     Mixing,
     NormalisedWeight,
     Product,
@@ -36,8 +40,8 @@ def apply(formula: Formula, inputs: Sequence[Tensor], dtype: torch.dtype) -> Ten
     takes.
     """
     if isinstance(formula, Mixing):
-        (weight,) = inputs
-        return _mixed(formula, weight.to(torch.promote_types(weight.dtype, torch.float32))).to(dtype)
+        weight = torch.cat([part.to(torch.promote_types(part.dtype, torch.float32)) for part in inputs], dim=1)
+        return _mixed(formula, weight).to(dtype)
     if isinstance(formula, Resizing):
         (weight,) = inputs
         return _resized(formula, weight.to(torch.promote_types(weight.dtype, torch.float32))).to(dtype)
@@ -56,7 +60,10 @@ def _mixed(formula: Mixing, weight: Tensor) -> Tensor:
             channels = [_sum(planes)]
     else:
         channels = [
-            _sum([plane * factor for plane, factor in zip(planes, row, strict=True) if factor] or [planes[0] * 0])
+            _sum(
+                [plane * factor for plane, factor in zip(planes, row, strict=True) if factor]
+                or [planes[0].new_zeros(planes[0].shape)]
+            )
             for row in formula.matrix
         ]
     return torch.stack(channels, dim=1)
@@ -120,9 +127,26 @@ def _elementwise(formula: Formula, inputs: Sequence[Tensor]) -> Tensor:
         weight, gamma, variance = inputs
         factor: Tensor = (gamma / _root(variance + formula.eps)).reshape(-1, *[1] * (weight.dim() - 1))
         return weight * factor
+    if isinstance(formula, FoldedInputWeight):
+        (weight,) = inputs
+        return weight / _by_channel(formula.std, weight)
+    if isinstance(formula, FoldedInputMean):
+        mean, weight = inputs
+        return mean + _exact_sums((weight * _by_channel(formula.mean, weight)).flatten(1))
     assert isinstance(formula, FoldedBias)
     gamma, beta, mean, variance = inputs
     return beta - mean * (gamma / _root(variance + formula.eps))
+
+
+def _by_channel(numbers: Sequence[float], weight: Tensor) -> Tensor:
+    """One number for each input channel, in the shape that meets a weight [out, in, ...]."""
+    return torch.tensor(numbers, dtype=weight.dtype).reshape(1, -1, *[1] * (weight.dim() - 2))
+
+
+def _exact_sums(rows: Tensor) -> Tensor:
+    """The sum of each row, rounded once."""
+    sums = [math.fsum(row.tolist()) if bool(row.isfinite().all()) else float(row.sum()) for row in rows]
+    return torch.tensor(sums, dtype=rows.dtype)
 
 
 def _root(tensor: Tensor) -> Tensor:
@@ -136,23 +160,45 @@ def is_exact(formula: Formula) -> bool:
     return not isinstance(formula, NormalisedWeight)
 
 
-def mixed_image(formula: Mixing, image: Tensor) -> Tensor:
+# What makes a weight [out, new, kh, kw] of one [out, old, kh, kw], or of several that have `old` channels together.
+Linear = Mixing | FoldedInputWeight
+
+
+def channels(formula: Linear) -> tuple[int, int]:
+    """How many input channels there are before and after."""
+    if isinstance(formula, FoldedInputWeight):
+        return len(formula.std), len(formula.std)
+    return formula.old, formula.new
+
+
+def mixed_image(formula: Linear, image: Tensor) -> Tensor:
     """From an image [batch, new, h, w] to one [batch, old, h, w]: the new layer on the first is the old one on the
     second.
     """
     batch, _, *size = image.shape
+    if isinstance(formula, FoldedInputWeight):
+        return image / _by_channel(formula.std, image)
     if isinstance(formula, Repeat) and formula.new > 1:
-        channels = torch.arange(formula.new) % formula.old
+        old = torch.arange(formula.new) % formula.old
         factor = formula.old / formula.new
-        return image.new_zeros(batch, formula.old, *size).index_add_(1, channels, image * factor)
+        return image.new_zeros(batch, formula.old, *size).index_add_(1, old, image * factor)
     if isinstance(formula, (Mean, Scaled, Repeat)):
         share = image.sum(1, keepdim=True) / (formula.old if isinstance(formula, Mean) else formula.new)
         return share.expand(batch, formula.old, *size)
     return torch.einsum("bnhw,no->bohw", image, torch.tensor(formula.matrix, dtype=image.dtype))
 
 
-def gain(formula: Mixing) -> float:
+def mixed_sizes(formula: Linear, sizes: Tensor) -> Tensor:
+    """The same of the numbers' absolute values, where none cancels another."""
+    if isinstance(formula, Mix):
+        formula = replace(formula, matrix=tuple(tuple(map(abs, row)) for row in formula.matrix))
+    return mixed_image(formula, sizes)
+
+
+def gain(formula: Linear) -> float:
     """The largest sum of the shares, by size, that the old channels have in one new channel."""
+    if isinstance(formula, FoldedInputWeight):
+        return 1 / min(formula.std)
     if isinstance(formula, Mean):
         return 1.0
     if isinstance(formula, (Scaled, Repeat)):

@@ -112,6 +112,12 @@ def convolutions(
             wrong.append(path)
             continue
         theirs.get_parameter("weight").copy_(weight)
+        for name in (
+            "stride",
+            "padding",
+            "dilation",
+        ):  # which `stem` and `dilate` may have changed: it is about numbers
+            setattr(ours, name, getattr(theirs, name))
         groups = theirs.groups if isinstance(theirs, nn.Conv2d) else 1
         image = images(weight.shape[1] * groups, (1, _SIDE, _SIDE), torch.float64)
         gamma, beta, mean, variance = norm

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from resnet_surgeon import manifest as records
 from resnet_surgeon.architecture.parameters import Parameter, parameters
-from resnet_surgeon.arithmetic.formulas import input_dtypes
+from resnet_surgeon.arithmetic.formulas import Mix, input_dtypes
 from resnet_surgeon.arithmetic.laws import Constant, Law, Normal, Uniform, conv2d_default
 from resnet_surgeon.formats.tensors import BITS, Initialised, LazyTensor, byte_size, pieces
 from resnet_surgeon.manifest import Manifest, Provenance
@@ -132,6 +132,8 @@ def _recomputed(provenance: Provenance, name: str, like: LazyTensor, known: Know
     if len(shapes) != len(provenance.inputs):
         raise ValueError(f"is said to be made by `{formula}` from {len(provenance.inputs)} tensors, not {len(shapes)}")
     dtypes = input_dtypes(formula, like.dtype, len(shapes))
+    if isinstance(formula, Mix):  # channels that are drawn for it are drawn as all of its layer would be
+        laws = (*laws, conv2d_default(like.shape))
     inputs = [
         _input(part, name, Initialised(dtype, shape, Constant(0.0), 0, ""), known, laws)
         for part, shape, dtype in zip(provenance.inputs, shapes, dtypes, strict=True)

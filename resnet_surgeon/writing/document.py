@@ -6,7 +6,7 @@ Knows the formats' headers; writes nothing.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from resnet_surgeon.errors import CheckpointError
@@ -14,6 +14,7 @@ from resnet_surgeon.formats import safetensors
 from resnet_surgeon.formats.arriving import ArrivingFile
 from resnet_surgeon.formats.tensors import LazyTensor, byte_size, files
 from resnet_surgeon.manifest import Manifest
+from resnet_surgeon.sources.origin import Origin
 from resnet_surgeon.sources.sidecar import MANIFEST_KEY, NAMES_KEY
 from resnet_surgeon.sources.source import Source
 from resnet_surgeon.writing.names import Names
@@ -26,13 +27,14 @@ class Document:
     the file and beside it, and whose names they have. `companions` are the contents of more files that stand beside it,
     by their names; `file_names`, if there are any, are those that it may have then.
 
-    Where the source's SHA-256 is not known yet, `digest_place` stands for it in the text, and `source` can tell it.
+    Where the source's SHA-256 is not known yet, `digest_place` stands for it in the text, and `identified` can tell it.
     """
 
     tensors: Mapping[str, LazyTensor]
     manifest: str
     source: Source
     digest_place: str | None
+    identified: Callable[[], Origin]
     names: Names = "torchvision"
     companions: Mapping[str, bytes] = field(default_factory=dict)
     file_names: tuple[str, ...] = ()
@@ -48,7 +50,7 @@ class Document:
         for the checksums that it carries, unless it was when it was opened. Raises CheckpointError.
         """
         if self.digest_place is not None:
-            digest = self.source.identified().sha256 or ""
+            digest = self.identified().sha256 or ""
             return replace(self, manifest=self.manifest.replace(self.digest_place, digest), digest_place=None)
         container = self.source.container
         if container is not None and container.checksums and self.source.origin.sha256 is None:
@@ -83,9 +85,11 @@ class Document:
         return sum(byte_size(tensor) for tensor in self.tensors.values())
 
 
-def document(change: Change, manifest: Manifest, names: Names = "torchvision") -> Document:
-    """The document of a network under `names`; with a place for the source's digest where that is not known. Raises
-    the errors of `spelled`.
+def document(
+    change: Change, manifest: Manifest, names: Names = "torchvision", identified: Callable[[], Origin] | None = None
+) -> Document:
+    """The document of a network under `names`; with a place for the source's digest where that is not known, which
+    `identified` gives when it is wanted. Raises the errors of `spelled`.
     """
     source, written = change.source, spelled(change, manifest, names)
     if written.tensors.keys() == change.after.keys():
@@ -94,4 +98,5 @@ def document(change: Change, manifest: Manifest, names: Names = "torchvision") -
     if manifest.source.container is not None and manifest.source.sha256 is None:
         place = secrets.token_hex(32)  # unlike any text that is there already
         manifest = replace(manifest, source=replace(manifest.source, sha256=place))
-    return Document(written.tensors, manifest.to_json(), source, place, names, written.companions, written.file_names)
+    text, known = manifest.to_json(), identified or source.identified
+    return Document(written.tensors, text, source, place, known, names, written.companions, written.file_names)

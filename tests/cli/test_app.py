@@ -204,7 +204,7 @@ def test_without_a_source_it_is_resnet50(run: Run) -> None:
 
 
 USAGE = [
-    (["adapt"], "Missing option '--in-channels'"),
+    (["adapt"], "adapt: nothing says which channels the images have"),
     (["adapt", "--in-ch", "0"], "adapt: in_channels must be a whole number of at least 1, not 0"),
     (["adapt", "--in-ch", "one"], "adapt: in_channels must be a whole number, not `one`"),
     (["adapt", "--in-ch", "1", "--init", "sum"], "adapt: init must be one of mean, scaled, repeat, random, not `sum`"),

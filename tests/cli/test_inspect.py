@@ -27,7 +27,7 @@ def test_what_a_person_reads(run: Run, checkpoints: Path) -> None:
         "eps=1e-05 (default)\n"
         "parameters   10,550,858\n"
         "tensors      158 (132 x F32, 26 x I64), 40.4 MiB\n"
-        "adapt        from 3 channels to any number: --in-ch N\n"
+        "adapt        from 3 channels to any number: --in-ch N; by name: --channels R,G,B,N=R\n"
         "remove       --last 1 to 9; --layers maxpool, layer2.1, layer3.1, ...\n"
         "heads        --classes A,B: new classifiers on 2048 features\n"
     )

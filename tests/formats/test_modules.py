@@ -14,7 +14,7 @@ from torch.nn.utils import prune
 from resnet_surgeon.formats.container import Container
 from resnet_surgeon.formats.modules import ModuleNode
 from resnet_surgeon.formats.tensors import LazyTensor, content
-from resnet_surgeon.formats.views import Unread
+from resnet_surgeon.formats.unread import Unread
 from tests.conftest import small_network
 from tests.formats import test_torch_legacy, test_torch_zip
 from tests.formats.test_torch_zip import raw

@@ -14,7 +14,7 @@ from resnet_surgeon.errors import CheckpointError
 from resnet_surgeon.formats import sniff
 from resnet_surgeon.formats.files import OpenFile
 from resnet_surgeon.formats.tensors import LazyTensor, content
-from resnet_surgeon.formats.views import Unread
+from resnet_surgeon.formats.unread import Unread
 from tests.formats.test_arrays import ARRAYS, expected
 
 

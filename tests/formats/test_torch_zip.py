@@ -22,7 +22,7 @@ from resnet_surgeon.formats import torch_zip
 from resnet_surgeon.formats.container import Container
 from resnet_surgeon.formats.files import OpenFile
 from resnet_surgeon.formats.tensors import LazyTensor, Stored, content
-from resnet_surgeon.formats.views import Unread
+from resnet_surgeon.formats.unread import Unread
 from tests.work import Reads
 
 

@@ -13,7 +13,8 @@ from resnet_surgeon.errors import CheckpointError
 from resnet_surgeon.formats.files import OpenFile
 from resnet_surgeon.formats.pickled import Storage, View
 from resnet_surgeon.formats.tensors import LazyTensor, Stored, Strided, content
-from resnet_surgeon.formats.views import Unread, tensor
+from resnet_surgeon.formats.unread import Unread
+from resnet_surgeon.formats.views import tensor
 from tests.formats.test_torch_zip import raw
 
 BEGIN = 12  # where the storages below begin in their file

@@ -12,6 +12,7 @@ from torchvision.models import ResNet
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
 import resnet_surgeon as rs
+from resnet_surgeon.architecture.variants import VARIANTS
 from resnet_surgeon.errors import CheckpointError, OperationError, UsageError
 from resnet_surgeon.manifest import operation_from_record
 from resnet_surgeon.operations.remove import Remove
@@ -81,6 +82,9 @@ def rs_tensor(network: rs.Network, name: str) -> object:
 REFUSED = [
     ({"layers": ["conv1"]}, "without it no network is left", "adapt"),
     ({"layers": ["layer2"]}, "would get 256 channels, not 512", "`--layers layer2,layer3,layer4,avgpool,fc`"),
+    ({"layers": ["layer2"]}, "would get 256 channels", "single blocks of it, such as `layer2.1`"),
+    ({"layers": [*VARIANTS["resnet50"].children]}, "without it no network is left", "adapt"),
+    ({"layers": ["heads.a"]}, "no head `a`: it has no heads beside each other", None),
     ({"layers": ["bn1"]}, "trained with it", "`--layers bn1,relu"),
     ({"layers": ["avgpool"]}, "trained with it", "`--layers avgpool,fc`"),
     ({"layers": ["layer3.0"]}, "has a downsample", "`layer3.1`"),

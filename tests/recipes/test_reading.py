@@ -78,7 +78,7 @@ operations:
 
 
 MISTAKES = {
-    "operations: [adapt: {in-chn: 1}]": ["1:22: adapt has no option `in-chn` (did you mean `in-ch`?)", "lacks `in-ch`"],
+    "operations: [adapt: {in-chn: 1}]": ["1:22: adapt has no option `in-chn` (did you mean `in-ch`?)"],
     "operations:\n  - adapt: {in-ch: no}": ["2:20: in-ch must be a whole number, not `no`"],
     "operations:\n  - adapt: {in-ch: 0}": ["2:20: in-ch must be a whole number of at least 1, not 0"],
     "operations:\n  - adapt: {in-ch: 1, init: scald}": ["2:29: init must be one of mean, scaled, repeat, random"],
