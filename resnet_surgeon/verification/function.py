@@ -12,7 +12,7 @@ from resnet_surgeon.module import ResNet
 from resnet_surgeon.network import Network
 from resnet_surgeon.verification import forward, fused, independence, inserted, kept_layers, stem, whole
 from resnet_surgeon.verification.case import Case
-from resnet_surgeon.verification.layers import correspondence, was_rebuilt
+from resnet_surgeon.verification.layers import correspondence
 from resnet_surgeon.verification.modules import common_dtype, loaded, witness
 from resnet_surgeon.verification.proof import Check, not_carried_out
 
@@ -67,9 +67,9 @@ def _beside(
         yield from inserted.outputs(blocks, pairs, channels, file, source, dtype)
     if folds := fused.folds(manifest, case.known.name):
         whose = label if case.is_first else case.given
-        yield from fused.convolutions(folds, module, source, original.tensors, whose)
-        if not was_rebuilt(manifest):
-            yield from fused.outputs(folds, blocks, pairs, manifest, module, source, dtype, whose)
+        networks = (manifest.architecture, original.architecture)
+        yield from fused.convolutions(folds, module, original.tensors, whose)
+        yield from fused.outputs(folds, blocks, pairs, networks, module, source, dtype, whose)
     yield from stem.check(module, source, manifest, original.architecture, case.known.name)
     yield from kept_layers.checks(
         pairs, module, source, original.architecture.in_channels, dtype, label if case.is_first else case.given

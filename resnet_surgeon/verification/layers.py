@@ -58,11 +58,6 @@ class Correspondence:
         return frozenset(found)
 
 
-def was_rebuilt(manifest: Manifest) -> bool:
-    """Whether layers compute something else with the same tensors than in the source."""
-    return any(name in _REBUILDING for record in manifest.operations for name in record)
-
-
 def correspondence(manifest: Manifest, source: Architecture, naming: Naming) -> Correspondence:
     own_units = units(manifest.architecture)
     source_units = {unit.name: unit for unit in units(source)}
@@ -78,7 +73,7 @@ def correspondence(manifest: Manifest, source: Architecture, naming: Naming) -> 
     names = {name: found if found and casts[found] == dtypes else None for name, (found, dtypes) in uncast.items()}
     ours, theirs = ({part.name: part for part in layers.parts(network)} for network in (manifest.architecture, source))
     origins = {unit.name: _origin(unit.name, ours, theirs, names) for unit in own_units}
-    is_rebuilt = was_rebuilt(manifest)
+    is_rebuilt = any(name in _REBUILDING for record in manifest.operations for name in record)
     known = {
         name: origin
         for name, origin in origins.items()
