@@ -84,6 +84,7 @@ def pipe_commands(source: Path, model: str, outputs: Path) -> dict[str, str]:
     )
     return {
         "ours": " | ".join(f"{SURGEON} {stage}" for stage in stages),
+        "one": adapt_commands(source, model, outputs)["ours"],
         "cp": f"cp {source} {outputs}/cp",
         "torch": f"{PEERS}/torch_pipe.py {source} {model} {outputs}/torch.safetensors",
     }
@@ -113,6 +114,8 @@ def row(what: str, measures: dict[str, Measure]) -> str:
     memory = f"{ours.mebibytes:.0f} MiB | " + (f"{torch:.0f} MiB: 1/{torch / ours.mebibytes:.0f}" if torch else "")
     if "zip" in measures:
         what += f": {ours.seconds / measures['zip'].seconds:.1f} times the zip archive's time"
+    if "one" in measures:
+        what += f": {ours.seconds / measures['one'].seconds:.1f} times the time of one `adapt`"
     return f"| {what} | {ours.seconds:.2f} s | {peer('cp')} | {peer('torch')} | {peer('timm')} | {memory} |\n"
 
 

@@ -8,10 +8,18 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from resnet_surgeon.architecture import dilation
-from resnet_surgeon.architecture.spec import STAGE_NAMES, Architecture, Stage, standard_stages
+from resnet_surgeon.architecture.spec import (
+    STAGE_NAMES,
+    Architecture,
+    Function,
+    Head,
+    HiddenActivation,
+    Stage,
+    standard_stages,
+)
 from resnet_surgeon.errors import ArchitectureError, SurgeonError, UsageError, listed, printable
 from resnet_surgeon.fields import Line, Text
 
@@ -23,7 +31,8 @@ class Facts:
     """What somebody says of a network; None where nothing is said.
 
     `bottleneck_stride` is the convolution of a bottleneck that carries the stride, `strides` has one for each stage,
-    `stem_stride` is conv1's, `eps` that of every batch norm. `dilated` are either the stages whose stride is replaced
+    `stem_stride` is conv1's, `eps` that of every batch norm, `activation` stands between the layers of a classifier
+    that has several. `dilated` are either the stages whose stride is replaced
     by dilation as torchvision does it (`layer3`, `layer4`), after `strides`; or a dilation for each stage, of all of
     its blocks (`1`, `1`, `1`, `2`).
     """
@@ -34,6 +43,7 @@ class Facts:
     maxpool: Literal["torchvision", "none", "caffe"] | None = None
     dilated: tuple[str, ...] | None = None
     eps: float | None = None
+    activation: Function | None = None
 
     def items(self) -> Mapping[str, Any]:
         """What is said, by the name of each fact."""
@@ -53,8 +63,8 @@ class Claim:
 class Assumed:
     """A fact as it was taken, spelled as people spell it, with who said so and where."""
 
-    name: Literal["bottleneck_stride", "strides", "stem_stride", "maxpool", "dilated", "eps"]
-    value: Annotated[str, Text("the value of a fact", r"[a-z0-9.-]+", 100)]
+    name: Literal["bottleneck_stride", "strides", "stem_stride", "maxpool", "dilated", "eps", "activation"]
+    value: Annotated[str, Text("the value of a fact", r"[a-z0-9._-]+", 100)]
     said_by: SaidBy
     place: Line = ""
 
@@ -110,6 +120,7 @@ _SPELLINGS = {
     "stem_stride": _Spelling(_NUMBER, int, "1"),
     "maxpool": _Spelling("torchvision|none|caffe", str, "none"),
     "dilated": _Spelling(rf"none|layer[1-4](-layer[1-4]){{0,3}}|{_NUMBER}(-{_NUMBER}){{0,3}}", _stages, "layer4"),
+    "activation": _Spelling("|".join(get_args(Function)), str, "gelu"),
     "eps": _Spelling(r"0|1|(0?\.[0-9]{1,20}|[0-9](\.[0-9]{1,10})?e-[0-9]{1,2})", float, "0"),
 }
 HELP = (
@@ -187,7 +198,19 @@ def facts_of(architecture: Architecture) -> Facts:
         maxpool="none" if architecture.maxpool_is_identity else architecture.maxpool,
         dilated=dilated,
         eps=architecture.eps,
+        activation=next(_activations(architecture), None),
     )
+
+
+def _activations(architecture: Architecture) -> Iterator[Function]:
+    """Those between the layers of a head."""
+    for head in architecture.heads:
+        yield from (layer.function for layer in head.hidden if isinstance(layer, HiddenActivation))
+
+
+def _with_activation(head: Head, function: Function) -> Head:
+    hidden = (HiddenActivation(function) if isinstance(layer, HiddenActivation) else layer for layer in head.hidden)
+    return replace(head, hidden=tuple(hidden))
 
 
 def defaults(architecture: Architecture) -> Facts:
@@ -219,6 +242,10 @@ def applied(facts: Facts, architecture: Architecture) -> Architecture:
         if facts.maxpool is not None:
             kind = {"maxpool": facts.maxpool} if facts.maxpool != "none" else {}
             direct |= {"maxpool_is_identity": facts.maxpool == "none", **kind}
+        if facts.activation is not None:
+            if next(_activations(architecture), None) is None:
+                raise ArchitectureError("activation speaks of a classifier of several layers, and the network has none")
+            direct["heads"] = tuple(_with_activation(head, facts.activation) for head in architecture.heads)
         return replace(architecture, stages=_with_dilation(stages, facts.dilated or ()), **direct)
     except ValueError as error:
         raise ArchitectureError(f"{error}, which is not so with {_shown(facts)}") from None

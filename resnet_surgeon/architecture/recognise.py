@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Protocol
 
+from resnet_surgeon.architecture.classifiers import read_off
 from resnet_surgeon.architecture.differences import output
 from resnet_surgeon.architecture.other_kinds import refuse_other_kinds
 from resnet_surgeon.architecture.parameters import Parameter, parameters
@@ -129,22 +130,33 @@ def _read_off(shapes: Mapping[str, tuple[int, ...]]) -> Architecture:
     if not depths:
         raise ArchitectureError("this is not a whole ResNet: it has a stem but no `layer1`")
     classes = shapes.get("fc.weight") or shapes.get("fc.bias")
+    stages = standard_stages(block, depths, groups, width_per_group)
+    head = Head("fc", classes[0]) if classes else _several_layers(shapes, stages[-1].out_channels)
     # A state_dict without fc does not tell whether the features were pooled: torchvision's avgpool stays, unless a
     # stage is missing too.
     return Architecture(
         block=block,
         in_channels=stem[1],
-        stages=standard_stages(block, depths, groups, width_per_group),
-        heads=(Head("fc", classes[0]),) if classes else (),
+        stages=stages,
+        heads=(head,) if head else (),
         groups=groups,
         stem_kernel=stem[2],
-        avgpool=bool(classes) or len(depths) == 4,
+        avgpool=head is not None or len(depths) == 4,
         fused="conv1.bias" in shapes and not any(name.endswith(".running_mean") for name in shapes),
     )
 
 
 def _is_kernel(height: int, width: int) -> bool:
     return height == width and height % 2 == 1 and height <= LARGEST_KERNEL
+
+
+def _several_layers(shapes: Mapping[str, tuple[int, ...]], features: int) -> Head | None:
+    """The classifier `fc.0`, `fc.1`, ..., if there is one."""
+    members: dict[int, dict[str, tuple[int, ...]]] = {}
+    for name, shape in shapes.items():
+        if match := re.fullmatch(r"fc\.(\d{1,3})\.(\w+)", name):
+            members.setdefault(int(match[1]), {})[match[2]] = shape
+    return read_off(members, features)
 
 
 def _depths(shapes: Mapping[str, tuple[int, ...]]) -> Iterator[int]:

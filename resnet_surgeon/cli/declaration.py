@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from resnet_surgeon.cli.completion import offer
 from resnet_surgeon.cli.lines import lines
 from resnet_surgeon.errors import UsageError, message, printable
 from resnet_surgeon.fields import Line
@@ -122,7 +123,13 @@ def _parameters(group: type[Any]) -> Iterator[inspect.Parameter]:
         names = [f"--{field.name.replace('_', '-')}", *([spelling] if spelling else [])]
         required = field.default is dataclasses.MISSING
         panel = getattr(group, "panel", "Options")
-        info = typer.Option(*names, help=_help(field, hint), rich_help_panel=panel, metavar=_metavar(field, hint))
+        info = typer.Option(
+            *names,
+            help=_help(field, hint),
+            rich_help_panel=panel,
+            metavar=_metavar(field, hint),
+            autocompletion=offer(field.name, _choices(hint)),
+        )
         annotation: Any = (str if required else str | None) if _is_list(hint) else hint
         if _described(hint):
             annotation = list[str] if required else list[str] | None

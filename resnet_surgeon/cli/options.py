@@ -11,6 +11,7 @@ from typing import Annotated, Any, ClassVar
 import typer
 
 from resnet_surgeon.architecture.facts import HELP
+from resnet_surgeon.cli.completion import models
 from resnet_surgeon.operations.checkpoint import option
 from resnet_surgeon.sources.progress import Progress, silent
 
@@ -22,6 +23,7 @@ Source = Annotated[
     typer.Argument(
         help="A model name (resnet18 ... wide_resnet101_2), a checkpoint's path or address, or - for standard input.",
         metavar="SOURCE",
+        autocompletion=models,
     ),
 ]
 
@@ -88,9 +90,10 @@ class Packing:
 
 
 def progress(quiet: bool = False) -> Progress:
-    """A bar where a person looks at standard error."""
-    if quiet or not sys.stderr or not sys.stderr.isatty():
+    """A bar where a person looks at standard error, when quiet too for a download; in a log, a line for a download."""
+    is_seen = bool(sys.stderr and sys.stderr.isatty())
+    if not is_seen and quiet:
         return silent
-    from resnet_surgeon.cli.progress import bar
+    from resnet_surgeon.cli.progress import bar, downloads, line
 
-    return bar
+    return downloads(bar if is_seen else line) if quiet or not is_seen else bar

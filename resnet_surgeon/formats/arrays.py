@@ -10,29 +10,29 @@ import math
 from collections.abc import Callable
 
 from resnet_surgeon.errors import CheckpointError
+from resnet_surgeon.formats import numpy_dtypes
 from resnet_surgeon.formats.pickled import Opaque, Span, Storage, View
-from resnet_surgeon.formats.tensors import BITS, MOST_DIMENSIONS
+from resnet_surgeon.formats.tensors import BITS
 from resnet_surgeon.formats.unpickle import Ledger, Pickles
 
-DTYPES = {
-    "f8": "F64", "f4": "F32", "f2": "F16", "i8": "I64", "i4": "I32", "i2": "I16", "i1": "I8", "u8": "U64", "u4": "U32",
-    "u2": "U16", "u1": "U8", "b1": "BOOL", "c8": "C64",
-}  # fmt: skip
 _MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
 _LONGEST_HEADER = 4096  # bytes before a storage's own
 
 
 def array(value: Opaque, encoded: dict[int, bytes]) -> View | None:
-    """The tensor that an object of numpy describes: an array (of protocol 5 too) or a number. None for any other, and
-    for arrays of other things than numbers.
+    """The tensor that an object of numpy describes: an array (of protocol 5 and of joblib too) or a number. None for
+    any other, and for arrays of other things than numbers.
 
     `encoded` keeps the bytes that texts of Python 2 stood for, by the texts' ids. As `numpy.ndarray.__reduce__`,
     `numpy.core.numeric._frombuffer` and `numpy.core.multiarray.scalar` write them.
     """
-    if not value.kind.module.startswith("numpy."):
-        return None
     parts: tuple[object, object, object, bool] | None = None
-    if value.kind.name == "_reconstruct" and isinstance(value.state, tuple) and len(value.state) == 5:
+    if value.kind == numpy_dtypes.WRAPPER and isinstance(value.state, dict) and len(value.arguments) == 1:
+        shape, order = value.state.get("shape"), value.state.get("order")
+        parts = (value.arguments[0], value.state.get("dtype"), shape, type(order) is str and order == "F")
+    elif not value.kind.module.startswith("numpy."):
+        return None
+    elif value.kind.name == "_reconstruct" and isinstance(value.state, tuple) and len(value.state) == 5:
         _, shape, dtype, fortran, content = value.state
         parts = (content, dtype, shape, fortran is True)
     elif value.kind.name == "_frombuffer" and len(value.arguments) == 4:
@@ -45,10 +45,8 @@ def array(value: Opaque, encoded: dict[int, bytes]) -> View | None:
 
 
 def _view(content: object, dtype: object, shape: object, fortran: bool, encoded: dict[int, bytes]) -> View | None:
-    found = _dtype(dtype)
-    if found is None or type(shape) is not tuple or len(shape) > MOST_DIMENSIONS:
-        return None
-    if any(type(size) is not int or not 0 <= size < 1 << 63 for size in shape):
+    found = numpy_dtypes.dtype(dtype)
+    if found is None or type(shape) is not tuple or not numpy_dtypes.is_shape(shape):
         return None
     name, swapped = found
     count = math.prod(shape)
@@ -66,17 +64,6 @@ def _view(content: object, dtype: object, shape: object, fortran: bool, encoded:
 def _bytes_of_python_2(text: str, size: int) -> bytes:
     """What text was before it was decoded: as UTF-8 where that was possible, which shows by the length; or latin-1."""
     return text.encode("latin-1") if len(text) == size and max(text, default="") <= "\xff" else text.encode("utf-8")
-
-
-def _dtype(dtype: object) -> tuple[str, bool] | None:
-    """The name of a numpy dtype, and whether it is big-endian."""
-    if not isinstance(dtype, Opaque) or dtype.kind.qualified != "numpy.dtype" or not dtype.arguments:
-        return None
-    kind = dtype.arguments[0]
-    order = dtype.state[1] if isinstance(dtype.state, tuple) and len(dtype.state) > 1 else "<"
-    if type(kind) is not str or kind not in DTYPES or type(order) is not str or order not in ("<", ">", "|", "="):
-        return None
-    return DTYPES[kind], order == ">"
 
 
 def is_embedded(value: object) -> bool:

@@ -12,7 +12,8 @@ from resnet_surgeon.errors import AccessError, CheckpointError
 from resnet_surgeon.formats.files import CHUNK, OpenFile
 from resnet_surgeon.platform import transfer
 
-_IN_MEMORY = 8 << 20  # bytes that are held there, before a temporary file is made
+_IN_MEMORY = 1 << 20  # bytes that are held there, before a temporary file is made
+_MOST = 1 << 18  # bytes that are taken at once
 
 
 class ArrivingFile(OpenFile):
@@ -129,7 +130,7 @@ class ArrivingFile(OpenFile):
 
     def _take(self, size: int) -> bytes:
         try:
-            return transfer.take(self.descriptor, min(size, CHUNK))
+            return transfer.take(self.descriptor, min(size, _MOST))
         except OSError as error:
             raise AccessError(f"reading failed: {error.strerror}", subject=self.name) from None
 
@@ -215,6 +216,8 @@ class _Held:
 def _cut(piece: _Piece, begin: int, end: int) -> _Piece:
     """The part of the piece between two places, which may be empty."""
     begin, end = max(piece.begin, begin), min(piece.end, end)
+    if (begin, end) == (piece.begin, piece.end):
+        return piece
     if piece.data is None or begin >= end:
         return _Piece(begin, max(begin, end), None)
     return _Piece(begin, end, piece.data[begin - piece.begin : end - piece.begin])

@@ -53,7 +53,8 @@ def is_known(module: str, name: str) -> bool:
 
 # What numpy's arrays and torch's storages are made of where the pickle itself holds their bytes; `arrays` reads these.
 _ARRAYS = {
-    ("numpy", "ndarray"), ("numpy", "dtype"), ("torch.storage", "_load_from_bytes"),
+    ("numpy", "ndarray"), ("numpy", "dtype"), ("joblib.numpy_pickle", "NumpyArrayWrapper"),
+    ("torch.storage", "_load_from_bytes"),
     ("numpy.core.multiarray", "_reconstruct"), ("numpy._core.multiarray", "_reconstruct"),
     ("numpy.core.multiarray", "scalar"), ("numpy._core.multiarray", "scalar"),
     ("numpy.core.numeric", "_frombuffer"), ("numpy._core.numeric", "_frombuffer"),

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 
 from resnet_surgeon.errors import CheckpointError, printable
 from resnet_surgeon.formats import zip_directory
-from resnet_surgeon.formats.arrays import DTYPES
 from resnet_surgeon.formats.container import Checksum, Container
 from resnet_surgeon.formats.deflate import MOST_RATIO, SMALL
 from resnet_surgeon.formats.files import OpenFile
+from resnet_surgeon.formats.numpy_dtypes import DTYPES
 from resnet_surgeon.formats.tensors import BITS, MOST_DIMENSIONS, LazyTensor, Stored, Strided
 from resnet_surgeon.formats.unread import Unread
 from resnet_surgeon.formats.wrapped import unpacked

@@ -17,7 +17,7 @@ _OTHERS = (
     (b"GGUF", "a GGUF file", None),
     (b"\x89HDF\r\n", "an HDF5 file (Keras)", None),
     (b"\x93NUMPY", "a numpy array", None),
-    (b"\x08", "an ONNX file, or no model at all", None),
+    (b"\x08", "an ONNX file, or no model at all", "give the checkpoint that it was exported from"),
 )
 
 
@@ -35,6 +35,7 @@ def is_safetensors(file: OpenFile) -> bool:
 
 
 _HEAD = 512  # bytes by which a file is told
+_COMPRESSED = (b"\x1f\x8b", b"x\x01", b"x^", b"x\x9c", b"x\xda")  # by gzip, and by zlib at its levels
 _DEEPEST = 3  # archives around a checkpoint: a file in a tar in gzip
 
 
@@ -48,7 +49,7 @@ def _read(file: OpenFile, depth: int = 0) -> Container:
         return container
     if head.startswith(b"PK"):
         return _zip(file, depth)
-    if (head.startswith(b"\x1f\x8b") or _is_tar(head)) and depth < _DEEPEST:
+    if (head.startswith(_COMPRESSED) or _is_tar(head)) and depth < _DEEPEST:
         from resnet_surgeon.formats import wrapped
 
         return _read(wrapped.in_tar(file) if _is_tar(head) else wrapped.in_gzip(file), depth + 1)

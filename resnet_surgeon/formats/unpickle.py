@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 from resnet_surgeon.errors import CheckpointError, escaped
 from resnet_surgeon.formats.constructors import CONSTRUCTORS, is_known, storage_dtype
 from resnet_surgeon.formats.harmful import is_harmful
+from resnet_surgeon.formats.numpy_dtypes import WRAPPER, wrapped_size
 from resnet_surgeon.formats.pickled import Global, Noted, Opaque, Parameter, Span, Storage, View, put
 
 Resolve = Callable[[object], object]  # from a persistent id to what it stands for
@@ -308,6 +309,8 @@ class _Machine:
         state, target = self.pop(), self.stack[-1]
         if type(target) is Opaque:
             target.state = state
+            if target.kind == WRAPPER:
+                self.take_array(target, state)
         elif type(target) is Parameter and type(state) is tuple and len(state) == 5:
             target.data = state[0]  # (data, gradient, hooks, requires_grad, volatile)
         elif type(target) is dict:
@@ -315,6 +318,15 @@ class _Machine:
                 self.ledger.noted[id(target)] = Noted(target, state["_metadata"])
         elif type(target) not in _WITH_ATTRIBUTES:
             self.refuse("sets attributes of an object that has none")
+
+    def take_array(self, target: Opaque, state: Any) -> None:
+        """The bytes of an array of joblib's, which follow, mostly behind some that align them."""
+        size = wrapped_size(state)
+        if size is None:
+            self.refuse("holds an array of joblib's that is not of numbers")
+        if state.get("numpy_array_alignment_bytes") is not None:
+            self.take(self.take(1)[0])
+        target.arguments = (self.bytes_or_span(size),)
 
     def call(self, called: Any, arguments: Any) -> None:
         """What a function or class comes to, which is decided by its name alone."""

@@ -19,7 +19,7 @@ _ENDINGS = (".pth", ".pt", ".ckpt", ".bin", ".safetensors", ".pkl", ".tar", ".pt
 _PART = "data.pkl"  # of an archive of torch, which is no checkpoint by itself
 _MOST_MEMBERS = 10_000
 _FEW_PARTS, _SMALL_PART = 1000, 1 << 12  # of a file of gzip, whatever its size, and one more for each so many bytes
-_GZIP = 16 + zlib.MAX_WBITS  # zlib's word for a gzip header
+_GZIP = 32 + zlib.MAX_WBITS  # zlib's word for a header of gzip or of its own, as joblib's files have it
 
 
 def is_npz(file: OpenFile) -> bool:

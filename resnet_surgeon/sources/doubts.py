@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from resnet_surgeon.architecture import facts
 from resnet_surgeon.architecture.facts import ContradictionError, Facts, merged, spelled
-from resnet_surgeon.architecture.spec import Architecture
+from resnet_surgeon.architecture.spec import Architecture, HiddenActivation, HiddenDropout
 from resnet_surgeon.errors import Answer, ArchitectureError
 from resnet_surgeon.formats.modules import ModuleNode
 from resnet_surgeon.formats.tensors import Computed
@@ -71,7 +71,27 @@ _NO_MAXPOOL = (
     ("maxpool=none", "its forward does without"),
     ("maxpool=torchvision", "its forward calls a function for it"),
 )
+
+
+def _has_activations(source: Source, architecture: Architecture) -> bool:
+    return any(isinstance(layer, HiddenActivation) for head in architecture.heads for layer in head.hidden)
+
+
 _DOUBTS = (
+    Doubt(
+        "its classifier has several layers, and an activation between them, which has no tensors",
+        _has_activations,
+        ("activation",),
+        (
+            ("activation=relu", "nn.ReLU, as most have it"),
+            ("activation=gelu", "nn.GELU"),
+            ("activation=silu", "nn.SiLU"),
+            ("activation=leaky_relu", "nn.LeakyReLU with torch's slope, 0.01"),
+            ("activation=elu", "nn.ELU"),
+            ("activation=tanh", "nn.Tanh"),
+            ("activation=sigmoid", "nn.Sigmoid"),
+        ),
+    ),
     Doubt(
         "a stem with another kernel than 7x7 mostly has another stride too, and no maxpool",
         lambda source, architecture: architecture.stem_kernel != 7,
@@ -174,8 +194,15 @@ def _open(source: Source, architecture: Architecture, known: Facts) -> Iterator[
     return (doubt for doubt in _DOUBTS if not settled >= {*doubt.settled_by} and doubt.fits(source, architecture))
 
 
-def warnings(source: Source, known: Facts) -> Iterator[str]:
-    """What is open too, but makes a small difference: it is taken as torchvision has it."""
+def warnings(source: Source, known: Facts, architecture: Architecture) -> Iterator[str]:
+    """What is open too, but makes a small difference: it is taken as torchvision, or torch, has it."""
+    for head in architecture.heads:
+        for number, layer in enumerate(head.hidden):
+            if isinstance(layer, HiddenDropout):
+                yield (
+                    f"fc.{number} has no tensors: it is taken for a dropout of {layer.probability:g}, which acts in "
+                    "training alone"
+                )
     wrapping = source.found.wrapping
     if wrapping and wrapping.kind == "torchvision detection" and wrapping.filled and known.eps is None:
         yield (

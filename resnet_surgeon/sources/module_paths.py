@@ -63,7 +63,8 @@ def bare(node: StateDictNode, names: Mapping[str, str], scope: str) -> Bare | No
     filled = {"", *_around(filter(_is_path, node))}
     found = [path for path in paths - filled if path.startswith(scope) and path.rpartition(".")[0] in filled]
     blocks = {*_blocks(names)} - {""}
-    classifier = {path for path in _around([names.get("fc.weight", "")]) if len(path) >= len(scope)}
+    ends = [name for ours, name in names.items() if ours.startswith("fc.")]
+    classifier = {path for path in _around(ends) if len(path) >= len(scope)}
     inside = tuple(f"{path}." for path in blocks | classifier)
     return Bare(
         scope,

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from resnet_surgeon.architecture.spec import Architecture, Stage
+from resnet_surgeon.architecture.spec import Architecture, HiddenActivation, HiddenDropout, Stage
 from resnet_surgeon.errors import Answer, ArchitectureError, printable
 from resnet_surgeon.formats.modules import Layer, ModuleNode
 
@@ -27,6 +27,16 @@ _IDENTITIES = {
     "Identity", "Dropout", "Dropout2d", "DropPath", "Flatten", "QuantStub", "DeQuantStub", "FloatFunctional",
 }  # fmt: skip
 _ACTIVATIONS = {"ReLU"}
+# By torch's classes, with the values of their options that are torch's own.
+_FUNCTIONS: dict[str, tuple[str, dict[str, object]]] = {
+    "ReLU": ("relu", {}),
+    "LeakyReLU": ("leaky_relu", {"negative_slope": 0.01}),
+    "ELU": ("elu", {"alpha": 1.0}),
+    "GELU": ("gelu", {"approximate": "none"}),
+    "SiLU": ("silu", {}),
+    "Tanh": ("tanh", {}),
+    "Sigmoid": ("sigmoid", {}),
+}
 _MEANS = {"AdaptiveAvgPool2d", "AvgPool2d", "SelectAdaptivePool2d"}
 _AROUND_STAGES = _IDENTITIES | _ACTIVATIONS | _MEANS | {"MaxPool2d"}
 _PASSING = _IDENTITIES | _ACTIVATIONS  # of numbers that a ReLU has passed
@@ -64,6 +74,7 @@ def says(node: ModuleNode, names: Mapping[str, str], architecture: Architecture,
         "bottleneck_stride": module.bottleneck_stride(architecture),
         "strides": strides if None not in stages else None,
         "dilated": dilated if None not in stages else None,
+        "activation": None if settled else module.activation(architecture),
     }
     return {name: value for name, value in found.items() if value is not None}
 
@@ -156,6 +167,9 @@ class _Module:
                 if not inner.endswith(f".{name}"):
                     self._check_child(f"{self._around('fc', 1)}.{name}", layer, _IDENTITIES)
         for module, own in self.paths.items():
+            if module.startswith("fc."):  # its shapes tell which of the two it is
+                self._check_class(own, {"Linear", "BatchNorm1d"})
+                continue
             kind = "linear" if module == "fc" else "norm" if "bn" in module or module.endswith(".1") else "conv"
             self._check_class(own, {"linear": {"Linear"}, "norm": _NORMS, "conv": {"Conv2d"}}[kind])
         for stage in architecture.stages:
@@ -198,6 +212,34 @@ class _Module:
                 path = f"{self._around('fc', 1)}.{name}"
                 if path != self.paths["fc"] and not network.startswith(path):
                     self._check_child(path, layer, _IDENTITIES)
+
+    def activation(self, architecture: Architecture) -> str | None:
+        """What stands between the layers of a classifier that has several. Raises ArchitectureError for what no head of
+        ours has there.
+        """
+        head = architecture.classifier
+        if head is None or not head.hidden or self.paths.get(head.last, "").rpartition(".")[0] not in self.layers:
+            return None
+        around, found = self._around(head.last, 1), set()
+        members = dict(self.children(around))
+        for number, layer in enumerate(head.hidden):
+            member = members.pop(str(number), _NOTHING)
+            if isinstance(layer, HiddenActivation):
+                function = _FUNCTIONS.get(_own_name(member))
+                if function is None or any(member.attributes.get(key, own) != own for key, own in function[1].items()):
+                    self._refuse(
+                        f"{around}.{number}", f"is of the class {printable(member.kind)}, or has other options"
+                    )
+                else:
+                    found.add(function[0])
+            elif isinstance(layer, HiddenDropout):
+                self._check_child(f"{around}.{number}", member, _IDENTITIES)
+        for name, member in members.items():
+            if f"{around}.{name}" not in self.paths.values():
+                self._check_child(f"{around}.{name}", member, _IDENTITIES)
+        if len(found) > 1:
+            self._refuse(around, f"has several activations, {', '.join(sorted(found))}")
+        return next(iter(found), None)
 
     def _check_empty(self, path: str, kinds: Collection[str]) -> None:
         """Checks the children of a module that have no tensors."""

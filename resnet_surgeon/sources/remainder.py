@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 
+from resnet_surgeon.architecture.classifiers import read_off
 from resnet_surgeon.errors import Answer, ArchitectureError, CheckpointError, listed, printable
 from resnet_surgeon.formats.unread import Unread
 from resnet_surgeon.sources.networks import Leaf, Modules, Place
@@ -36,13 +37,14 @@ _INSIDE = -1  # the distance of what stands inside a stage
 
 @dataclass(frozen=True)
 class Remainder:
-    """The module that is the classifier, and the tensors' names in the file: of `ignored` the user said that they may
-    go, and `left_out` is the rest.
+    """The module that is the classifier, its layers by our names with their paths in the file (`fc`, or `fc.0`, `fc.2`,
+    ...), and the tensors' names in the file: of `ignored` the user said that they may go, and `left_out` is the rest.
     """
 
     classifier: str | None
     ignored: tuple[str, ...]
     left_out: tuple[str, ...]
+    members: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,25 +97,27 @@ def remainder(
     every = _parts(place, beside, ignored)
     is_elsewhere = _elsewhere(place, others)
     parts = [part for part in every if not (_is_another_part(part) or is_elsewhere(part))]
-    if any(_is_neck(part, channels) for part in parts):  # re-identification compares what comes before it
-        parts, fc = [part for part in parts if not _is_neck(part, channels)], fc or NO_CLASSIFIER
+    necks = [part for part in parts if _is_neck(part, channels) and not _is_unclear(part, ())]
+    if necks:  # re-identification compares what comes before it
+        parts, fc = [part for part in parts if part not in necks], fc or NO_CLASSIFIER
     if fc is None:
         _check_readable(place, beside, ignored)
     candidates = dict.fromkeys(part for part in parts if _is_candidate(part, channels))
     unclear = [part for part in parts if _is_unclear(part, candidates)]
-    path = _stated(fc, place, every, channels) if fc else _only([*candidates], unclear)
-    chosen = next((part for part in every if path in part.modules), None) if path else None
+    path = _stated(fc, place, every, channels) if fc else _only([*candidates], unclear, channels)
+    chosen = next((part for part in every if path in (part.path, *part.modules)), None) if path else None
+    members = _members(path, chosen, necks, channels) if path and chosen else ()
     obstacles = [*_obstacles(parts, {*candidates, *unclear}, chosen, path, in_channels)]
     if obstacles:
         raise _in_the_way(obstacles, ignore, chosen)
     left_out = (
         leaf.name
         for name, leaves in beside.items()
-        if name != path
+        if name not in {path for _, path in members}
         for leaf in leaves.values()
         if leaf.name not in ignored and not isinstance(leaf.node, Unread)
     )
-    return Remainder(path, tuple(sorted(ignored)), tuple(left_out))
+    return Remainder(path, tuple(sorted(ignored)), tuple(left_out), members)
 
 
 def _ignored(beside: Modules, patterns: Sequence[str]) -> set[str]:
@@ -237,6 +241,9 @@ def _stated(fc: str, place: Place, parts: Sequence[_Part], channels: int) -> str
         path for part in parts if fc in (part.path, part.name) and len(part.linears) == 1 for path in part.linears
     ]
     if not paths:
+        several = [part.path for part in parts if fc in (part.path, part.name) and _layers(part, channels)]
+        if several:
+            return several[0]
         fitting = [path for path, features in linears.items() if features == channels]
         hint = f"those on its features are {listed([*map(printable, fitting)])}" if fitting else None
         raise CheckpointError(f"it has no linear layer {printable(fc)} beside the network", hint=hint)
@@ -246,11 +253,35 @@ def _stated(fc: str, place: Place, parts: Sequence[_Part], channels: int) -> str
     return paths[0]
 
 
-def _only(candidates: Sequence[_Part], unclear: Sequence[_Part]) -> str | None:
+def _layers(part: _Part, channels: int) -> dict[int, str]:
+    """The paths of the layers of a classifier of several, by their numbers; none if the part is no such."""
+    numbers = {path[len(part.path) + 1 :]: path for path in part.modules}
+    if not all(number.isascii() and number.isdigit() and len(number) < 4 for number in numbers):
+        return {}
+    members = {int(number): path for number, path in numbers.items()}
+    shapes = {
+        number: {name: leaf.shape for name, leaf in part.modules[path].items()} for number, path in members.items()
+    }
+    return members if read_off(shapes, channels) else {}
+
+
+def _members(path: str, chosen: _Part, necks: Sequence[_Part], channels: int) -> tuple[tuple[str, str], ...]:
+    """The layers of the classifier by our names: a batch norm of the features, if there is one, is its first."""
+    if path == chosen.path and path not in chosen.modules:
+        return tuple((f"fc.{number}", layer) for number, layer in sorted(_layers(chosen, channels).items()))
+    modules = [(name, leaves) for neck in necks for name, leaves in neck.modules.items()]
+    if len(modules) == 1 and {"weight", "bias", "running_mean", "running_var"} <= modules[0][1].keys():
+        return ("fc.0", modules[0][0]), ("fc.1", path)
+    return (("fc", path),)
+
+
+def _only(candidates: Sequence[_Part], unclear: Sequence[_Part], channels: int) -> str | None:
     """The one classifier, if there is any. Raises ArchitectureError where the user must say which it is."""
     paths = [path for part in candidates for path in part.modules]
     if len(paths) <= 1 and not unclear:
         return paths[0] if paths else None
+    if not paths and len(unclear) == 1 and _layers(unclear[0], channels):
+        return unclear[0].path
     answers = [Answer("fc", path, f"{printable(path)} becomes fc, and the others are left out") for path in paths[:10]]
     answers.append(Answer("fc", NO_CLASSIFIER, "leave them out: the embedding comes out"))
     names = listed([printable(part.path) for part in (*candidates, *unclear)])
@@ -267,10 +298,10 @@ def _obstacles(
     parts: Sequence[_Part], classifiers: Collection[_Part], chosen: _Part | None, path: str | None, in_channels: int
 ) -> Iterator[_Part]:
     """The layers that the data passes through on its way to the output, and that no ResNet of torchvision's has."""
-    classes = _classes(chosen.modules[path]) if chosen and path else None
+    classes = _classes(chosen.modules[path]) if chosen and path in chosen.modules else None
     for part in parts:
         if part is chosen:
-            if len(part.modules) > 1:
+            if len(part.modules) > 1 and path in part.modules:
                 others = {name: leaves for name, leaves in part.modules.items() if name != path}
                 yield from (_Part(name, name, part.distance, {name: leaves}) for name, leaves in others.items())
         elif part in classifiers:

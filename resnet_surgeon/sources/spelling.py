@@ -43,7 +43,8 @@ def spelled(network: Mapping[str, Mapping[str, Leaf]]) -> Spelled:
         for leaf, tensor in _leaves(module, leaves, made).items():
             made.tensors[f"{module}.{leaf}"] = tensor
     for norm in [module for module, leaves in network.items() if "running_mean" in leaves]:
-        _fold_bias(norm, network.get(_convolution(norm), {}), made)
+        if not norm.startswith("fc."):  # whose layers keep their biases
+            _fold_bias(norm, network.get(_convolution(norm), {}), made)
         counter = f"{norm}.num_batches_tracked"
         _fill(counter, Initialised("I64", (), Constant(0.0), 0, counter), made)
     weight = made.tensors.get("fc.weight")

@@ -26,7 +26,7 @@ _LONGEST_KEY = 1000  # of these keys, in characters
 _SHOWN = 10  # networks named in one message
 _MOST_NETWORKS = 64  # in a file; each is compared with all names around it
 TOP = "."  # what `--key` calls a network under no key and behind no prefix
-_OUR_HEADS = re.compile(r"heads\.\w+\.(fc|layer[1-4])(\.|$)")
+_OUR_HEADS = re.compile(r"heads\.\w+\.(fc|avgpool|layer[1-4])(\.|$)")
 
 
 @dataclass(frozen=True)
@@ -291,7 +291,7 @@ def _found(find: _Find, others: list[Place], root: object, fc: str | None, ignor
     stated = fc or (NO_CLASSIFIER if has_heads or (habit and habit.drops_fc) else None)
     rest = remainder(find.place, beside, _in_channels(network), _channels(network), others, stated, ignore)
     if rest.classifier is not None:
-        network["fc"] = find.modules[rest.classifier]
+        network |= {ours: find.modules[path] for ours, path in rest.members}
     made = spelled(network)
     classifier = rest.classifier if rest.classifier != f"{find.place.scope}fc" else None
     is_plain = not (find.key or find.place.scope or rest.left_out or made.filled or classifier or rest.ignored)

@@ -67,8 +67,9 @@ def _beside(
         yield from inserted.outputs(blocks, pairs, channels, file, source, dtype)
     if folds := fused.folds(manifest, case.known.name):
         whose = label if case.is_first else case.given
-        yield from fused.convolutions(folds, module, source, original.tensors, whose)
-        yield from fused.outputs(folds, blocks, pairs, manifest, module, source, dtype, whose)
+        networks = (manifest.architecture, original.architecture)
+        yield from fused.convolutions(folds, module, original.tensors, whose)
+        yield from fused.outputs(folds, blocks, pairs, networks, module, source, dtype, whose)
     yield from stem.check(module, source, manifest, original.architecture, case.known.name)
     yield from kept_layers.checks(
         pairs, module, source, original.architecture.in_channels, dtype, label if case.is_first else case.given

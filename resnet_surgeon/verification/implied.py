@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import reduce
 
-from resnet_surgeon.architecture.spec import STAGE_NAMES, Architecture, Stage
+from resnet_surgeon.architecture.spec import STAGE_NAMES, Architecture, HiddenActivation, Stage
 from resnet_surgeon.fields import plain
 from resnet_surgeon.manifest import Kept, Manifest
 from resnet_surgeon.sources import catalog
@@ -25,6 +25,7 @@ def contradictions(manifest: Manifest) -> Iterator[str]:
     expected = expectation(manifest)
     yield from _of_architecture(manifest.architecture, expected)
     yield from _of_heads(manifest.architecture, expected)
+    yield from _of_activations(manifest, expected)
     if manifest.inputs.preprocessing != expected.preprocessing and not expected.is_beyond:
         yield "inputs.preprocessing"
     if manifest.inputs.channel_names != expected.channel_names:
@@ -58,6 +59,15 @@ def _of_heads(architecture: Architecture, expected: Expected) -> Iterator[str]:
                 yield f"architecture.heads[{index}].{field}"
         if (architecture.pool if architecture.avgpool else head.pool) not in _poolings(made.pool if is_made else None):
             yield "architecture.pool" if architecture.avgpool else f"architecture.heads[{index}].pool"
+
+
+def _of_activations(manifest: Manifest, expected: Expected) -> Iterator[str]:
+    """In a head of the source's own there is the activation that was stated."""
+    said = next((fact.value for fact in manifest.facts if fact.name == "activation"), None)
+    for index, head in enumerate(manifest.architecture.heads):
+        found = {layer.function for layer in head.hidden if isinstance(layer, HiddenActivation)}
+        if head.name not in expected.heads and found - {said}:
+            yield f"architecture.heads[{index}].hidden"
 
 
 def _poolings(made: str | None) -> tuple[str, ...]:
@@ -115,7 +125,7 @@ def _of_facts(manifest: Manifest) -> Iterator[str]:
     names = [fact.name for fact in manifest.facts]
     is_torchvisions = published(manifest.source) is not None or manifest.source.weights == "random"
     for index, fact in enumerate(manifest.facts):
-        is_plain = fact.value == _TORCHVISION[fact.name] or (
+        is_plain = fact.value == _TORCHVISION.get(fact.name) or (
             fact.name == "strides" and _TORCHVISION["strides"].startswith(f"{fact.value}-")
         )
         if names.count(fact.name) > 1 or (not is_plain and (is_torchvisions or fact.said_by == "default")):

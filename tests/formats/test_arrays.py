@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import pickle
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from resnet_surgeon.errors import CheckpointError
 from resnet_surgeon.formats import sniff
 from resnet_surgeon.formats.container import Container
 from resnet_surgeon.formats.files import OpenFile
+from resnet_surgeon.formats.numpy_dtypes import DTYPES
 from resnet_surgeon.formats.tensors import LazyTensor, Stored, content
 from resnet_surgeon.formats.unread import Unread
 from tests.formats import test_torch_legacy, test_torch_zip
@@ -122,3 +124,32 @@ def test_no_numpy_is_imported(tmp_path: Path) -> None:
         f"sniff.read(OpenFile.at({str(tmp_path / 'a.pkl')!r})); assert 'numpy' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("compress", [0, 3], ids=["plain", "compressed by zlib"])
+@pytest.mark.parametrize("kind", [kind for kind in DTYPES if kind != "c8"])
+def test_joblibs_arrays_are_read_as_joblib_reads_them(compress: int, kind: str) -> None:
+    joblib = pytest.importorskip("joblib")
+    arrays = {
+        "small": numpy.arange(6).reshape(2, 3).astype(kind),
+        "long": numpy.random.default_rng(0).integers(0, 2, (3, 30_000)).astype(kind),
+        "in Fortran's order": numpy.arange(6).reshape(2, 3).astype(kind).copy(order="F"),
+        "big-endian": numpy.arange(6).astype(kind).astype(f">{kind}"),
+        "empty": numpy.zeros((0, 2), kind),
+    }
+    buffer = io.BytesIO()
+    joblib.dump({"net": arrays, "epoch": 3}, buffer, compress=compress)
+    root = sniff.read(OpenFile.spooled(buffer.getvalue(), "test")).root
+    assert isinstance(root, dict)
+    for name, array in arrays.items():
+        tensor = root["net"][name]
+        assert tensor.shape == array.shape
+        assert content(tensor) == array.astype(f"<{kind}").tobytes()
+
+
+def test_an_array_of_joblibs_that_is_cut_is_refused() -> None:
+    joblib = pytest.importorskip("joblib")
+    buffer = io.BytesIO()
+    joblib.dump(numpy.ones(1000), buffer)
+    with pytest.raises(CheckpointError, match="cut short"):
+        sniff.read(OpenFile.spooled(buffer.getvalue()[:-500], "test"))

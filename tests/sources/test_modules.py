@@ -21,8 +21,25 @@ from resnet_surgeon.errors import ArchitectureError
 from resnet_surgeon.formats.modules import ModuleNode
 from resnet_surgeon.sources import modules
 from resnet_surgeon.sources.source import open_source
-from tests.conftest import small_network
+from tests.conftest import images, small_network
 from tests.formats.test_torch_zip import saved
+
+
+@pytest.mark.parametrize(
+    ("between", "is_read"),
+    [(nn.GELU(), True), (nn.Tanh(), True), (nn.LeakyReLU(0.2), False), (nn.Dropout(), False), (nn.Softplus(), False)],
+    ids=["gelu", "tanh", "another slope", "dropout", "softplus"],
+)
+def test_a_module_tells_the_activation_of_its_classifier(between: nn.Module, is_read: bool, tmp_path: Path) -> None:
+    model = small_network()
+    model.fc = nn.Sequential(nn.Linear(512, 8), between, nn.Linear(8, 3))
+    torch.save(model, tmp_path / "model.pth")
+    if not is_read:
+        with pytest.raises(rs.ArchitectureError, match=r"`fc\.1` is of the class"):
+            rs.open(tmp_path / "model.pth")
+        return
+    with torch.no_grad():
+        assert torch.equal(rs.load(tmp_path / "model.pth").eval()(images()), model(images()))
 
 
 def said(model: nn.Module, *, settled: bool = False) -> dict[str, Any]:

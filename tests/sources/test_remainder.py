@@ -107,14 +107,52 @@ def test_of_several_classifiers_one_must_be_named(prefix: str, paths: list[str],
     assert none.source.origin.wrapping.classifier == "none"
 
 
-@pytest.mark.parametrize("prefix", ["", "module."])
-def test_a_classifier_of_several_layers_is_refused(prefix: str, basic: ResNet) -> None:
-    data = saved(packed(basic, prefix, **{f"{prefix.replace('.', '__')}fc": mlp(512, 64, 5)}))
-    error = refusal(data)
-    assert f"its classifier `{prefix}fc` has several layers, `{prefix}fc.0`, `{prefix}fc.2`" in error.reason
-    assert [(answer.option, answer.value) for answer in error.answers] == [("fc", "none")]
+def computed(network: rs.Network, basic: ResNet, classifier: nn.Module) -> bool:
+    """Whether it gives what the network gives with this classifier."""
+    with torch.no_grad():
+        features = nn.Sequential(*list(basic.children())[:-1])(images()).flatten(1)
+        return torch.equal(rs.load(network).eval()(images()), classifier.eval()(features))
+
+
+@pytest.mark.parametrize("path", ["fc", "classifier", "module.fc"])
+def test_a_classifier_of_several_layers_is_kept_once_its_activation_is_said(path: str, basic: ResNet) -> None:
+    classifier = nn.Sequential(
+        nn.Linear(512, 64), nn.BatchNorm1d(64), nn.GELU(), nn.Dropout(), nn.Linear(64, 5, bias=False)
+    )
+    nn.init.normal_(classifier[1].get_buffer("running_mean"))
+    prefix = path.rpartition("fc")[0] if "." in path else ""
+    data = saved(packed(basic, prefix, **{path.replace(".", "__"): classifier}))
+    answers = refusal(data).answers
+    assert ("assume", "activation=gelu") in [(answer.option, answer.value) for answer in answers]
+    network = rs.open(data, assume="activation=gelu")
+    assert computed(network, basic, classifier)
+    assert "fc.3 has no tensors: it is taken for a dropout of 0.5" in network.source.origin.warnings[0]
     assert rs.open(data, fc="none").architecture.output_kind == "embedding"
-    assert rs.open(data, ignore=[f"{prefix}fc.*"]).architecture.output_kind == "embedding"
+
+
+@pytest.mark.parametrize(
+    "classifier",
+    [
+        nn.Sequential(nn.Linear(512, 64), nn.LayerNorm(64), nn.ReLU(), nn.Linear(64, 5)),
+        nn.Sequential(nn.BatchNorm1d(512), nn.ReLU(), nn.Linear(512, 64), nn.ReLU(), nn.Linear(64, 5)),
+        nn.Sequential(nn.Linear(512, 64), nn.ReLU(), nn.Dropout(), nn.Identity(), nn.Linear(64, 5)),
+        nn.Sequential(nn.Linear(512, 64), nn.ReLU(), nn.Linear(32, 5)),
+    ],
+    ids=["another norm", "a gap behind a norm", "three gaps", "misfit"],
+)
+def test_a_classifier_of_layers_that_cannot_be_told_is_refused(classifier: nn.Module, basic: ResNet) -> None:
+    error = refusal(saved(packed(basic, "", fc=classifier)))
+    assert "its classifier `fc` has several layers, `fc.0`, " in error.reason
+    assert [(answer.option, answer.value) for answer in error.answers] == [("fc", "none")]
+
+
+def test_a_norm_before_the_classifier_that_is_named_is_kept(basic: ResNet) -> None:
+    neck, classifier = nn.BatchNorm1d(512), nn.Linear(512, 7, bias=False)
+    nn.init.normal_(neck.running_mean)  # type: ignore[arg-type]
+    data = saved(packed(basic, "base.", bottleneck=neck, classifier=classifier))
+    as_torchvision = "strides=1-2-2-2"
+    assert computed(rs.open(data, fc="classifier", assume=as_torchvision), basic, nn.Sequential(neck, classifier))
+    assert rs.open(data, assume=as_torchvision).architecture.output_kind == "embedding"
 
 
 def test_layers_before_the_one_that_is_named_are_in_the_way(basic: ResNet) -> None:
