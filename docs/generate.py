@@ -1,4 +1,4 @@
-"""Writes what follows from the code: docs/cli.md from the app, the schemas of manifests and recipes. Tests check it."""
+"""Writes what follows from the code: docs/cli.md and the manual page from the app, the schemas. Tests check it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import man
 from pydantic import TypeAdapter
 
 from resnet_surgeon.fields import unsaid_names
@@ -17,6 +18,7 @@ from resnet_surgeon.recipes import schema as recipes
 
 DOCS = Path(__file__).resolve().parent
 SCHEMA = DOCS.parent / "resnet_surgeon" / "manifest.schema.json"
+MAN = DOCS / "resnet-surgeon.1"
 RECIPES = SCHEMA.with_name("recipe.schema.json")
 
 
@@ -56,6 +58,7 @@ def recipe_schema() -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    MAN.write_text(man.page(), "utf-8")
     RECIPES.write_text(json.dumps(recipe_schema(), indent=1) + "\n", "utf-8")
     (DOCS / "cli.md").write_text(cli_page(), "utf-8")
     SCHEMA.write_text(json.dumps(manifest_schema(), indent=1) + "\n", "utf-8")

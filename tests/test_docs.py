@@ -151,6 +151,10 @@ def test_the_command_line_s_page_is_generated() -> None:
     assert (TOP / "docs" / "cli.md").read_text("utf-8") == generated("generate.cli_page()")
 
 
+def test_the_manual_page_is_generated() -> None:
+    assert (TOP / "docs" / "resnet-surgeon.1").read_text("utf-8") == generated("generate.man.page()")
+
+
 def test_the_manifest_s_schema_is_generated() -> None:
     assert published_schema() == json.loads(generated("json.dumps(generate.manifest_schema())"))
 

@@ -39,6 +39,20 @@ from resnet_surgeon.sources import catalog
 from tests.conftest import Publish, Run, small_network
 
 OPERATIONS = st.one_of(
+    st.builds(
+        lambda channels, scale, fold: Adapt(
+            channels=channels,
+            scale=scale,
+            mean=[0.5] * len(channels),
+            std=[0.25] * len(channels),
+            fold_normalization=fold,
+        ),
+        st.lists(
+            st.sampled_from(["R", "0", "N=0", "T=mean", "D=zero", "X=random", "Y=0.5*0-0.25*N"]), min_size=1, max_size=3
+        ),
+        st.sampled_from(["keep", "response"]),
+        st.booleans(),
+    ),
     st.builds(Adapt, st.integers(1, 4), st.sampled_from(["mean", "scaled", "repeat", "random"]), st.integers(0, 1)),
     st.builds(lambda last: Remove(last=last), st.integers(1, 4)),
     st.builds(

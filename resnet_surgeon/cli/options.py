@@ -11,6 +11,7 @@ from typing import Annotated, Any, ClassVar
 import typer
 
 from resnet_surgeon.architecture.facts import HELP
+from resnet_surgeon.cli.completion import models
 from resnet_surgeon.operations.checkpoint import option
 from resnet_surgeon.sources.progress import Progress, silent
 
@@ -22,6 +23,7 @@ Source = Annotated[
     typer.Argument(
         help="A model name (resnet18 ... wide_resnet101_2), a checkpoint's path or address, or - for standard input.",
         metavar="SOURCE",
+        autocompletion=models,
     ),
 ]
 
@@ -57,6 +59,27 @@ class Opening:
 
 
 @dataclass(frozen=True)
+class OtherOpening:
+    """How the one other source of an operation is opened: `from_key` is to it what `key` is to the first."""
+
+    panel: ClassVar[str] = "The source that the parts are from"
+
+    from_weights: str | None = option("Its published weights, if it is a model name; or random.", default=None)
+    from_key: str | None = option("Which network to take, if it holds several.", default=None)
+    from_assume: str | None = option("What its tensors do not show, as for --assume.", default=None)
+    from_fc: str | None = option("Which linear layer is its classifier; or none.", default=None)
+    from_ignore: tuple[str, ...] = option("Layers of it that may be left out.", default=())
+    from_manifest: str | None = option("Its manifest.", default=None)
+    from_seed: int = option("Seed for its random weights.", default=0)
+
+    @property
+    def keywords(self) -> dict[str, Any]:
+        """What was stated, for `rs.open`."""
+        stated = ((field, getattr(self, field.name)) for field in fields(self))
+        return {field.name.removeprefix("from_"): value for field, value in stated if value != field.default}
+
+
+@dataclass(frozen=True)
 class Writing:
     """Where an operation's network goes, and what replaces what."""
 
@@ -88,9 +111,10 @@ class Packing:
 
 
 def progress(quiet: bool = False) -> Progress:
-    """A bar where a person looks at standard error."""
-    if quiet or not sys.stderr or not sys.stderr.isatty():
+    """A bar where a person looks at standard error, when quiet too for a download; in a log, a line for a download."""
+    is_seen = bool(sys.stderr and sys.stderr.isatty())
+    if not is_seen and quiet:
         return silent
-    from resnet_surgeon.cli.progress import bar
+    from resnet_surgeon.cli.progress import bar, downloads, line
 
-    return bar
+    return downloads(bar if is_seen else line) if quiet or not is_seen else bar

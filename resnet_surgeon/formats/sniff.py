@@ -17,7 +17,7 @@ _OTHERS = (
     (b"GGUF", "a GGUF file", None),
     (b"\x89HDF\r\n", "an HDF5 file (Keras)", None),
     (b"\x93NUMPY", "a numpy array", None),
-    (b"\x08", "an ONNX file, or no model at all", None),
+    (b"\x08", "an ONNX file, or no model at all", "give the checkpoint that it was exported from"),
 )
 
 

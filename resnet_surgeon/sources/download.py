@@ -23,7 +23,7 @@ from resnet_surgeon.errors import WeightsError
 from resnet_surgeon.formats.files import CHUNK, OpenFile
 from resnet_surgeon.sources import catalog
 from resnet_surgeon.sources.cache import OTHER_FOLDER, cache_folder
-from resnet_surgeon.sources.progress import Progress
+from resnet_surgeon.sources.progress import DOWNLOADING, Progress
 from resnet_surgeon.sources.url import Url, without_secrets
 
 _PATIENCE = 30.0  # seconds for an answer, and between two looks at what has come
@@ -93,7 +93,7 @@ def _stream(url: Url, file: IO[bytes], digest: str | None, progress: Progress) -
     with contextlib.closing(_arriving(url)) as arriving:
         first = next(arriving)
         total = first if isinstance(first, int) else None
-        with progress(f"downloading {url.name}", total) as advance:
+        with progress(f"{DOWNLOADING}{url.name}", total) as advance:
             found = hashlib.sha256()
             pace = Pace(time.monotonic)
             for chunk in arriving:

@@ -287,6 +287,17 @@ def _adapt(draw: random.Random) -> Operation:
     return f"adapt {options}", lambda network: network.adapt(**options)
 
 
+def _channels(draw: random.Random) -> Operation:
+    made = ["0", "N=0", "T=mean", "D=zero", "X=random", "Y=0.25*0+1.5*1", "Z=-0.5*0"]
+    options: dict[str, Any] = {"channels": draw.sample(made, draw.choice([1, 2, 4])), "seed": draw.randrange(9)}
+    options["scale"] = draw.choice(["keep", "response"])
+    if draw.random() < 0.5:
+        count = len(options["channels"])
+        options |= {"mean": [0.25 * draw.randrange(4)] * count, "std": [draw.choice([0.2, 1.0, 3.0])] * count}
+        options["fold_normalization"] = draw.random() < 0.7
+    return f"adapt {options}", lambda network: network.adapt(**options)
+
+
 def _remove_last(draw: random.Random) -> Operation:
     last = draw.randrange(1, 9)
     return f"remove last {last}", lambda network: network.remove(last=last)
@@ -363,6 +374,7 @@ def _cast_network(draw: random.Random) -> Operation:
 OPERATIONS: tuple[Callable[[random.Random], Operation], ...] = (
     _adapt,
     _adapt,
+    _channels,
     _remove_last,
     _remove_layers,
     _heads,
@@ -463,6 +475,8 @@ def lies(manifest: dict[str, Any]) -> Iterator[Lie]:
         yield put("no preprocessing", "inputs.preprocessing", "inputs", "preprocessing", value=None)
         preprocessing["std"][-1] += 0.001
     yield put("preprocessing", "inputs.preprocessing", "inputs", "preprocessing", value=preprocessing)
+    names = [f"other{index}" for index in range(manifest["inputs"]["channels"])]
+    yield put("channel names", "inputs.channel_names", "inputs", "channel_names", value=names)
     for index, output in enumerate(manifest["outputs"]):
         word = f"outputs[{index}].categories"
         if output["categories"] is not None:

@@ -13,6 +13,8 @@ from resnet_surgeon.arithmetic.formulas import (
     Combination,
     Crop,
     FoldedBias,
+    FoldedInputMean,
+    FoldedInputWeight,
     FoldedWeight,
     Formula,
     Mean,
@@ -107,6 +109,13 @@ OTHERS: dict[str, tuple[Formula, list[Tensor], tuple[int, ...]]] = {
     "product": (Product(), [weight(*LARGE), weight(*LARGE, seed=1)], LARGE),
     "cast": (Cast("F64"), [weight(*LARGE).double()], LARGE),
     "folded weight": (FoldedWeight(1e-5), [weight(*LARGE), weight(*VECTOR), weight(*VECTOR).square()], LARGE),
+    "folded std": (FoldedInputWeight((0.3, 0.1, 2.0)), [weight(300, 3, 7, 7)], (300, 3, 7, 7)),
+    "folded mean": (FoldedInputMean((0.3, 0.0, 0.5), (7, 7), "F32"), [weight(300), weight(300, 3, 7, 7)], (300,)),
+    "mixed parts": (
+        Mix(((1.0, 0.0, 0.5, 0.0), (0.0, 0.0, 0.0, 1.0), (0.0,) * 4), parts=(3, 1)),
+        [weight(8, 3, 7, 7), weight(8, 1, 7, 7, seed=1)],
+        (8, 3, 7, 7),
+    ),
     "folded bias": (FoldedBias(1e-5), [*(weight(*VECTOR, seed=i) for i in range(3)), weight(*VECTOR).abs()], VECTOR),
 }
 
