@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 class Inspection:
     """What was found. `problem` says why there is no `architecture`, where there is none.
 
-    `source` is the file itself; `operations` and `began_as` are its manifest's word on where it is from. `parameters`
-    counts the numbers that training changes. `can` says for each operation how it applies.
+    `source` is the file itself; `operations`, `began_as` and `other_sources` are its manifest's word on where it is
+    from. `parameters` counts the numbers that training changes. `can` says for each operation how it applies.
     """
 
     source: Origin
@@ -46,6 +46,7 @@ class Inspection:
     facts: tuple[Assumed, ...]
     operations: tuple[Mapping[str, Any], ...]
     began_as: Origin | None
+    other_sources: tuple[Origin, ...]
     can: Mapping[str, str]
 
 
@@ -83,5 +84,6 @@ def inspect(
         facts=facts,
         operations=history.operations if history else (),
         began_as=history.source if history else None,
+        other_sources=tuple(other.origin for other in history.other_sources) if history else (),
         can={name: operation.advice(architecture) for name, operation in OPERATIONS.items()} if architecture else {},
     )

@@ -53,8 +53,7 @@ def load(
         module.load_state_dict(state, strict=True, assign=True)
         module.manifest = manifest.result()
     module.loaded = Loaded(network)
-    if network.source.container is not None:
-        network.source.container.check_unchanged()
+    network.check_unchanged()
     return module.to(dtype=dtype) if dtype is not None else module
 
 

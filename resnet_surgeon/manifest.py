@@ -15,15 +15,15 @@ from resnet_surgeon.architecture.facts import Assumed
 from resnet_surgeon.architecture.preprocessing import Preprocessing
 from resnet_surgeon.architecture.recognise import FLOATS
 from resnet_surgeon.architecture.spec import HEAD_NAME, Architecture, OutputKind
-from resnet_surgeon.arithmetic.formulas import Formula
+from resnet_surgeon.arithmetic.formulas import MOST_INPUTS, Formula
 from resnet_surgeon.arithmetic.laws import Law
 from resnet_surgeon.errors import CheckpointError, UsageError
-from resnet_surgeon.fields import Count, Line, Name, Seed, Size, Text, decoded, plain, unsaid
+from resnet_surgeon.fields import Count, Line, Name, Range, Seed, Size, Text, decoded, plain, unsaid
 from resnet_surgeon.formats.json_text import parsed
 from resnet_surgeon.formats.tensors import LazyTensor
 from resnet_surgeon.operations import RECORDED
 from resnet_surgeon.operations.channels import ChannelNames
-from resnet_surgeon.operations.checkpoint import Operation
+from resnet_surgeon.operations.checkpoint import MOST_SOURCES, Operation, others_of
 from resnet_surgeon.operations.training import TensorName, Training
 from resnet_surgeon.sources.origin import Origin
 from resnet_surgeon.sources.sidecar import MANIFEST_LIMIT
@@ -32,7 +32,7 @@ from resnet_surgeon.upgrades import upgraded
 FORMAT_VERSION = 2  # 1: formulas were words
 MOST_OPERATIONS = 100  # one after the other, each of which may put a formula round the last one's
 
-_MOST_INPUTS = 1000  # tensors from which one is computed, those on the way counted
+_MOST_BEHIND = 1000  # tensors from which one is computed, those on the way counted
 
 # A tensor's name, or `heads 2/fc.weight`: the operation that draws it, and its place in the history.
 Stream = Annotated[str, Text("a stream of random numbers", r"([a-z]+ [0-9]+/)?[A-Za-z0-9_.]+", 240)]
@@ -42,10 +42,11 @@ Version = Annotated[str, Text("a version", r"[A-Za-z0-9_.+!-]+", 100)]
 
 @dataclass(frozen=True)
 class Kept:
-    """The bytes of the source's tensor of this name."""
+    """The bytes of a source's tensor of this name: of the first source, or of the other one of this number."""
 
     tensor: Name
     how: Literal["kept"] = "kept"
+    source: Annotated[int, Range(0, MOST_SOURCES)] = unsaid(0)
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class Computed:
     """Worked out by a formula from other tensors, as many as it takes."""
 
     formula: Formula
-    inputs: Annotated[tuple[Provenance, ...], Count(1, 16)]
+    inputs: Annotated[tuple[Provenance, ...], Count(1, MOST_INPUTS)]
     how: Literal["computed"] = "computed"
 
 
@@ -111,9 +112,20 @@ class Output:
 
 
 @dataclass(frozen=True)
+class OtherSource:
+    """A checkpoint that an operation took tensors from, besides the first source. What it was itself made from is its
+    own manifest's matter. `facts` are what its tensors do not show.
+    """
+
+    origin: Origin
+    facts: Annotated[tuple[Assumed, ...], Count(0, 20)] = unsaid(())
+
+
+@dataclass(frozen=True)
 class Manifest:
     """The document. `operations` are single-key objects, {name: {option: value}}, in the order in which they were
-    applied to `source`; `facts` are what tensors do not show, as they were taken of `source`.
+    applied to `source`; `facts` are what tensors do not show, as they were taken of `source`. The operations name
+    `other_sources` by their numbers, from 1 on, and `dropped` are tensors of the first source alone.
     """
 
     architecture: Architecture
@@ -126,6 +138,7 @@ class Manifest:
     versions: Annotated[Mapping[Version, Version], Count(0, 100)]
     facts: Annotated[tuple[Assumed, ...], Count(0, 20)] = ()
     notes: Annotated[tuple[Line, ...], Count(0, 100)] = ()
+    other_sources: Annotated[tuple[OtherSource, ...], Count(0, MOST_SOURCES)] = unsaid(())
     format_version: int = FORMAT_VERSION
 
     def to_json(self) -> str:
@@ -158,6 +171,8 @@ def operation_from_record(record: Mapping[str, Any]) -> Operation:
     ((name, options),) = record.items()
     try:
         operation: Operation = decoded(RECORDED[name], options)
+        if not all(type(other) is int for other in others_of(operation)):
+            raise ValueError("it names another source by its number")
     except UsageError as error:
         raise CheckpointError(f"operation {name}: {error.what}") from None
     except ValueError as error:
@@ -217,10 +232,13 @@ def _validated(document: Any) -> Manifest:
     CheckpointError.
     """
     manifest: Manifest = decoded(Manifest, document)
-    operations = tuple(operation_record(operation_from_record(record)) for record in manifest.operations)
-    manifest = replace(manifest, operations=operations)
+    operations = tuple(map(operation_from_record, manifest.operations))
+    manifest = replace(manifest, operations=tuple(map(operation_record, operations)))
+    count = len(manifest.other_sources)
+    if [other for operation in operations for other in others_of(operation)] != [*range(1, count + 1)]:
+        raise ValueError("its operations do not name its other sources, each once and in order")
     for record in manifest.tensors.values():
-        _check_formulas(record.provenance)
+        _check_formulas(record.provenance, count)
     return manifest
 
 
@@ -231,18 +249,22 @@ def made_from(provenance: Provenance) -> tuple[Provenance, ...]:
     return (provenance.began,) if isinstance(provenance, Trained) else ()
 
 
-def _check_formulas(provenance: Provenance) -> None:
-    """Raises ValueError for formulas of formulas that would take anybody who works them out for ever."""
+def _check_formulas(provenance: Provenance, others: int) -> None:
+    """Raises ValueError for formulas of formulas that would take anybody who works them out for ever, and for tensors
+    of more sources than there are.
+    """
     behind: list[Provenance] = [provenance]
     count = 0
     for _ in range(MOST_OPERATIONS + 1):
+        if any(isinstance(one, Kept) and one.source > others for one in behind):
+            raise ValueError(f"it has a tensor of another source than its {others + 1}")
         behind = [one for provenance in behind for one in made_from(provenance)]
         count += len(behind)
         if not behind:
             break
-    if behind or count > _MOST_INPUTS:
+    if behind or count > _MOST_BEHIND:
         raise ValueError(
-            f"it has formulas of formulas, more than {MOST_OPERATIONS} deep or of more than {_MOST_INPUTS} tensors"
+            f"it has formulas of formulas, more than {MOST_OPERATIONS} deep or of more than {_MOST_BEHIND} tensors"
         )
 
 

@@ -12,23 +12,25 @@ from typing import Any, Concatenate, ParamSpec
 from resnet_surgeon import manifest as documents
 from resnet_surgeon.architecture.recognise import describe
 from resnet_surgeon.architecture.spec import Architecture
-from resnet_surgeon.errors import CheckpointError, OperationError, SurgeonError, message
+from resnet_surgeon.errors import CheckpointError, OperationError, SurgeonError, UsageError, message
 from resnet_surgeon.formats.files import TiedToFile
 from resnet_surgeon.formats.tensors import LazyTensor
 from resnet_surgeon.history import recording
 from resnet_surgeon.history.notes import notes_of
 from resnet_surgeon.history.opening import Opened, recognised
 from resnet_surgeon.operations.adapt import Adapt
+from resnet_surgeon.operations.average import Average
 from resnet_surgeon.operations.cast import Cast
-from resnet_surgeon.operations.checkpoint import Checkpoint, Operation
+from resnet_surgeon.operations.checkpoint import MOST_SOURCES, Checkpoint, Operation, Other, others_of, with_others
 from resnet_surgeon.operations.depth import Depth
 from resnet_surgeon.operations.dilate import Dilate
 from resnet_surgeon.operations.features import Features
 from resnet_surgeon.operations.fuse import Fuse
+from resnet_surgeon.operations.graft import Graft
 from resnet_surgeon.operations.heads import Heads
 from resnet_surgeon.operations.remove import Remove
 from resnet_surgeon.operations.stem import Stem
-from resnet_surgeon.plan import Step, plan
+from resnet_surgeon.plan import Elsewhere, Step, plan
 from resnet_surgeon.sources import catalog
 from resnet_surgeon.sources.location import DEFAULT_NAME, Location
 from resnet_surgeon.sources.names import file_name
@@ -75,6 +77,12 @@ class Network(TiedToFile):
     opened: Opened
     checkpoint: Checkpoint
     operations: tuple[Operation, ...] = ()
+    others: tuple[Opened, ...] = ()  # the sources besides, in the order of their numbers
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """The first source and the others."""
+        return (self.source, *(other.source for other in self.others))
 
     @property
     def source(self) -> Source:
@@ -98,18 +106,30 @@ class Network(TiedToFile):
         return f"<{type(self).__name__} {message(self.label)}: {describe(self.architecture)}>"
 
     def apply(self, operation: Operation) -> Network:
-        """The network after the operation. Raises OperationError if it makes no sense on this network."""
-        done = recording.done(self.opened, self.operations)
+        """The network after the operation, which opens the others that it takes.
+
+        Raises OperationError if it makes no sense on this network, and the errors of `open`.
+        """
         try:
-            if len(done) >= documents.MOST_OPERATIONS:
-                raise OperationError(f"{len(done)} operations were applied already, as many as a manifest can record")
-            resolved = operation.resolved(self.checkpoint)
-            checkpoint = resolved.apply(self.checkpoint)
+            return self.joined(operation, [_opened(other) for other in others_of(operation)])
         except SurgeonError as error:
             raise error.about(operation.name) from None
+
+    def joined(self, operation: Operation, others: Sequence[Opened]) -> Network:
+        """The network after an operation that takes these others, whatever it calls them. Raises OperationError."""
+        done, first = recording.done(self.opened, self.operations), recording.first_number(self.opened)
+        numbers = range(first + len(self.others), first + len(self.others) + len(others))
+        if len(done) >= documents.MOST_OPERATIONS:
+            raise OperationError(f"{len(done)} operations were applied already, as many as a manifest can record")
+        if numbers.stop > MOST_SOURCES:
+            raise OperationError(f"a manifest can record {MOST_SOURCES} sources besides the first")
+        taken = {number: other.checkpoint for number, other in zip(numbers, others, strict=True)}
+        before = replace(self.checkpoint, others=taken)
+        resolved = with_others(operation, numbers).resolved(before)
+        checkpoint = resolved.apply(before)
         operations = (*self.operations, resolved)
-        checkpoint = replace(checkpoint, operations=len(recording.done(self.opened, operations)))
-        return replace(self, checkpoint=checkpoint, operations=operations)
+        checkpoint = replace(checkpoint, operations=len(recording.done(self.opened, operations)), others={})
+        return replace(self, checkpoint=checkpoint, operations=operations, others=(*self.others, *others))
 
     adapt = method(Adapt)
     stem = method(Stem)
@@ -117,29 +137,42 @@ class Network(TiedToFile):
     dilate = method(Dilate)
     features = method(Features)
     heads = method(Heads)
+    graft = method(Graft)
+    average = method(Average)
     depth = method(Depth)
     cast = method(Cast)
     fuse = method(Fuse)
 
     def plan(self) -> tuple[Step, ...]:
         """What happens to each tensor between the source and this network."""
-        return plan(self.opened.tensors, self.tensors)
+        others = [Elsewhere(other.source.label, other.tensors) for other in self.others]
+        return plan(self.opened.tensors, self.tensors, others)
 
     @property
     def records(self) -> Mapping[str, documents.TensorRecord]:
         """Where each tensor is from, as the manifest says; reads nothing."""
         if self.history is not None and not self.operations:
             return self.history.tensors
-        return recording.records(self.opened, self.tensors)
+        return recording.records(self.opened, self.tensors, self.others)
 
     def manifest(self) -> documents.Manifest:
-        """The manifest of this network, with the SHA-256 of its source: reads the source once if it is a file that has
-        none yet.
+        """The manifest of this network, with the SHA-256 of its sources: reads each once if it is a file that has none
+        yet.
         """
-        manifest = recording.manifest(self.opened, self.checkpoint, self.operations)
-        if manifest.source.container is not None and manifest.source.sha256 is None:
-            manifest = replace(manifest, source=self.source.identified())
-        return manifest
+        for source in self.sources[1:] if self.history else self.sources:
+            source.identified()
+        return self.recorded
+
+    @property
+    def recorded(self) -> documents.Manifest:
+        """The manifest, without the SHA-256 of sources that nobody has worked out yet; reads nothing."""
+        return recording.manifest(self.opened, self.checkpoint, self.operations, self.others)
+
+    def check_unchanged(self) -> None:
+        """Raises CheckpointError if a source was written to since it was opened."""
+        for source in self.sources:
+            if source.container is not None:
+                source.container.check_unchanged()
 
     def identified(self) -> Network:
         """The network with its source's SHA-256 worked out, for which that is read once: so no save has to."""
@@ -183,7 +216,7 @@ class Network(TiedToFile):
     @property
     def notes(self) -> tuple[str, ...]:
         """What people should know of it before they use it, as the manifest says."""
-        return notes_of(recording.manifest(self.opened, self.checkpoint, self.operations))
+        return notes_of(self.recorded)
 
     @property
     def packing(self) -> Packing:
@@ -227,11 +260,22 @@ class Network(TiedToFile):
                 reason = "a network that it has changed no longer fits what it was packed with"
                 raise OperationError(reason, subject=operation.name)
         try:
-            manifest = recording.manifest(self.opened, self.checkpoint, self.operations)
-            change = Change(self.source, self.opened.tensors, self.tensors)
-            return document(change, manifest, names, identified)
+            others = tuple(other.source for other in self.others)
+            change = Change(self.source, self.opened.tensors, self.tensors, others)
+            return document(change, self.recorded, names, identified)
         except CheckpointError as error:
             raise error.about(self.source.subject) from None
+
+
+def _opened(other: Other) -> Opened:
+    """Another network that an operation takes. Raises UsageError for one that nobody can open again."""
+    if isinstance(other, int):
+        raise UsageError("another network is a path, a model's name, or an opened network, not a number")
+    network = other if hasattr(other, "checkpoint") else open(other)
+    if not isinstance(network, Network) or network.operations:
+        hint = "save it, and give the path of what was saved"
+        raise UsageError("it was changed since it was opened, and is in no file", subject=str(network), hint=hint)
+    return network.opened
 
 
 def _weights(origin: Origin) -> list[str]:

@@ -17,12 +17,11 @@ from resnet_surgeon.architecture.parameters import is_trained, layer_of
 from resnet_surgeon.architecture.spec import STAGE_NAMES, Architecture, Head, Stage
 from resnet_surgeon.plan import Action, Step
 
-Fate = Literal["kept", "changed", "copied", "new", "trained", "gone"]
+Fate = Literal["kept", "changed", "copied", "grafted", "new", "trained", "gone"]
 # What the plan does to a tensor, as people see it; a layer whose tensors differ in this is changed.
 FATES: dict[Action, Fate] = {
-    "kept": "kept", "renamed": "kept", "copied": "copied", "computed": "changed", "initialised": "new",
-    "trained": "trained",
-    "dropped": "gone",
+    "kept": "kept", "renamed": "kept", "copied": "copied", "grafted": "grafted",
+    "computed": "changed", "initialised": "new", "trained": "trained", "dropped": "gone",
 }  # fmt: skip
 
 

@@ -8,13 +8,13 @@ touches no disk.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from resnet_surgeon.formats.tensors import Computed, Initialised, LazyTensor, Trained, byte_size
 
-Action = Literal["kept", "renamed", "copied", "computed", "trained", "initialised", "dropped"]
+Action = Literal["kept", "renamed", "copied", "grafted", "computed", "trained", "initialised", "dropped"]
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ class Step:
     """What happens to one tensor. `sources` names what it is made from.
 
     `kept` and `renamed` are the source's bytes, under the same name or another; `copied` are they under several.
+    `grafted` are those of another source, which `note` names.
     """
 
     action: Action
@@ -41,13 +42,23 @@ class Step:
     note: str = ""
 
 
-def plan(before: Mapping[str, LazyTensor], after: Mapping[str, LazyTensor]) -> tuple[Step, ...]:
-    """One step for each tensor of `after` in its order, then one for each that is dropped.
+@dataclass(frozen=True)
+class Elsewhere:
+    """The tensors of another source, and what people call that."""
+
+    label: str
+    tensors: Mapping[str, LazyTensor]
+
+
+def plan(
+    before: Mapping[str, LazyTensor], after: Mapping[str, LazyTensor], others: Sequence[Elsewhere] = ()
+) -> tuple[Step, ...]:
+    """One step for each tensor of `after` in its order, then one for each of `before` that is dropped.
 
     >>> {step.action for step in plan(tensors, tensors)}
     {'kept'}
     """
-    return (*_made(before, after), *_dropped(before, after))
+    return (*_made(before, after, others), *_dropped(before, after))
 
 
 def source_names(tensor: LazyTensor, names: Mapping[int, str]) -> tuple[str, ...]:
@@ -63,8 +74,11 @@ def by_identity(tensors: Mapping[str, LazyTensor]) -> dict[int, str]:
     return {id(tensor): name for name, tensor in tensors.items()}
 
 
-def _made(before: Mapping[str, LazyTensor], after: Mapping[str, LazyTensor]) -> Iterator[Step]:
+def _made(
+    before: Mapping[str, LazyTensor], after: Mapping[str, LazyTensor], others: Sequence[Elsewhere]
+) -> Iterator[Step]:
     names = by_identity(before)
+    theirs = {id(tensor): (name, other) for other in others for name, tensor in other.tensors.items()}
     uses = Counter(id(tensor) for tensor in after.values())
     for name, tensor in after.items():
         sources = source_names(tensor, names)
@@ -72,6 +86,10 @@ def _made(before: Mapping[str, LazyTensor], after: Mapping[str, LazyTensor]) -> 
         if id(tensor) in names:
             moved: Action = "copied" if uses[id(tensor)] > 1 else "renamed"
             yield Step("kept" if sources == (name,) else moved, name, sources, old, _layout(tensor))
+        elif id(tensor) in theirs:
+            there, other = theirs[id(tensor)]
+            old = _layout(before[name]) if name in before else None
+            yield Step("grafted", name, (there,), old, _layout(tensor), f"from {other.label}")
         elif isinstance(tensor, Computed):
             yield Step("computed", name, sources, old, _layout(tensor), str(tensor.formula))
         elif isinstance(tensor, Trained):

@@ -110,8 +110,7 @@ def _loaded(module: ResNet, manifest: Manifest) -> Network | None:
     if network is None or network.architecture != manifest.architecture:
         return None
     try:
-        if network.source.container is not None:
-            network.source.container.check_unchanged()
+        network.check_unchanged()
     except CheckpointError:
         return None
     return network

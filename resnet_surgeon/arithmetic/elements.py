@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from resnet_surgeon.arithmetic.formulas import (
+    Average,
     Cast,
     Combination,
     FoldedBias,
@@ -37,6 +38,7 @@ _PIECE = 1 << 17  # numbers that are worked out at once
 
 def evaluate(
     formula: Combination
+    | Average
     | Product
     | Cast
     | NormalisedWeight
@@ -53,6 +55,8 @@ def evaluate(
         if isinstance(formula, Combination):
             for numbers in _in_step(operands):
                 yield _encoded(_combined(numbers, formula.factors), dtype, numbers, formula)
+        elif isinstance(formula, Average):
+            yield from _averaged(operands, dtype, formula)
         elif isinstance(formula, Product):
             for numbers in _in_step(operands):
                 yield _encoded(numbers[0] * numbers[1], dtype, numbers, formula)
@@ -116,6 +120,21 @@ def _combined(numbers: Sequence[Floats], factors: Sequence[float]) -> Floats:
     for more, factor in zip(numbers[1:], factors[1:], strict=True):
         total = total + more * factor
     return total
+
+
+def _averaged(operands: Sequence[Operand], dtype: str, formula: Average) -> Iterator[bytes]:
+    """Of each operand one piece is in memory at a time, however many there are."""
+    readers = [operand.pieces(_PIECE * SIZES[operand.dtype]) for operand in operands]
+    for first in readers[0]:
+        total = decode(first, operands[0].dtype) * formula.weights[0]
+        is_finite = np.isfinite(total).all()
+        for reader, operand, weight in zip(readers[1:], operands[1:], formula.weights[1:], strict=True):
+            numbers = decode(next(reader), operand.dtype)
+            is_finite = is_finite and np.isfinite(numbers).all()
+            numbers *= weight
+            total += numbers
+        total /= formula.total
+        yield _encoded(total, dtype, [] if is_finite else [np.array([np.nan])], formula)
 
 
 def _folded_bias(gamma: Floats, beta: Floats, mean: Floats, variance: Floats, *, eps: float) -> Floats:

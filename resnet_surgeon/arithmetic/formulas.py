@@ -13,7 +13,7 @@ from resnet_surgeon.fields import Count, Range, Size, Text, unsaid
 
 LARGEST_KERNEL = 31
 LARGEST = 1 << 16  # channels on either side of a mix, as of any network
-_MOST_INPUTS = 16
+MOST_INPUTS = 64
 MOST_WEIGHTS = 1 << 20  # of a matrix
 _MOST_ROWS = 1 << 24  # of a classifier
 
@@ -104,7 +104,7 @@ class Mix:
 
     matrix: Annotated[tuple[tuple[float, ...], ...], Count(1, LARGEST)]
     kind: Literal["mix"] = "mix"
-    parts: Annotated[tuple[Channels, ...], Count(0, _MOST_INPUTS)] = unsaid(())
+    parts: Annotated[tuple[Channels, ...], Count(0, MOST_INPUTS)] = unsaid(())
 
     def __post_init__(self) -> None:
         if len({len(row) for row in self.matrix}) != 1 or not 0 < self.old * self.new <= MOST_WEIGHTS:
@@ -203,7 +203,7 @@ class Combination:
     with equal factors it is an average.
     """
 
-    factors: Annotated[tuple[float, ...], Count(1, _MOST_INPUTS)]
+    factors: Annotated[tuple[float, ...], Count(1, MOST_INPUTS)]
     kind: Literal["combination"] = "combination"
 
     def __str__(self) -> str:
@@ -211,6 +211,32 @@ class Combination:
 
     def input_shapes(self, shape: Shape) -> tuple[Shape, ...]:
         return (shape,) * len(self.factors)
+
+
+@dataclass(frozen=True)
+class Average:
+    """The weighted mean of inputs of one shape, (w1 x1 + w2 x2 + ...) / (w1 + w2 + ...), summed in this order: with
+    weights of 1 it is torch's `(x1.double() + x2.double() + ...) / n`.
+    """
+
+    weights: Annotated[tuple[float, ...], Count(1, MOST_INPUTS)]
+    kind: Literal["average"] = "average"
+
+    def __post_init__(self) -> None:
+        if not all(weight > 0 for weight in self.weights) or not math.isfinite(self.total):
+            raise ValueError("the weights of an average are greater than 0, and their sum is finite")
+
+    def __str__(self) -> str:
+        if set(self.weights) == {1.0}:
+            return f"mean of {len(self.weights)}"
+        return f"mean of {len(self.weights)}, weighted {', '.join(f'{weight:g}' for weight in self.weights)}"
+
+    @property
+    def total(self) -> float:
+        return sum(self.weights)
+
+    def input_shapes(self, shape: Shape) -> tuple[Shape, ...]:
+        return (shape,) * len(self.weights)
 
 
 @dataclass(frozen=True)
@@ -373,6 +399,7 @@ Formula = (
     Mixing
     | Resizing
     | Combination
+    | Average
     | Product
     | Cast
     | NormalisedWeight

@@ -14,13 +14,13 @@ from resnet_surgeon.cli.declaration import Typed, declare
 from resnet_surgeon.cli.diff import diff
 from resnet_surgeon.cli.inspect import inspect
 from resnet_surgeon.cli.list import list_weights
-from resnet_surgeon.cli.options import Json, Opening, Packing, Quiet, Source, Writing
+from resnet_surgeon.cli.options import Json, Opening, OtherOpening, Packing, Quiet, Source, Writing
 from resnet_surgeon.cli.output import PROGRAM, show_version
 from resnet_surgeon.cli.recipe import recipe
 from resnet_surgeon.cli.report import report
 from resnet_surgeon.cli.verify import verify
 from resnet_surgeon.operations import OPERATIONS
-from resnet_surgeon.operations.checkpoint import Operation
+from resnet_surgeon.operations.checkpoint import Operation, takes_one_other
 from resnet_surgeon.sources.location import DEFAULT_NAME
 from resnet_surgeon.writing.names import Names
 
@@ -58,7 +58,23 @@ def _operates(kind: type[Operation]) -> Callable[..., None]:
         names: Names = "packed" if packing.keep_packing else "torchvision"
         run(source, operation, opening, writing, names=names, json=json, quiet=quiet)
 
+    def operate_with_another(
+        source: Source = DEFAULT_NAME,
+        *,
+        operation: Operation,
+        opening: Opening,
+        other: OtherOpening,
+        writing: Writing,
+        json: Json = False,
+        quiet: Quiet = False,
+    ) -> None:
+        from resnet_surgeon.cli.run import run
+
+        run(source, operation, opening, writing, other=other, json=json, quiet=quiet)
+
     function: Callable[..., None] = operate_within if kind.keeps_packing else operate
+    if takes_one_other(kind):
+        function = operate_with_another
     function.__annotations__ = {**typing.get_type_hints(function, include_extras=True), "operation": kind}
     function.__doc__ = kind.__doc__
     return function

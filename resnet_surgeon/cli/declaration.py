@@ -31,8 +31,9 @@ _DEBUG = inspect.Parameter(
 def declare(app: typer.Typer, name: str, function: Callable[..., None], example: str) -> None:
     """Adds the function to the app as a command, its docstring as the help.
 
-    A parameter that is a dataclass stands for its fields, whose metadata says how they are spelled; what two
-    dataclasses both have is one option. Every command has `--debug`.
+    A parameter that is a dataclass stands for its fields, whose metadata says how they are spelled: as an option, or as
+    arguments (`OTHERS...`). What two dataclasses both have is one option; if it is of two types, it is the first one's,
+    and the other keeps its default. Every command has `--debug`.
     """
     groups, signature = _groups(function), _signature(function)
 
@@ -93,7 +94,7 @@ def _signature(function: Callable[..., None]) -> inspect.Signature:
     for parameter in inspect.signature(function).parameters.values():
         if parameter.name in groups:
             for field in _parameters(groups[parameter.name]):
-                parameters[field.name] = field
+                parameters.setdefault(field.name, field)
         else:
             kind = inspect.Parameter.KEYWORD_ONLY
             parameters[parameter.name] = parameter.replace(kind=kind, annotation=hints[parameter.name])
@@ -102,13 +103,14 @@ def _signature(function: Callable[..., None]) -> inspect.Signature:
 
 def _arguments(groups: dict[str, Any], signature: inspect.Signature, typed: dict[str, Any]) -> dict[str, Any]:
     """The function's arguments from what was typed. Raises UsageError for what the dataclasses refuse."""
-    fields = {name: [field.name for field in _asked(group)] for name, group in groups.items()}
-    of_groups = {
-        name: groups[name](**{field: _converted(groups[name], field, typed[field]) for field in fields[name]})
-        for name in groups
-    }
-    taken = {field for names in fields.values() for field in names}
-    return {**of_groups, **{name: value for name, value in typed.items() if name not in taken}}
+    hints = {name: get_type_hints(group) for name, group in groups.items()}
+    owned: dict[str, Any] = {}
+    of_groups = {}
+    for name, group in groups.items():
+        fields = [field.name for field in _asked(group)]
+        own = [field for field in fields if owned.setdefault(field, hints[name][field]) == hints[name][field]]
+        of_groups[name] = group(**{field: _converted(group, field, typed[field]) for field in own})
+    return {**of_groups, **{name: value for name, value in typed.items() if name not in owned}}
 
 
 def _asked(group: type[Any]) -> list[dataclasses.Field[Any]]:
@@ -120,6 +122,9 @@ def _parameters(group: type[Any]) -> Iterator[inspect.Parameter]:
     hints = get_type_hints(group)
     for field in _asked(group):
         hint, spelling = hints[field.name], field.metadata["spelling"]
+        if spelling and not spelling.startswith("-"):
+            yield _arguments_called(spelling, field)
+            continue
         names = [f"--{field.name.replace('_', '-')}", *([spelling] if spelling else [])]
         required = field.default is dataclasses.MISSING
         panel = getattr(group, "panel", "Options")
@@ -130,7 +135,7 @@ def _parameters(group: type[Any]) -> Iterator[inspect.Parameter]:
             metavar=_metavar(field, hint),
             autocompletion=offer(field.name, _choices(hint)),
         )
-        annotation: Any = (str if required else str | None) if _is_list(hint) else hint
+        annotation: Any = (str if required else str | None) if _is_list(hint) or hint is Any else hint
         if _described(hint):
             annotation = list[str] if required else list[str] | None
         yield inspect.Parameter(
@@ -141,10 +146,19 @@ def _parameters(group: type[Any]) -> Iterator[inspect.Parameter]:
         )
 
 
+def _arguments_called(metavar: str, field: Any) -> inspect.Parameter:
+    """The arguments that follow those before them, as many as are typed."""
+    info = typer.Argument(help=str(field.metadata["help"]), metavar=metavar, show_default=False)
+    kind = inspect.Parameter.KEYWORD_ONLY
+    return inspect.Parameter(field.name, kind, annotation=Annotated[list[str], info])
+
+
 def _metavar(field: Any, hint: Any) -> str | None:
     """LIST for a list, the option's own name for a choice, fields for what has some, and typer's word for the rest."""
     if (kind := _described(hint)) is not None:
         return ",".join(f"{one.name}={one.name[0].upper()}" for one in dataclasses.fields(kind)[:2]) + ",..."
+    if hint is Any:
+        return "SOURCE"
     if _is_list(hint):
         return LIST
     return str(field.name).upper() if _choices(hint) else None
@@ -222,7 +236,8 @@ def _item(kind: Any, typed: str, subject: str) -> dict[str, Any]:
 def _list(hint: Any, typed: str, name: str, separator: str) -> Any:
     """A tuple; or, where the field takes such and each item is `name=number`, the numbers by their names."""
     items = [item.strip() for item in typed.split(separator)]
-    if int not in _items(hint):
+    kinds = [kind for kind in (int, float) if kind in _items(hint)]
+    if not kinds:
         return tuple(items)
     takes_names = any(get_origin(part) is Mapping for part in get_args(hint))
     if takes_names and all("=" in item for item in items):
@@ -231,11 +246,12 @@ def _list(hint: Any, typed: str, name: str, separator: str) -> Any:
             raise UsageError("a name is given twice", subject=f"--{name}")
         return {key: _single(int, number) for key, number in pairs}
     try:
-        return tuple(int(item) for item in items)
+        return tuple(kinds[0](item) for item in items)
     except ValueError:
+        what, example = ("whole numbers", f"3{separator}5") if int in kinds else ("numbers", f"0.7{separator}0.3")
         way = "commas" if separator == "," else f"`{separator}`"
-        subject, way = f"--{name.replace('_', '-')}", f"separate them by {way}: 3{separator}5"
-        raise UsageError(f"{typed!r} is not a list of whole numbers", subject=subject, hint=way) from None
+        subject, way = f"--{name.replace('_', '-')}", f"separate them by {way}: {example}"
+        raise UsageError(f"{typed!r} is not a list of {what}", subject=subject, hint=way) from None
 
 
 def _paragraphs(docstring: str) -> str:

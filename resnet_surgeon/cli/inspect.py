@@ -76,6 +76,8 @@ def _rows(found: Inspection) -> Iterator[tuple[str, str]]:
     yield "tensors", f"{len(found.tensors)} ({dtypes}), {size(found.bytes)}"
     if found.began_as:
         yield "began as", _origin(found.began_as)
+    for number, origin in enumerate(found.other_sources, 1):
+        yield f"source {number}", f"{_origin(origin)}, SHA-256 {origin.sha256}" if origin.sha256 else _origin(origin)
     for record in found.operations:
         for operation, options in record.items():
             shown = ", ".join(f"{name}={_value(value)}" for name, value in options.items() if value is not None)

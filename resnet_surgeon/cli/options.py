@@ -59,6 +59,27 @@ class Opening:
 
 
 @dataclass(frozen=True)
+class OtherOpening:
+    """How the one other source of an operation is opened: `from_key` is to it what `key` is to the first."""
+
+    panel: ClassVar[str] = "The source that the parts are from"
+
+    from_weights: str | None = option("Its published weights, if it is a model name; or random.", default=None)
+    from_key: str | None = option("Which network to take, if it holds several.", default=None)
+    from_assume: str | None = option("What its tensors do not show, as for --assume.", default=None)
+    from_fc: str | None = option("Which linear layer is its classifier; or none.", default=None)
+    from_ignore: tuple[str, ...] = option("Layers of it that may be left out.", default=())
+    from_manifest: str | None = option("Its manifest.", default=None)
+    from_seed: int = option("Seed for its random weights.", default=0)
+
+    @property
+    def keywords(self) -> dict[str, Any]:
+        """What was stated, for `rs.open`."""
+        stated = ((field, getattr(self, field.name)) for field in fields(self))
+        return {field.name.removeprefix("from_"): value for field, value in stated if value != field.default}
+
+
+@dataclass(frozen=True)
 class Writing:
     """Where an operation's network goes, and what replaces what."""
 

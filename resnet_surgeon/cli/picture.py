@@ -39,6 +39,7 @@ _BORDERS: dict[Fate, _Border] = {
     "copied": _LIGHT,
     "changed": _Border("┏┓┛┗", "━┃", "┠┨"),
     "trained": _Border("┏┓┛┗", "━┃", "┠┨"),
+    "grafted": _Border("╔╗╝╚", "═║", "╟╢"),
     "new": _Border("╔╗╝╚", "═║", "╟╢"),
     "gone": _Border("┌┐┘└", "╌╎", "├┤"),
 }
@@ -51,6 +52,7 @@ _COLOURS: dict[Fate, str | None] = {
     "copied": "blue",
     "changed": "yellow",
     "trained": "magenta",
+    "grafted": "cyan",
     "new": "green",
     "gone": "red",
 }

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json as json_format
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import resnet_surgeon as rs
 from resnet_surgeon.cli import text
-from resnet_surgeon.cli.options import Opening, Writing, progress
+from resnet_surgeon.cli.options import Opening, OtherOpening, Writing, progress
 from resnet_surgeon.cli.output import to_standard_output
-from resnet_surgeon.errors import UsageError, message
+from resnet_surgeon.errors import SurgeonError, UsageError, message
+from resnet_surgeon.fields import plain
 from resnet_surgeon.manifest import operation_record
 from resnet_surgeon.network import Network
-from resnet_surgeon.operations.checkpoint import Operation
-from resnet_surgeon.sources.location import STANDARD_INPUT, PassingInput
+from resnet_surgeon.operations.checkpoint import Operation, others_of, with_others
+from resnet_surgeon.sources.location import STANDARD_INPUT, PassingInput, check_distinct
 from resnet_surgeon.sources.progress import Progress
 from resnet_surgeon.sources.sidecar import manifest_path
 from resnet_surgeon.writing.names import Names
@@ -33,11 +36,14 @@ def run(
     opening: Opening,
     writing: Writing,
     *,
+    other: OtherOpening | None = None,
     names: Names = "torchvision",
     json: bool,
     quiet: bool,
 ) -> None:
-    """Opens, operates if there is an operation, writes, and says so."""
+    """Opens, operates if there is an operation, writes, and says so. `other` is how the one other network of the
+    operation is opened; several are opened as the source is.
+    """
     # numpy's linear algebra, which no operation uses, would take 40 MiB and a thread for each processor.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     to_stream = writing.output == STANDARD_OUTPUT
@@ -51,10 +57,13 @@ def run(
     if writing.output is not None and not to_stream and not _is_folder(writing.output):
         check_name(Path(writing.output))
     shown = progress(quiet)
-    passes = source == STANDARD_INPUT and not writing.dry_run
+    others = others_of(operation) if operation else ()
+    for one, two in itertools.combinations([source, *others], 2):
+        check_distinct(one, two)
+    passes = source == STANDARD_INPUT and not writing.dry_run and not others
     network = rs.open(PassingInput() if passes else source, progress=shown, **opening.keywords)
     if operation is not None:
-        network = network.apply(operation)
+        network = network.apply(_with_opened(operation, opening, other, shown))
     if not quiet:
         _ = network.source.described  # reads conv1, which may have gone by when this is printed
     target = _target(writing.output, network)
@@ -72,6 +81,20 @@ def run(
         to_standard_output(json_format.dumps(_report(network, target, outcome), indent=1, sort_keys=True))
     elif not to_stream and outcome != "planned":
         to_standard_output(target)
+
+
+def _with_opened(operation: Operation, opening: Opening, other: OtherOpening | None, shown: Progress) -> Operation:
+    """The operation with the other networks that it takes opened."""
+    keywords = {name: value for name, value in opening.keywords.items() if name in ("key", "assume", "fc", "ignore")}
+    opened = []
+    for location in others_of(operation):
+        try:
+            opened.append(rs.open(location, progress=shown, **(other.keywords if other else keywords)))  # type: ignore[arg-type]
+        except SurgeonError as error:
+            if other is not None:
+                error.answers = tuple(replace(answer, option=f"from_{answer.option}") for answer in error.answers)
+            raise
+    return with_others(operation, opened)
 
 
 _Outcome = Literal["written", "planned", "up to date"]
@@ -117,5 +140,6 @@ def _report(network: Network, target: str, outcome: _Outcome) -> dict[str, Any]:
         "operations": [operation_record(operation) for operation in network.operations],
         "architecture": dataclasses.asdict(network.architecture),
         "notes": list(network.notes),
+        "other_sources": [plain(source) for source in network.recorded.other_sources],
         "plan": [dataclasses.asdict(step) for step in network.plan()],
     }

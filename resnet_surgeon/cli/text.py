@@ -11,6 +11,7 @@ from resnet_surgeon.architecture.recognise import describe
 from resnet_surgeon.cli.units import size
 from resnet_surgeon.errors import listed, message, printable
 from resnet_surgeon.formats.tensors import LazyTensor, byte_size
+from resnet_surgeon.history.opening import Opened
 from resnet_surgeon.network import Network
 from resnet_surgeon.plan import Layout, Step
 from resnet_surgeon.sources.packing import Packing
@@ -49,11 +50,22 @@ def summary(network: Network, target: str, around: Packing | None = None) -> str
     lines += (f"  {line}" for line in not_loaded_lines(network.source.origin.not_loaded))
     lines += (f"  assumed: {line}" for line in in_words(fact for fact in network.opened.facts if not fact.is_plain))
     lines += (f"  warning: {warning}" for warning in network.source.described.warnings)
+    lines += (line for other in network.others for line in _other_lines(other))
     drawn = picture(overview(steps, network.opened.architecture, network.architecture))
     details = [f"  {line}" for line in table(rows)]
     result = f"{target}: {describe(network.architecture)}, {_total(network.tensors)}"
     noted = [message(f"  note: {note}") for note in network.notes]
     return "\n".join([*map(message, lines), drawn, *details, *noted, message(result)])
+
+
+def _other_lines(other: Opened) -> Iterator[str]:
+    """Another source, as the first one is told of."""
+    origin = other.source.known
+    digest = f", SHA-256 {origin.sha256[:16]}..." if origin.sha256 else ""
+    yield f"{other.source.label}: {describe(other.architecture)}, {_total(other.tensors)}{digest}"
+    yield from (f"  {line}" for line in (*wrapping_lines(origin.wrapping), *not_loaded_lines(origin.not_loaded)))
+    yield from (f"  assumed: {line}" for line in in_words(fact for fact in other.facts if not fact.is_plain))
+    yield from (f"  warning: {warning}" for warning in origin.warnings)
 
 
 def _around_lines(around: Packing | None, own: Mapping[str, LazyTensor]) -> Iterator[str]:
@@ -112,13 +124,14 @@ def _total(tensors: Mapping[str, LazyTensor]) -> str:
 
 
 def _rows(steps: tuple[Step, ...]) -> Iterator[Row]:
+    """What is not simply kept."""
     left = {layer_of(step.name) for step in steps if step.after}
     in_place = {_block_of(step.name) for step in steps if step.after and step.action != "renamed"}
 
     def part(name: str) -> str:
         """The layer of a tensor; the single block, if that goes or moves while other blocks of its stage stay."""
         layer, block, *_ = name.split(".")
-        return f"{layer}.{block}" if layer in left and block.isdigit() else layer
+        return f"{layer}.{block}" if layer in left and block.isdigit() else layer_of(name)
 
     def fate(step: Step) -> tuple[str, str, str]:
         """Steps of one fate make one row, by layer or block; a stage that is computed or drawn is one row."""
@@ -143,6 +156,8 @@ def _rows(steps: tuple[Step, ...]) -> Iterator[Row]:
             bytes_, note = f"{size(before)} -> {size(after)}", listed([*dict.fromkeys(step.note for step in members)])
             if len(members) == 1:
                 name, note = first.name, f"{list(first.before.shape)} -> {list(first.after.shape)}: {note}"
+        elif action == "grafted":
+            note = f"{note}: {layer_of(first.sources[0])}"
         elif action == "initialised" and (blocks := _blocks(members)):
             note = f"{blocks}: the laws of its layers, {first.note.rpartition(', ')[2]}"
         elif action == "initialised" and first.after:

@@ -20,7 +20,10 @@ _COLOURS = {"proven": "green", "failed": "red", "unproven": "yellow"}
 # What is on trial, and against what: the same for the report.
 Output = Annotated[str, typer.Argument(help="A file that this tool wrote, or - for standard input.", metavar="OUTPUT")]
 Against = Annotated[
-    str | None, typer.Option(help="The source it was made from: a model name, a checkpoint's path or address, or -.")
+    list[str] | None,
+    typer.Option(
+        help="The source it was made from: a model name, a checkpoint's path or address, or -. Once for each source."
+    ),
 ]
 
 

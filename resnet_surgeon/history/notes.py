@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from resnet_surgeon.architecture.spec import STEM_WEIGHT, Architecture
-from resnet_surgeon.arithmetic.formulas import FoldedInputWeight, Mean, Mix, Repeat, Scaled
+from resnet_surgeon.arithmetic.formulas import AreaResampled, Average, FoldedInputWeight, Mean, Mix, Repeat, Scaled
 from resnet_surgeon.errors import listed
-from resnet_surgeon.manifest import Computed, Kept, Manifest, Provenance, Trained
+from resnet_surgeon.manifest import Computed, Kept, Manifest, Provenance, TensorRecord, Trained
 from resnet_surgeon.operations import channels as reading
 from resnet_surgeon.operations.adapt import Adapt
 from resnet_surgeon.operations.normalization import statement
@@ -19,6 +19,7 @@ def notes_of(manifest: Manifest) -> tuple[str, ...]:
     """The notes on the network that the manifest is about, whatever notes it has."""
     return (
         *_on_responses(manifest),
+        *_on_statistics(manifest.tensors),
         *_on_preprocessing(manifest),
         *_on_rounding(manifest.operations),
         *_on_inference(manifest.architecture),
@@ -56,6 +57,21 @@ def _on_responses(manifest: Manifest) -> Iterator[str]:
     )
 
 
+def _on_statistics(tensors: Mapping[str, TensorRecord]) -> Iterator[str]:
+    """The mean of several networks' statistics is not that of what the mean network's layers give."""
+    if any(name.endswith("running_mean") and _is_averaged(record.provenance) for name, record in tensors.items()):
+        yield (
+            "the batch norms' running statistics are means of several networks', and fit this one only roughly: let it "
+            "see some batches in training mode, as `torch.optim.swa_utils.update_bn` does"
+        )
+
+
+def _is_averaged(provenance: Provenance) -> bool:
+    return isinstance(provenance, Computed) and (
+        isinstance(provenance.formula, Average) or any(map(_is_averaged, provenance.inputs))
+    )
+
+
 def _share(numerator: float, denominator: float) -> str:
     """`4/3`; where the numbers are not whole a decimal fraction."""
     if not math.isclose(numerator, round(numerator), rel_tol=1e-9):
@@ -76,7 +92,7 @@ def _response(provenance: Provenance) -> tuple[float, int] | None:
     if not isinstance(provenance, Computed):
         return None
     formula = provenance.formula
-    if not isinstance(formula, Mean | Scaled | Repeat | Mix | FoldedInputWeight):
+    if not isinstance(formula, Mean | Scaled | Repeat | Mix | FoldedInputWeight | AreaResampled):
         return None
     response = _response(provenance.inputs[0])
     if response is None:

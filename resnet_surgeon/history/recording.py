@@ -4,7 +4,7 @@ between give the same result. Reads nothing and writes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -19,27 +19,38 @@ from resnet_surgeon.operations.checkpoint import Checkpoint, Operation
 from resnet_surgeon.plan import by_identity
 
 
-def manifest(opened: Opened, now: Checkpoint, operations: tuple[Operation, ...]) -> documents.Manifest:
-    """The manifest of the network that `operations` made of `opened`; without the source's SHA-256 where nobody has
-    worked it out yet.
+def manifest(
+    opened: Opened, now: Checkpoint, operations: tuple[Operation, ...], others: Sequence[Opened] = ()
+) -> documents.Manifest:
+    """The manifest of the network that `operations` made of `opened`, and of `others` besides; without the SHA-256 of a
+    source where nobody has worked it out yet.
     """
     history = opened.history
     if history is not None and not operations:
         return history
-    made, behind = records(opened, now.tensors), done(opened, operations)
+    made, behind = records(opened, now.tensors, others), done(opened, operations)
     known = _kept_names(records(opened, opened.tensors)) | set(history.dropped if history else ())
     document = documents.Manifest(
         architecture=now.architecture,
         inputs=documents.Inputs(now.architecture.in_channels, now.preprocessing, now.channel_names),
         outputs=_outputs(now),
         operations=behind,
-        source=history.source if history else opened.source.described,
+        source=history.source if history else opened.source.known,
         tensors=made,
         dropped=tuple(sorted(known - _kept_names(made))),
         versions={"resnet_surgeon": __version__},
         facts=opened.facts,
+        other_sources=(
+            *(history.other_sources if history else ()),
+            *(documents.OtherSource(other.source.known, other.facts) for other in others),
+        ),
     )
     return replace(document, notes=notes_of(document))
+
+
+def first_number(opened: Opened) -> int:
+    """The number of the next other source: those that `opened` has behind it are numbered before."""
+    return 1 + (len(opened.history.other_sources) if opened.history else 0)
 
 
 def done(opened: Opened, operations: tuple[Operation, ...]) -> tuple[Mapping[str, Any], ...]:
@@ -48,9 +59,16 @@ def done(opened: Opened, operations: tuple[Operation, ...]) -> tuple[Mapping[str
     return documents.joined((*history, *map(documents.operation_record, operations)))
 
 
-def records(opened: Opened, tensors: Mapping[str, LazyTensor]) -> dict[str, documents.TensorRecord]:
-    """Where each of the tensors is from: those of `opened` by its own history."""
+def records(
+    opened: Opened, tensors: Mapping[str, LazyTensor], others: Sequence[Opened] = ()
+) -> dict[str, documents.TensorRecord]:
+    """Where each of the tensors is from: those of `opened` by its own history, those of the others by their files."""
     names, parts = by_identity(opened.tensors), by_identity(opened.source.found.parts)
+    elsewhere = {
+        id(tensor): provenance
+        for number, other in enumerate(others, first_number(opened))
+        for provenance, tensor in in_file(other, number).items()
+    }
 
     def provenance(tensor: LazyTensor) -> documents.Provenance:
         name = names.get(id(tensor))
@@ -65,9 +83,24 @@ def records(opened: Opened, tensors: Mapping[str, LazyTensor]) -> dict[str, docu
         if isinstance(tensor, Trained):
             began = provenance(tensor.began)
             return began if isinstance(began, documents.Trained) else documents.Trained(began)
-        return documents.Kept(parts[id(tensor)])
+        return elsewhere.get(id(tensor)) or documents.Kept(parts[id(tensor)])
 
     return {name: documents.TensorRecord(tensor.dtype, provenance(tensor)) for name, tensor in tensors.items()}
+
+
+def in_file(other: Opened, number: int) -> dict[documents.Kept, LazyTensor]:
+    """The tensors in the file of another source, which has this number: its own history is not told again."""
+    parts = other.source.found.parts
+    return {
+        **{kept: other.tensors[name] for name, kept in names_in_file(other, number).items()},
+        **{documents.Kept(name, source=number): tensor for name, tensor in parts.items()},
+    }
+
+
+def names_in_file(other: Opened, number: int) -> dict[str, documents.Kept]:
+    """What the tensors of another source are in its file, by torchvision's names."""
+    names = other.source.found.names
+    return {name: documents.Kept(names.get(name, name), source=number) for name in other.tensors}
 
 
 def _outputs(now: Checkpoint) -> tuple[documents.Output, ...]:
@@ -92,10 +125,10 @@ def _categories(now: Checkpoint, head: Head) -> tuple[str, ...] | None:
 
 
 def _kept_names(made: Mapping[str, documents.TensorRecord]) -> set[str]:
-    """The source's tensors that are kept, or that others are computed from."""
+    """The first source's tensors that are kept, or that others are computed from."""
 
     def names(provenance: documents.Provenance) -> Iterator[str]:
-        if isinstance(provenance, documents.Kept):
+        if isinstance(provenance, documents.Kept) and provenance.source == 0:
             yield provenance.tensor
         for source in documents.made_from(provenance):
             yield from names(source)

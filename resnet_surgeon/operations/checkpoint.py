@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol, TypeVar
 
 from resnet_surgeon.architecture.preprocessing import Preprocessing
 from resnet_surgeon.architecture.spec import Architecture
-from resnet_surgeon.fields import checked, hints_of, unsaid
+from resnet_surgeon.fields import MisfitError, checked, hints_of, unsaid
 from resnet_surgeon.formats.tensors import LazyTensor
 from resnet_surgeon.operations.channels import RGB
+from resnet_surgeon.sources.location import Location
 
 if TYPE_CHECKING:
     from typing_extensions import dataclass_transform
@@ -36,6 +38,7 @@ class Checkpoint:
     operations: int = 0
     channel_names: tuple[str, ...] = ()
     categories: tuple[tuple[LazyTensor, tuple[str, ...]], ...] = ()
+    others: Mapping[int, Checkpoint] = field(default_factory=dict)
 
     @property
     def channels(self) -> tuple[str, ...]:
@@ -112,10 +115,81 @@ def found(description: str, *, default: None) -> Any:
     return field(default=default, metadata={"help": description, "found": True})
 
 
+MOST_SOURCES = 1000  # that a manifest can name
+
+
+class HasCheckpoint(Protocol):
+    """An opened network."""
+
+    @property
+    def checkpoint(self) -> Checkpoint: ...
+
+
+@dataclass(frozen=True)
+class _Elsewhere:
+    """The rule of an option that is another network: where it is, itself once it is open, or its number."""
+
+    def check(self, value: Any) -> None:
+        is_number = type(value) is int and 1 <= value <= MOST_SOURCES
+        is_location = isinstance(value, (str, os.PathLike, bytes)) or hasattr(value, "read")
+        if not (is_number or is_location or hasattr(value, "checkpoint")):
+            raise MisfitError("a path, a model's name, or an opened network", value)
+
+    def __get_pydantic_json_schema__(self, core_schema: Any, handler: Callable[[Any], dict[str, Any]]) -> Any:
+        return {**handler(core_schema), "type": "integer", "minimum": 1, "maximum": MOST_SOURCES}
+
+
+# Another network than the one that is operated on, as a user says it. A resolved operation has its number, as the
+# manifest does: the first source is 0, those that operations took besides are numbered as they came.
+if TYPE_CHECKING:
+    Other = Location | HasCheckpoint | int
+else:
+    Other = Annotated[Any, _Elsewhere()]
+
+
+def other_option(description: str, *, spelling: str) -> Any:
+    """An option that is one other network, or a list of several: see `others_of`. Where the spelling is a word without
+    dashes, they are arguments of the command.
+    """
+    return field(metadata={"help": description, "spelling": spelling, "is_other": True})
+
+
+def takes_one_other(kind: type[Operation]) -> bool:
+    """Whether one of its options is one other network, which then is opened in its own way."""
+    options: Any = kind
+    others = [field for field in fields(options) if field.metadata.get("is_other")]
+    return any(field.metadata["spelling"].startswith("-") for field in others)
+
+
+def others_of(operation: Operation) -> tuple[Other, ...]:
+    """The other networks that the operation takes, as they are named in its options."""
+    return tuple(other for _, others in _others(operation) for other in others)
+
+
+def with_others(operation: Self, others: Sequence[Other]) -> Self:
+    """The operation with its other networks named otherwise."""
+    rest = iter(others)
+    kind: Any = operation
+    named = {
+        name: tuple(next(rest) for _ in old) if isinstance(getattr(kind, name), tuple) else next(rest)
+        for name, old in _others(operation)
+    }
+    changed: Self = replace(kind, **named) if named else operation
+    return changed
+
+
+def _others(operation: Operation) -> list[tuple[str, tuple[Other, ...]]]:
+    """The options that are other networks."""
+    kind: Any = operation
+    names = [field.name for field in fields(kind) if field.metadata.get("is_other")]
+    values = [getattr(operation, name) for name in names]
+    return [(name, value if isinstance(value, tuple) else (value,)) for name, value in zip(names, values, strict=True)]
+
+
 T = TypeVar("T")
 
 
-@dataclass_transform(frozen_default=True, field_specifiers=(option, added_option, found))
+@dataclass_transform(frozen_default=True, field_specifiers=(option, added_option, found, other_option))
 def operation(kind: type[T]) -> type[T]:
     """A frozen dataclass whose fields are options: those without a default are required."""
     return dataclass(frozen=True)(kind)

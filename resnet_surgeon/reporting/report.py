@@ -32,7 +32,7 @@ from resnet_surgeon.plan import Action, Layout, Step
 from resnet_surgeon.reporting import drawing, filters
 from resnet_surgeon.sources.location import Location
 from resnet_surgeon.sources.progress import Progress, silent
-from resnet_surgeon.verification.case import Case, open_case
+from resnet_surgeon.verification.case import Against, Case, open_case
 from resnet_surgeon.verification.proof import Proof
 from resnet_surgeon.verification.verify import prove
 
@@ -56,9 +56,7 @@ class TensorRow:
     verdict: str
 
 
-def report(
-    path: Location, *, against: Location | None = None, progress: Progress = silent, **opening: Unpack[Opening]
-) -> str:
+def report(path: Location, *, against: Against = None, progress: Progress = silent, **opening: Unpack[Opening]) -> str:
     """One HTML page about a file of this tool: the network with what became of each layer, conv1's filters, every
     tensor, the proofs of `verify`, the manifest, and how to load it. It needs nothing from elsewhere.
 
@@ -142,7 +140,9 @@ def _recorded_steps(manifest: Manifest, tensors: Mapping[str, LazyTensor]) -> It
     for name, tensor in tensors.items():
         provenance = manifest.tensors[name].provenance
         action: Action = provenance.how
-        if action == "kept" and uses[provenance] > 1:
+        if isinstance(provenance, records.Kept) and provenance.source:
+            action = "grafted"
+        elif action == "kept" and uses[provenance] > 1:
             action = "copied"
         layout = Layout(tensor.dtype, tensor.shape, byte_size(tensor))
         yield Step(action, name, (name,), None, layout)
@@ -174,7 +174,7 @@ def _rows(case: Case, manifest: Manifest, steps: tuple[Step, ...], proof: Proof)
 
 def _origin(provenance: Provenance) -> str:
     if isinstance(provenance, records.Kept):
-        return provenance.tensor
+        return provenance.tensor if provenance.source == 0 else f"{provenance.tensor} of source {provenance.source}"
     if isinstance(provenance, records.Computed):
         return f"{provenance.formula}, of {', '.join(map(_origin, provenance.inputs))}"
     if isinstance(provenance, records.Trained):

@@ -71,12 +71,23 @@ class Source:
         return self.container.file.name if self.container else self.label
 
     def identified(self) -> Origin:
-        """The origin with its SHA-256, for which the whole file is read once. Raises CheckpointError if it is damaged
-        or has changed.
+        """The origin with its SHA-256, for which the whole file is read once, however often this is called. Raises
+        CheckpointError if it is damaged or has changed.
         """
         if self.container is None or self.origin.sha256 is not None:
             return self.described
-        return replace(self.described, sha256=self.container.sha256())
+        if self.known.sha256 is not None:
+            self.container.check_unchanged()
+        return replace(self.described, sha256=self._digest)
+
+    @property
+    def known(self) -> Origin:
+        """The origin, with its SHA-256 if that was promised or has been worked out: reads nothing for it."""
+        return replace(self.described, sha256=self.origin.sha256 or vars(self).get("_digest"))
+
+    @functools.cached_property
+    def _digest(self) -> str | None:
+        return self.container.sha256() if self.container else None
 
     def with_digest(self) -> Source:
         """The source with its SHA-256 in its origin, for which the whole file is read once. Raises CheckpointError."""

@@ -1,25 +1,29 @@
-"""What is on trial: an opened file with its manifest, and the source that it is said to be made from."""
+"""What is on trial: an opened file with its manifest, and the sources that it is said to be made from."""
 
 from __future__ import annotations
 
+import itertools
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from resnet_surgeon import manifest as documents
 from resnet_surgeon.architecture.recognise import check_fit
 from resnet_surgeon.architecture.variants import VARIANTS
-from resnet_surgeon.errors import ArchitectureError, CheckpointError, SurgeonError, UsageError
+from resnet_surgeon.errors import ArchitectureError, CheckpointError, SurgeonError, UsageError, listed
 from resnet_surgeon.formats.tensors import LazyTensor
+from resnet_surgeon.history import recording
 from resnet_surgeon.history.opening import Opening, recognised
-from resnet_surgeon.manifest import Manifest, Provenance
+from resnet_surgeon.manifest import Manifest, OtherSource, Provenance
 from resnet_surgeon.network import Network
 from resnet_surgeon.network import open as open_network
+from resnet_surgeon.operations.checkpoint import others_of
 from resnet_surgeon.sources import catalog
-from resnet_surgeon.sources.location import Location, check_distinct
+from resnet_surgeon.sources.location import STANDARD_INPUT, Location, check_distinct
 from resnet_surgeon.sources.origin import Origin
 from resnet_surgeon.sources.progress import Progress
 from resnet_surgeon.sources.sidecar import MANIFEST_KEY, MANIFEST_LIMIT, manifest_path
@@ -33,8 +37,8 @@ MOST_CHANNELS = 1 << 20  # on the way from source to file: a manifest may state 
 class Case:
     """`text` is the manifest as it is embedded, `sidecar` the bytes beside the file, of which no more are read than
     MANIFEST_LIMIT and one; `problem` says why there is no `manifest`, `misfit` why it does not fit the tensors.
-    `original` is the source, `replayed` what the recorded operations make of it, or why they cannot be repeated;
-    `expected` is the manifest that comes of it.
+    `original` is the first source and `others` those besides, as far as they were given; `replayed` is what the
+    recorded operations make of them, or why they cannot be repeated; `expected` is the manifest that comes of it.
     """
 
     file: Source
@@ -46,6 +50,7 @@ class Case:
     original: Network | None
     replayed: Network | str | None
     expected: Manifest | None
+    others: Mapping[int, Network] = field(default_factory=dict)
 
     @property
     def sound(self) -> Manifest | None:
@@ -68,27 +73,46 @@ class Case:
     def given(self) -> str:
         """What people call the given source."""
         assert self.original
-        container = self.original.source.container
-        return os.path.basename(container.file.name) if container else self.original.source.label
+        return called(self.original)
+
+    @property
+    def given_networks(self) -> tuple[Network, ...]:
+        """The sources, as far as they were given."""
+        return (*([self.original] if self.original else []), *self.others.values())
+
+    @property
+    def missing(self) -> str:
+        """The sources that were not given, where others were, as people call them."""
+        assert self.manifest
+        origins = [self.manifest.source, *(other.origin for other in self.manifest.other_sources)]
+        given = {*self.others, *[0] * (self.original is not None)}
+        names = [str(origin.file or origin.architecture) for n, origin in enumerate(origins) if n not in given]
+        return f"{listed(names)}: give {'it' if len(names) == 1 else 'each'} with `--against`"
 
     @cached_property
     def known(self) -> Known:
+        elsewhere: dict[Provenance, LazyTensor] = {
+            kept: tensor
+            for number, other in self.others.items()
+            for kept, tensor in recording.in_file(other.opened, number).items()
+        }
         if self.original is None:
-            return Known({}, {}, {})
-        return Known(self.original.tensors, self.original.records, self.original.source.found.parts)
+            return Known({}, {}, {}, elsewhere)
+        return Known(self.original.tensors, self.original.records, self.original.source.found.parts, elsewhere)
 
     def check_unchanged(self) -> None:
         """Raises CheckpointError if a file was written to since it was opened."""
-        for source in (self.file, *([self.original.source] if self.original else [])):
-            if source.container:
-                source.container.check_unchanged()
+        for network in self.given_networks:
+            network.check_unchanged()
+        if self.file.container:
+            self.file.container.check_unchanged()
 
 
 class Known:
     """The source's tensors by their provenance: its own names, or what its own history says of them.
 
     `parts` are tensors of its file that others were computed from when it was opened; these are not known, but worked
-    out again.
+    out again. `elsewhere` are the tensors in the files of other sources.
     """
 
     def __init__(
@@ -96,9 +120,13 @@ class Known:
         tensors: Mapping[str, LazyTensor],
         records: Mapping[str, documents.TensorRecord],
         parts: Mapping[str, LazyTensor],
+        elsewhere: Mapping[Provenance, LazyTensor],
     ) -> None:
         self._tensors = tensors
-        self._parts: dict[Provenance, LazyTensor] = {documents.Kept(name): tensor for name, tensor in parts.items()}
+        self._parts: dict[Provenance, LazyTensor] = {
+            **{documents.Kept(name): tensor for name, tensor in parts.items()},
+            **elsewhere,
+        }
         self._names: dict[Provenance, list[str]] = {}
         for name, record in records.items():
             if not (parts and isinstance(record.provenance, documents.Computed)):
@@ -114,9 +142,17 @@ class Known:
         return self._parts.get(provenance) if found is None else self._tensors[found]
 
 
-def open_case(path: Location, against: Location | None, opening: Opening, progress: Progress) -> Case:
-    """Raises the errors of `open` for a file that cannot be read, CheckpointError for one without any manifest."""
-    check_distinct(path, against)
+# One source, or several in any order.
+Against = Location | Sequence[Location] | None
+
+
+def open_case(path: Location, against: Against, opening: Opening, progress: Progress) -> Case:
+    """Raises the errors of `open` for a file that cannot be read, CheckpointError for one without any manifest, or a
+    source that is not one of the file's.
+    """
+    given = _given(against)
+    for one, two in itertools.combinations([path, *given], 2):
+        check_distinct(one, two)
     named = opening.get("manifest")
     opening = {**opening, "manifest": None}  # the rest concerns the source
     file = open_source(path, manifest=named)
@@ -138,10 +174,17 @@ def open_case(path: Location, against: Location | None, opening: Opening, progre
     except CheckpointError as error:
         problem = error.reason
     misfit = _misfit(manifest, file) if manifest else None
-    original = _original(against, opening, manifest, progress)
-    replayed = _replayed(original, manifest) if original and manifest else None
+    sources = _sources(given, opening, manifest, progress)
+    original, others = sources.get(0), {number: network for number, network in sources.items() if number}
+    replayed = _replayed(original, others, manifest) if original and manifest else None
     expected = replayed.manifest() if isinstance(replayed, Network) else None
-    return Case(file, text, sidecar, manifest, problem, misfit, original, replayed, expected)
+    return Case(file, text, sidecar, manifest, problem, misfit, original, replayed, expected, others)
+
+
+def called(network: Network) -> str:
+    """What people call a source that was given."""
+    container = network.source.container
+    return os.path.basename(container.file.name) if container else network.source.label
 
 
 def _fitted(file: Source) -> Source:
@@ -193,30 +236,109 @@ def _decoded(sidecar: bytes) -> str:
     return sidecar.decode("utf-8", "replace") if len(sidecar) <= MANIFEST_LIMIT else ""
 
 
+def _given(against: Against) -> tuple[Location, ...]:
+    """The locations, each of which can be opened more than once where there are several."""
+    if not isinstance(against, (list, tuple)):
+        return () if against is None else (cast(Location, against),)
+    return tuple(against) if len(against) < 2 else tuple(map(_repeatable, against))
+
+
+def _repeatable(location: Location) -> Location:
+    if location == STANDARD_INPUT:
+        return sys.stdin.buffer.read()
+    return location.read() if hasattr(location, "read") else location
+
+
+def _sources(
+    given: Sequence[Location], opening: Opening, manifest: Manifest | None, progress: Progress
+) -> dict[int, Network]:
+    """The given networks by the numbers of the manifest's sources that they are, which their digests tell. What is none
+    of them is taken for the first that is not there, which it then proves not to be.
+    """
+    recorded = [OtherSource(manifest.source, manifest.facts), *manifest.other_sources] if manifest else []
+    if len(given) > max(1, len(recorded)):
+        raise UsageError(
+            f"{len(given)} sources for a file that is made from {max(1, len(recorded))}", subject="against"
+        )
+    if len(recorded) < 2:
+        original = _original(given[0] if given else None, opening, recorded[0] if recorded else None, progress)
+        return {0: original} if original else {}
+    found: dict[int, Network] = {}
+    strangers = []
+    for location in given:
+        network = _tried(location, opening, recorded, progress)
+        digest = network.source.identified().sha256
+        numbers = [number for number, source in enumerate(recorded) if source.origin.sha256 == digest is not None]
+        for number in numbers:
+            found[number] = _other(location, opening, recorded[number], progress)
+        if not numbers:
+            strangers.append(network)
+    for number, source in enumerate(recorded):
+        if number not in found and source.origin.weights == "random":
+            original = _original(None, opening, source, progress)
+            if original is not None:
+                found[number] = original
+    for network in strangers:
+        free = [number for number in range(len(recorded)) if number not in found]
+        if not free:
+            raise CheckpointError("it is none of the sources that the manifest names", subject=called(network))
+        found[free[0]] = network
+    return found
+
+
+def _tried(location: Location, opening: Opening, recorded: Sequence[OtherSource], progress: Progress) -> Network:
+    """The network, opened as the first of the sources that it can be. Raises the errors of `open`."""
+    problem: SurgeonError | None = None
+    for source in recorded:
+        try:
+            return _other(location, opening, source, progress)
+        except SurgeonError as error:
+            problem = problem or error
+    assert problem
+    raise problem
+
+
+def _other(location: Location, opening: Opening, recorded: OtherSource, progress: Progress) -> Network:
+    """One of several sources: of a file that holds several networks the recorded one, unless the user says which."""
+    wrapping = recorded.origin.wrapping
+    keys = [opening.get("key"), None, *([wrapping.key, wrapping.prefix.rstrip(".")] if wrapping else [])]
+    problem: SurgeonError | None = None
+    for key in dict.fromkeys(keys):
+        try:
+            network = _original(location, {**opening, "key": key}, recorded, progress)
+        except SurgeonError as error:
+            problem = problem or error
+        else:
+            assert network
+            return network
+    assert problem
+    raise problem
+
+
 def _original(
-    against: Location | None, opening: Opening, manifest: Manifest | None, progress: Progress
+    against: Location | None, opening: Opening, recorded: OtherSource | None, progress: Progress
 ) -> Network | None:
     """The source as given; one of random weights is made anew from its seed, without being given."""
-    recorded = manifest.source if manifest else None
-    if against is None and recorded and recorded.weights == "random" and recorded.architecture in VARIANTS:
-        against = recorded.architecture
+    origin = recorded.origin if recorded else None
+    if against is None and origin and origin.weights == "random" and origin.architecture in VARIANTS:
+        against = origin.architecture
     if against is None:
         return None
-    if recorded and against == recorded.architecture and against in VARIANTS:
+    if origin and against == origin.architecture and against in VARIANTS:
         known = {entry.weights for entry in catalog.entries() if entry.architecture == against} | {"random"}
-        weights = recorded.weights if recorded.weights in known else None
-        opening = {"weights": weights, "seed": recorded.seed or 0, **opening}
-    if recorded and recorded.wrapping:
-        opening = {"fc": recorded.wrapping.classifier, "ignore": recorded.wrapping.ignored, **opening}
-    opened = _opened(against, opening, manifest, progress)
-    return _named(opened, recorded) if recorded else opened
+        weights = origin.weights if origin.weights in known else None
+        opening = {"weights": weights, "seed": origin.seed or 0, **opening}
+    if origin and origin.wrapping:
+        opening = {"fc": origin.wrapping.classifier, "ignore": origin.wrapping.ignored, **opening}
+    opened = _opened(against, opening, recorded, progress)
+    return _named(opened, origin) if origin else opened
 
 
-def _opened(against: Location, opening: Opening, manifest: Manifest | None, progress: Progress) -> Network:
+def _opened(against: Location, opening: Opening, recorded: OtherSource | None, progress: Progress) -> Network:
     """The source, with the facts that a user stated when the file was made; without them if they cannot be true of it,
     which then is found to have others.
     """
-    facts = manifest.facts if manifest else ()
+    facts = recorded.facts if recorded else ()
     said: dict[str, object] = {fact.name: fact.value for fact in facts if fact.said_by == "user"}
     if said and "assume" not in opening:
         stated: Opening = {**opening, "assume": said}
@@ -255,8 +377,10 @@ def _since(
     return recorded[len(before) :] if goes_on == recorded[len(before) :] else None
 
 
-def _replayed(original: Network, manifest: Manifest) -> Network | str:
-    """The source after the recorded operations, but for those that it has behind it already."""
+def _replayed(original: Network, others: Mapping[int, Network], manifest: Manifest) -> Network | str | None:
+    """The source after the recorded operations, but for those that it has behind it already; None if one of them takes
+    a source that was not given.
+    """
     since = _since(original.history.operations if original.history else (), manifest.operations)
     if since is None:
         return "the source has operations behind it that the manifest does not begin with"
@@ -266,7 +390,10 @@ def _replayed(original: Network, manifest: Manifest) -> Network | str:
             operation = documents.operation_from_record(record)
             if getattr(operation, "in_channels", 0) > MOST_CHANNELS:
                 return f"more than {MOST_CHANNELS:,} channels are too many to repeat"
-            network = network.apply(operation)
+            numbers = [number for number in others_of(operation) if isinstance(number, int)]
+            if not others.keys() >= set(numbers):
+                return None
+            network = network.joined(operation, [others[number].opened for number in numbers])
     except SurgeonError as error:
-        return error.what
+        return error.about(operation.name).what
     return network

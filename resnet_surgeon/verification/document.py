@@ -26,6 +26,7 @@ def checks(case: Case) -> Iterator[Check]:
     yield _fit(case)
     yield _promises(case.manifest)
     yield origin.check(case, case.manifest)
+    yield from origin.others(case, case.manifest)
     yield from _assumed(case.manifest)
     yield _history(case, case.manifest)
 
@@ -112,9 +113,15 @@ def _history(case: Case, manifest: Manifest) -> Check:
     names = ", ".join(name for record in manifest.operations for name in record) or "nothing"
     if isinstance(case.replayed, str):
         return Check("history", "failed", f"the operations cannot be repeated: {case.replayed}")
+    if case.expected is None and case.original is not None:
+        return Check("history", "unproven", f"recorded: {names}; to repeat them takes {case.missing}")
     if case.expected is None:
         return Check("history", "unproven", f"recorded: {names}; give the source with `--against`")
     repeated = replace(case.expected, source=manifest.source, versions=manifest.versions, notes=manifest.notes)
+    if len(repeated.other_sources) == len(manifest.other_sources):  # whose names may be others: see `origin`
+        pairs = zip(repeated.other_sources, manifest.other_sources, strict=True)
+        others = tuple(replace(ours, origin=theirs.origin) for ours, theirs in pairs)
+        repeated = replace(repeated, other_sources=others)
     if not manifest.facts:  # written before there were any: then the network is torchvision's, or contradicts itself
         repeated = replace(repeated, facts=())
     repeated = streams.as_recorded(repeated, manifest)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from resnet_surgeon.architecture.preprocessing import Preprocessing
-from resnet_surgeon.architecture.spec import FeatureMap
+from resnet_surgeon.architecture.spec import STAGE_NAMES, FeatureMap
 from resnet_surgeon.verification.case import MOST_CHANNELS
 
 
@@ -32,8 +32,8 @@ class ExpectedHead:
 class Expected:
     """What the manifest has to say of the network: some fields of its architecture, and of each stage by its name,
     wherever that stands; what its input channels are called, and its preprocessing, unless an operation has led beyond
-    what is judged; the heads that operations have made; and how a network without heads pools, None if that is as in
-    the source.
+    what is judged; the heads that operations have made; how a network without heads pools, None if that is as in the
+    source; and the heads that are other sources', of which the records tell nothing.
     """
 
     fields: Mapping[str, object]
@@ -43,6 +43,7 @@ class Expected:
     is_beyond: bool = False
     heads: Mapping[str, ExpectedHead] = field(default_factory=dict)
     pool: str | None = None
+    grafted: frozenset[str] = frozenset()
 
 
 def after(before: Expected, record: Mapping[str, Any]) -> Expected:
@@ -151,7 +152,8 @@ def _heads(before: Expected, options: Mapping[str, Any]) -> Expected:
     is_only = not options.get("add") and len(made) == 1
     pool = next(iter(made.values())).pool if is_only else "avg"
     fields = {**before.fields, "maps": ()}
-    return replace(before, fields=fields, heads={**(before.heads if options.get("add") else {}), **made}, pool=pool)
+    heads = {**(before.heads if options.get("add") else {}), **made}
+    return replace(before, fields=fields, heads=heads, pool=pool, grafted=before.grafted - {*made})
 
 
 def _new_head(head: Mapping[str, Any]) -> ExpectedHead:
@@ -161,6 +163,24 @@ def _new_head(head: Mapping[str, Any]) -> ExpectedHead:
         layers.append({"kind": "linear", "features": features, "bias": True})
         layers += [{"kind": "activation", "function": head["activation"]}, *dropout]
     return ExpectedHead(head["pool"], tuple(layers or dropout), head["bias"], tuple(head["labels"]), head["init"])
+
+
+def _graft(before: Expected, options: Mapping[str, Any]) -> Expected:
+    """A stage that the network lacked is torchvision's, every other has the strides that it had. Classifiers come out
+    in the place of maps.
+    """
+    new = {
+        name: {"stride": 1 if name == STAGE_NAMES[0] else 2, "first_dilation": 1, "dilation": 1}
+        for name in STAGE_NAMES
+        if name not in before.stages
+    }
+    before = replace(before, stages={**before.stages, **new})
+    name, own = options["head"], options["own_as"]
+    if name is None and "fc" not in options["layers"]:
+        return before
+    heads = {} if name is None else {own or old: head for old, head in before.heads.items() if old != name}
+    grafted = before.grafted - {*heads} | {name or "fc"}
+    return replace(before, fields={**before.fields, "maps": ()}, heads=heads, grafted=grafted)
 
 
 def _stem(before: Expected, options: Mapping[str, Any]) -> Expected:
@@ -202,6 +222,7 @@ def _float(value: object) -> float:
 
 _EFFECTS: dict[str, Callable[[Expected, Mapping[str, Any]], Expected]] = {
     "adapt": _adapt,
+    "graft": _graft,
     "remove": _remove,
     "stem": _stem,
     "dilate": _dilate,

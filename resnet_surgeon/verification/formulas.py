@@ -12,6 +12,7 @@ from torch import Tensor
 
 from resnet_surgeon.arithmetic.formulas import (
     AreaResampled,
+    Average,
     Cast,
     Combination,
     Crop,
@@ -106,6 +107,8 @@ def _sum(planes: Sequence[Tensor]) -> Tensor:
 def _elementwise(formula: Formula, inputs: Sequence[Tensor]) -> Tensor:
     if isinstance(formula, Combination):
         return _sum([tensor * factor for tensor, factor in zip(inputs, formula.factors, strict=True)])
+    if isinstance(formula, Average):
+        return _sum([tensor * weight for tensor, weight in zip(inputs, formula.weights, strict=True)]) / formula.total
     if isinstance(formula, Product):
         one, other = inputs
         return one * other

@@ -7,12 +7,13 @@ from __future__ import annotations
 import copy
 import itertools
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from resnet_surgeon.architecture import layers
+from resnet_surgeon.architecture.spec import Architecture
 from resnet_surgeon.arithmetic.formulas import Cast, FoldedBias, FoldedWeight
 from resnet_surgeon.formats.tensors import LazyTensor
 from resnet_surgeon.manifest import Computed, Manifest, Provenance
@@ -98,26 +99,26 @@ def _part(provenance: Provenance, dtype: str, naming: Naming) -> Part | None:
 
 @torch.no_grad()
 def convolutions(
-    found: Mapping[str, Fold], module: nn.Module, source: nn.Module, tensors: Mapping[str, LazyTensor], label: str
+    found: Mapping[str, Fold], module: nn.Module, tensors: Mapping[str, LazyTensor], label: str
 ) -> Iterator[Check]:
-    """Each gives what the source's convolution and batch norm give, but for the rounding of its own numbers. In
-    float64, on images of random numbers.
+    """Each gives what it would with the source's weight, and the source's batch norm after it, but for the rounding of
+    its own numbers. In float64, on images of random numbers.
     """
     wrong = []
     for path, fold in found.items():
         ours = copy.deepcopy(submodule(module, path)).double()
-        theirs = copy.deepcopy(submodule(source, fold.weight.name.removesuffix(".weight"))).double()
         weight, *norm = (_cast(tensors[part.name], part) for part in (fold.weight, *fold.norm))
-        if theirs.get_parameter("weight").shape != weight.shape or norm[0].shape != weight.shape[:1]:
+        is_fitting = weight.shape == ours.get_parameter("weight").shape
+        if not (is_fitting and isinstance(ours, nn.Conv2d) and {vector.shape for vector in norm} == {weight.shape[:1]}):
             wrong.append(path)
             continue
-        theirs.get_parameter("weight").copy_(weight)
-        groups = theirs.groups if isinstance(theirs, nn.Conv2d) else 1
-        image = images(weight.shape[1] * groups, (1, _SIDE, _SIDE), torch.float64)
+        theirs = copy.deepcopy(ours)
+        theirs.weight.copy_(weight)
+        theirs.bias = None
+        image = images(ours.in_channels, (1, _SIDE, _SIDE), torch.float64)
         gamma, beta, mean, variance = norm
         expected = nn.functional.batch_norm(theirs(image), mean, variance, gamma, beta, eps=fold.eps)
-        got = ours(image)
-        if got.shape != expected.shape or not _agree(got, expected, _bound(ours, image, fold, *norm)):
+        if not _agree(ours(image), expected, _bound(ours, image, fold, *norm)):
             wrong.append(path)
     finding = f"{len(found) - len(wrong)} of {len(found)} convolutions give what those of {label} give with their norms"
     if wrong:
@@ -168,26 +169,27 @@ def outputs(
     found: Mapping[str, Fold],
     passing: tuple[str, ...],
     pairs: Correspondence,
-    manifest: Manifest,
+    architectures: tuple[Architecture, Architecture],
     module: nn.Module,
     source: nn.Module,
     dtype: torch.dtype,
     label: str,
 ) -> Iterator[Check]:
     """How far the networks are apart where they still do the same: at the last unit that both reach alike. `passing`
-    are blocks that hand on what they are given.
+    are blocks that hand on what they are given, `architectures` the file's and the source's.
     """
     units = [unit.name for unit in pairs.units if unit.name not in passing]
-    origins = [_origin(unit, found, pairs) for unit in units]
+    ours, theirs = ({part.name: part for part in layers.parts(network)} for network in architectures)
+    origins = [_origin(unit, found, pairs, ours, theirs) for unit in units]
     triples = zip(units, origins, pairs.source_units, strict=False)
     alike = [*itertools.takewhile(lambda names: names[1] == names[2], triples)]
-    channels = manifest.architecture.in_channels
+    channels = architectures[0].in_channels
     if not alike or alike[-1][0].startswith("heads."):
         return
-    last, _, theirs = alike[-1]
+    last, _, origin = alike[-1]
     image = images(channels, fitting(PROBE, channels), dtype)
     got = activations(module, [last], image)[last].output
-    expected = activations(source, [theirs], image)[theirs].output
+    expected = activations(source, [origin], image)[origin].output
     difference = relative(got, expected)
     if difference is None:
         return
@@ -200,16 +202,30 @@ def outputs(
         yield Check("same function", "unproven", f"{finding}: its layers make more than {tolerance:.0e} of rounding")
 
 
-def _origin(unit: str, found: Mapping[str, Fold], pairs: Correspondence) -> str | None:
-    """The source's unit that this one is folded from, or kept; an identity is the norm in whose place it stands."""
+def _origin(
+    unit: str,
+    found: Mapping[str, Fold],
+    pairs: Correspondence,
+    ours: Mapping[str, layers.Part],
+    theirs: Mapping[str, layers.Part],
+) -> str | None:
+    """The source's unit that this one is folded from, if it has the same convolutions, or kept; an identity is the norm
+    in whose place it stands.
+    """
     if unit == "bn1":
         return unit
-    folded = {path: fold.weight.name for path, fold in found.items() if path == unit or path.startswith(f"{unit}.")}
+    folded = {path.removeprefix(unit): fold for path, fold in found.items() if f"{path}.".startswith(f"{unit}.")}
     if not folded:
         return pairs.origins.get(unit)
-    names = {
-        name.removesuffix(f"{path.removeprefix(unit)}.weight")
-        for path, name in folded.items()
-        if name.endswith(f"{path.removeprefix(unit)}.weight")
-    }
-    return names.pop() if len(names) == 1 else None
+    names = {fold.weight.name.removesuffix(f"{inner}.weight") for inner, fold in folded.items()}
+    name = names.pop()
+    is_same = not names and name in theirs and _convolutions_of(ours[unit]) == _convolutions_of(theirs[name])
+    return name if is_same else None
+
+
+def _convolutions_of(part: layers.Part) -> list[layers.Convolution]:
+    """As they are but for their biases, by their names within a block."""
+    if isinstance(part, layers.Block):
+        inner = part.layers + part.shortcut
+        return [replace(layer, bias=False) for layer in inner if isinstance(layer, layers.Convolution)]
+    return [replace(part, name="", bias=False)] if isinstance(part, layers.Convolution) else []

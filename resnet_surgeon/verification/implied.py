@@ -31,7 +31,9 @@ def contradictions(manifest: Manifest) -> Iterator[str]:
     if manifest.inputs.channel_names != expected.channel_names:
         yield "inputs.channel_names"
     for index, output in enumerate(manifest.outputs):
-        if output.categories != _categories(manifest, index, expected):
+        if not _is_of_another(manifest, index, expected) and output.categories != _categories(
+            manifest, index, expected
+        ):
             yield f"outputs[{index}].categories"
 
 
@@ -44,9 +46,12 @@ def _of_heads(architecture: Architecture, expected: Expected) -> Iterator[str]:
     """A head that no operation has made is the source's: without labels, and with one of two poolings, of which one has
     a tensor.
     """
-    if not architecture.heads and architecture.avgpool and architecture.pool not in _poolings(expected.pool):
+    poolings = _poolings(expected.pool) if not expected.grafted else (architecture.pool,)
+    if not architecture.heads and architecture.avgpool and architecture.pool not in poolings:
         yield "architecture.pool"
     for index, head in enumerate(architecture.heads):
+        if head.name in expected.grafted:
+            continue
         made = expected.heads.get(head.name, ExpectedHead())
         found = {
             "hidden": tuple(map(plain, head.hidden)),
@@ -175,3 +180,9 @@ def _categories(manifest: Manifest, index: int, expected: Expected) -> tuple[str
         return None
     record = manifest.tensors.get(f"{architecture.prefix(head)}{head.last}.weight")
     return catalog.categories() if record and record.provenance == Kept("fc.weight") else None
+
+
+def _is_of_another(manifest: Manifest, index: int, expected: Expected) -> bool:
+    """Whether the output's head is from another source, whose own word its categories are."""
+    heads = manifest.architecture.heads
+    return index < len(heads) and heads[index].name in expected.grafted

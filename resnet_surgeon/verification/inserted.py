@@ -2,35 +2,50 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from resnet_surgeon.architecture import layers
-from resnet_surgeon.arithmetic.formulas import FoldedWeight
+from resnet_surgeon.arithmetic.formulas import Cast, FoldedBias, FoldedWeight
 from resnet_surgeon.manifest import Computed, Initialised, Manifest, Provenance
 from resnet_surgeon.verification.activations import PROBE, fitting, images, submodule
 from resnet_surgeon.verification.laws import hands_on
 from resnet_surgeon.verification.layers import Correspondence
 from resnet_surgeon.verification.proof import Check, some
 
+_IN_BLOCK = re.compile(r"((?:heads\.\w+\.)?layer[1-4]\.[0-9]+)\.(.+)")
 _SIDE = 14  # pixels of what the blocks are given
 
 
 def inserted(manifest: Manifest) -> tuple[str, ...]:
-    """The blocks that hand on what they are given, by the manifest's word."""
+    """The blocks that hand on what they are given, by the manifest's word: as `depth` drew them, cast and folded at
+    most.
+    """
     architecture = manifest.architecture
     last = f"{'conv' if architecture.fused else 'bn'}{2 if architecture.block == 'basic' else 3}.weight"
-    blocks = [part.name for part in layers.parts(architecture) if isinstance(part, layers.Block)]
-    return tuple(block for block in blocks if _is_zero(manifest.tensors[f"{block}.{last}"].provenance, manifest))
+    members: dict[str, dict[str, list[Provenance]]] = {}
+    for name, record in manifest.tensors.items():
+        if match := _IN_BLOCK.fullmatch(name):
+            members.setdefault(match[1], {})[match[2]] = [*_drawn(record.provenance)]
+
+    def hands_it_on(block: str) -> bool:
+        is_fresh = all(isinstance(leaf, Initialised) for leaves in members[block].values() for leaf in leaves)
+        zeros = (leaf for leaf in members[block][last] if isinstance(leaf, Initialised))
+        return is_fresh and any(hands_on(leaf, manifest) for leaf in zeros)
+
+    return tuple(filter(hands_it_on, members))
 
 
-def _is_zero(provenance: Provenance, manifest: Manifest) -> bool:
-    while isinstance(provenance, Computed):
-        provenance = provenance.inputs[isinstance(provenance.formula, FoldedWeight) and len(provenance.inputs) > 1]
-    return isinstance(provenance, Initialised) and hands_on(provenance, manifest)
+def _drawn(provenance: Provenance) -> Iterator[Provenance]:
+    """What was cast and folded."""
+    if isinstance(provenance, Computed) and isinstance(provenance.formula, Cast | FoldedWeight | FoldedBias):
+        for part in provenance.inputs:
+            yield from _drawn(part)
+    else:
+        yield provenance
 
 
 @torch.no_grad()

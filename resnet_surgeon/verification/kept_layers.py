@@ -20,6 +20,29 @@ def checks(
     before it was changed but conv1, whose activation is then the source's; from there on when it is given the source's
     input.
     """
+    same = _same(pairs, module, source, in_channels, dtype)
+    trunk = {name: equal for name, equal in same.items() if not name.startswith("heads.")}
+    owned = {name: equal for name, equal in same.items() if name.startswith("heads.")}
+    if trunk:
+        last = [*trunk][-1]
+        yield _equality("layers", trunk, f"kept layers, up to {last}, give the activations of {label} to the bit")
+    if any(not name.endswith("avgpool") for name in owned):
+        yield _equality("heads", owned, f"layers that heads own give the features of {label} to the bit")
+
+
+def grafted(
+    pairs: Correspondence, module: nn.Module, source: nn.Module, in_channels: int, dtype: torch.dtype, label: str
+) -> Iterator[Check]:
+    """Every layer that is another source's gives that source's activation to the bit, when it is given its input."""
+    same = _same(pairs, module, source, in_channels, dtype)
+    if same:
+        yield _equality("grafted", same, f"layers give the activations of those of {label} to the bit")
+
+
+def _same(
+    pairs: Correspondence, module: nn.Module, source: nn.Module, in_channels: int, dtype: torch.dtype
+) -> dict[str, bool]:
+    """Which units give the activations of those that they are said to be."""
     image = images(in_channels, fitting(PROBE, in_channels), dtype)
     theirs = activations(source, [*pairs.source_units], image)
     stand_in = None
@@ -34,13 +57,7 @@ def checks(
         connected = name in pairs.connected
         output = ours[name].output if connected else output_of(submodule(module, name), theirs[origin].input)
         same[name] = output is not None and same_bits(output, theirs[origin].output)
-    trunk = {name: equal for name, equal in same.items() if not name.startswith("heads.")}
-    owned = {name: equal for name, equal in same.items() if name.startswith("heads.")}
-    if trunk:
-        last = [*trunk][-1]
-        yield _equality("layers", trunk, f"kept layers, up to {last}, give the activations of {label} to the bit")
-    if any(not name.endswith("avgpool") for name in owned):
-        yield _equality("heads", owned, f"layers that heads own give the features of {label} to the bit")
+    return same
 
 
 def _equality(name: str, same: Mapping[str, bool], what: str) -> Check:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import fields
 
 from resnet_surgeon.architecture.variants import VARIANTS
 from resnet_surgeon.manifest import Manifest
+from resnet_surgeon.network import Network
 from resnet_surgeon.sources.origin import Origin
-from resnet_surgeon.verification.case import Case, published
+from resnet_surgeon.verification.case import Case, called, published
 from resnet_surgeon.verification.proof import Check, some
 
 
@@ -27,6 +29,35 @@ def check(case: Case, manifest: Manifest) -> Check:
         return _of_file(case, manifest, given)
     found = given.sha256[:16] + "..." if given.sha256 else _label(given)
     return Check("source", "failed", f"the manifest says {_label(recorded)}, given was {found}")
+
+
+def others(case: Case, manifest: Manifest) -> Iterator[Check]:
+    """The same of each source besides the first. What the given file has behind it is its own word."""
+    behind = case.original.history.other_sources if case.original and case.original.history else ()
+    for number, recorded in enumerate((other.origin for other in manifest.other_sources), 1):
+        name, given = f"source {number}", case.others.get(number)
+        if problem := _impossible(recorded):
+            yield Check(name, "failed", problem)
+        elif given is not None:
+            yield _of_other(name, recorded, given)
+        elif case.original is not None and number <= len(behind) and behind[number - 1].origin != recorded:
+            yield Check(name, "failed", f"`other_sources[{number - 1}]` is not what {case.given} says of its own")
+        else:
+            yield Check(name, "unproven", f"said to be {_label(recorded)}: give it with `--against`")
+
+
+def _of_other(name: str, recorded: Origin, given: Network) -> Check:
+    found = given.source.identified()
+    if (recorded.container is None or found.container is None) and recorded == found:
+        return Check(name, "proven", f"it is {_label(recorded)}")
+    if recorded.sha256 is None or recorded.sha256 != found.sha256:
+        seen = f"{found.sha256[:16]}..." if found.sha256 else _label(found)
+        return Check(name, "failed", f"the manifest says {_label(recorded)}, given was {seen}")
+    finding = f"{called(given)} has the recorded SHA-256 {recorded.sha256[:16]}..., all 64 digits"
+    unproven = [f"its {field}" for field in _differing(recorded, found)]
+    if unproven:
+        finding += f"; the manifest's own word, unproven: {some(unproven)}"
+    return Check(name, "proven", finding)
 
 
 def _impossible(recorded: Origin) -> str | None:

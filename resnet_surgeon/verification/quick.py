@@ -17,7 +17,7 @@ from resnet_surgeon.network import Network
 from resnet_surgeon.sources.location import Location
 from resnet_surgeon.sources.progress import Progress, silent
 from resnet_surgeon.verification import document
-from resnet_surgeon.verification.case import Case, open_case
+from resnet_surgeon.verification.case import Against, Case, open_case
 from resnet_surgeon.verification.proof import Check, Proof, some
 
 if TYPE_CHECKING:
@@ -32,10 +32,10 @@ _KINDS: dict[type[Provenance], tuple[str, str]] = {
 
 
 def verify_quickly(
-    path: Location, *, against: Location | None = None, progress: Progress = silent, **opening: Unpack[Opening]
+    path: Location, *, against: Against = None, progress: Progress = silent, **opening: Unpack[Opening]
 ) -> Proof:
     """Proves of a file of this tool what takes no torch: the document, that it fits the tensors, and that every tensor
-    is, byte for byte, what the recorded operations make of the source given as `against`.
+    is, byte for byte, what the recorded operations make of the source, or several, given as `against`.
 
     Takes what `verify` takes and raises what it raises. What the network computes is not looked at.
 
@@ -44,7 +44,7 @@ def verify_quickly(
     """
     case = open_case(path, against, opening, progress)
     name = case.file.container.file.name if case.file.container else case.file.label
-    given = case.original.source.label if case.original else None
+    given = ", ".join(network.source.label for network in case.given_networks) or None
     checks = (*document.checks(case), *_of_tensors(case))
     case.check_unchanged()
     return Proof(name, given, checks)
@@ -91,7 +91,9 @@ def _again(case: Case, name: str, provenance: Provenance, expected: Mapping[str,
 
 
 def _reason(case: Case) -> str:
-    return case.replayed if isinstance(case.replayed, str) else "give the source with `--against`"
+    if isinstance(case.replayed, str):
+        return case.replayed
+    return f"it takes {case.missing}" if case.given_networks else "give the source with `--against`"
 
 
 def _same(one: LazyTensor, other: LazyTensor) -> bool:

@@ -41,12 +41,15 @@ def _kept(case: Case, manifest: Manifest) -> Iterator[Check]:
     kept = {name: record.provenance for name, record in manifest.tensors.items() if _is(record, records.Kept)}
     if not kept:
         return
-    if case.original is None:
+    missing = {name: provenance for name, provenance in kept.items() if not _is_given(case, provenance)}
+    if len(missing) == len(kept) and not manifest.other_sources:
         yield Check("kept", "unproven", f"{len(kept)} tensors are said to be the source's: give it with `--against`")
         return
     wrong: dict[str, str] = {}
     total = 0
     for name, provenance in kept.items():
+        if name in missing:
+            continue
         source, tensor = case.known.tensor(provenance, name), case.file.tensors[name]
         total += byte_size(tensor)
         if source is None:
@@ -55,9 +58,27 @@ def _kept(case: Case, manifest: Manifest) -> Iterator[Check]:
             wrong[name] = f"is {source.dtype} {list(source.shape)} in the source"
         elif count := _differing(source, tensor):
             wrong[name] = f"differs in {count:,} of {math.prod(tensor.shape):,} numbers"
-    whose = "the source's" if case.is_first else f"those of {case.given}"
-    finding = f"{len(kept) - len(wrong)} of {len(kept)} tensors are {whose} to the bit ({total:,} bytes)"
-    yield _check("kept", finding, wrong)
+    whose = "the source's" if case.is_first or case.original is None else f"those of {case.given}"
+    if manifest.other_sources:
+        whose = "their source's"
+    right = len(kept) - len(wrong) - len(missing)
+    finding = f"{right} of {len(kept)} tensors are {whose} to the bit ({total:,} bytes)"
+    if missing and not wrong:
+        yield Check("kept", "unproven", f"{finding}; the others are said to be of {case.missing}")
+    else:
+        yield _check("kept", finding, wrong)
+
+
+def _is_given(case: Case, provenance: Provenance) -> bool:
+    """Whether the source that the tensor is said to be from was given: one that the given file has behind it is there
+    with that.
+    """
+    assert isinstance(provenance, records.Kept)
+    if provenance.source in case.others:
+        return True
+    history = case.original.history if case.original else None
+    behind = len(history.other_sources) if history else 0
+    return case.original is not None and provenance.source <= behind
 
 
 def _computed(case: Case, manifest: Manifest) -> Iterator[Check]:
@@ -213,7 +234,8 @@ def _laws(manifest: Manifest) -> dict[str, tuple[Law, ...]]:
     and what makes an inserted block hand on what it is given.
     """
     architecture, made = manifest.architecture, expectation(manifest).heads
-    filled = manifest.source.wrapping.filled if manifest.source.wrapping else ()
+    origins = (manifest.source, *(other.origin for other in manifest.other_sources))
+    filled = {name for origin in origins if origin.wrapping for name in origin.wrapping.filled}
     last = {f"{architecture.prefix(head)}{head.last}": head.name for head in architecture.heads}
 
     def laws(parameter: Parameter) -> tuple[Law, ...]:

@@ -9,7 +9,7 @@ from resnet_surgeon.history.opening import Opening
 from resnet_surgeon.sources.location import Location
 from resnet_surgeon.sources.progress import Progress, silent
 from resnet_surgeon.verification import document, function, tensors
-from resnet_surgeon.verification.case import Case, open_case
+from resnet_surgeon.verification.case import Against, Case, open_case
 from resnet_surgeon.verification.proof import Check, Proof
 
 if TYPE_CHECKING:
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 
 def verify(
-    path: Location, *, against: Location | None = None, progress: Progress = silent, **opening: Unpack[Opening]
+    path: Location, *, against: Against = None, progress: Progress = silent, **opening: Unpack[Opening]
 ) -> Proof:
     """Proves that a file of this tool is what its manifest says, as far as it can be proven.
 
-    `against` is the source that it was made from, and `opening` how that is opened, as by `open`; left out, weights and
-    seed are those that the manifest names. A file on the way can be given too: then what that was made from stays
-    unproven. Without it, what needs the source is unproven; random weights are their own source, since their seed is
-    recorded.
+    `against` is the source that it was made from, or several in any order, and `opening` how they are opened, as by
+    `open`; left out, weights and seed are those that the manifest names. A file on the way can be given too: then what
+    that was made from stays unproven. Without a source, what needs it is unproven; random weights are their own source,
+    since their seed is recorded.
 
     Raises the errors of `open` for what cannot be read, and CheckpointError for a file without a manifest, or one that
     is written to meanwhile.
@@ -38,7 +38,7 @@ def verify(
 def prove(case: Case) -> Proof:
     """Raises CheckpointError if a file was written to meanwhile: the proof would be of neither state."""
     name = case.file.container.file.name if case.file.container else case.file.label
-    given = case.original.source.label if case.original else None
+    given = ", ".join(network.source.label for network in case.given_networks) or None
     checks = tuple(_checks(case))
     case.check_unchanged()
     return Proof(name, given, checks)

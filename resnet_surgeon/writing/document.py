@@ -27,17 +27,21 @@ class Document:
     the file and beside it, and whose names they have. `companions` are the contents of more files that stand beside it,
     by their names; `file_names`, if there are any, are those that it may have then.
 
-    Where the source's SHA-256 is not known yet, `digest_place` stands for it in the text, and `identified` can tell it.
+    Where the SHA-256 of one of the `sources` is not known yet, the text that is its key in `digest_places` stands for
+    it in the manifest, and the value there can tell it. The first source is that whose metadata the file carries on.
     """
 
     tensors: Mapping[str, LazyTensor]
     manifest: str
-    source: Source
-    digest_place: str | None
-    identified: Callable[[], Origin]
+    sources: tuple[Source, ...]
+    digest_places: Mapping[str, Callable[[], Origin]]
     names: Names = "torchvision"
     companions: Mapping[str, bytes] = field(default_factory=dict)
     file_names: tuple[str, ...] = ()
+
+    @property
+    def source(self) -> Source:
+        return self.sources[0]
 
     @property
     def is_arriving(self) -> bool:
@@ -46,23 +50,26 @@ class Document:
         return container is not None and isinstance(container.file, ArrivingFile)
 
     def read_through(self) -> Document:
-        """The document with the digest in its place, exactly as long as before: for that the source is read once, and
-        for the checksums that it carries, unless it was when it was opened. Raises CheckpointError.
+        """The document with the digests in their places, exactly as long as before: for that each source is read once,
+        and for the checksums that it carries, unless it was when it was opened. Raises CheckpointError.
         """
-        if self.digest_place is not None:
-            digest = self.identified().sha256 or ""
-            return replace(self, manifest=self.manifest.replace(self.digest_place, digest), digest_place=None)
-        container = self.source.container
-        if container is not None and container.checksums and self.source.origin.sha256 is None:
-            container.check()
-        return self
+        text, read = self.manifest, set()
+        for place, identified in self.digest_places.items():
+            digest = identified().sha256 or ""
+            read.add(digest)
+            text = text.replace(place, digest)
+        for source in self.sources:
+            is_read = source.origin.sha256 is not None or source.known.sha256 in read
+            if source.container is not None and source.container.checksums and not is_read:
+                source.container.check()
+        return replace(self, manifest=text, digest_places={})
 
     def check_unchanged(self) -> None:
-        """Raises CheckpointError if a file that the tensors or the digest come from was written to since it was
+        """Raises CheckpointError if a file that the tensors or the digests come from was written to since it was
         opened.
         """
-        container = self.source.container
-        for file in files(self.tensors.values()) | set(container.files if container else ()):
+        containers = [source.container for source in self.sources if source.container is not None]
+        for file in files(self.tensors.values()) | {file for container in containers for file in container.files}:
             file.check_unchanged()
 
     def header(self) -> bytes:
@@ -88,15 +95,30 @@ class Document:
 def document(
     change: Change, manifest: Manifest, names: Names = "torchvision", identified: Callable[[], Origin] | None = None
 ) -> Document:
-    """The document of a network under `names`; with a place for the source's digest where that is not known, which
-    `identified` gives when it is wanted. Raises the errors of `spelled`.
+    """The document of a network under `names`; with places for the sources' digests where these are not known, of which
+    `identified` gives the first one's when it is wanted. Raises the errors of `spelled`.
     """
-    source, written = change.source, spelled(change, manifest, names)
+    written = spelled(change, manifest, names)
     if written.tensors.keys() == change.after.keys():
         names = "torchvision"
-    place = None
-    if manifest.source.container is not None and manifest.source.sha256 is None:
+    places: dict[str, Callable[[], Origin]] = {}
+
+    def placed(origin: Origin, source: Source) -> Origin:
+        if origin.container is None or origin.sha256 is not None:
+            return origin
         place = secrets.token_hex(32)  # unlike any text that is there already
-        manifest = replace(manifest, source=replace(manifest.source, sha256=place))
-    text, known = manifest.to_json(), identified or source.identified
-    return Document(written.tensors, text, source, place, known, names, written.companions, written.file_names)
+        places[place] = identified if identified and source is change.source else source.identified
+        return replace(origin, sha256=place)
+
+    known = len(manifest.other_sources) - len(change.others)
+    others = (
+        replace(other, origin=placed(other.origin, source))
+        for other, source in zip(manifest.other_sources[known:], change.others, strict=True)
+    )
+    manifest = replace(
+        manifest,
+        source=placed(manifest.source, change.source),
+        other_sources=(*manifest.other_sources[:known], *others),
+    )
+    sources = (change.source, *change.others)
+    return Document(written.tensors, manifest.to_json(), sources, places, names, written.companions, written.file_names)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from resnet_surgeon.architecture.naming import NAMINGS
 from resnet_surgeon.architecture.spec import STEM_CHANNELS, Architecture, standard_stages
+from resnet_surgeon.arithmetic.formulas import Average
 from resnet_surgeon.errors import OperationError, UsageError, printable
 from resnet_surgeon.formats.tensors import LazyTensor, Stored
 from resnet_surgeon.manifest import Computed, Initialised, Kept, Manifest, Provenance
@@ -49,11 +50,14 @@ _CONFIG, _LOOKED_FOR = "config.json", ("model.safetensors", "pytorch_model.bin")
 
 @dataclass(frozen=True)
 class Change:
-    """The tensors of the network in `source`, and what has become of them, by torchvision's names."""
+    """The tensors of the network in `source`, and what has become of them, by torchvision's names; and the sources that
+    tensors came from besides.
+    """
 
     source: Source
     before: Mapping[str, LazyTensor]
     after: Mapping[str, LazyTensor]
+    others: tuple[Source, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -168,10 +172,12 @@ def _original(tensors: Mapping[str, LazyTensor], manifest: Manifest) -> dict[str
 
 
 def _name(provenance: Provenance) -> str | None:
-    """The name of the one tensor of the source that this is, or is computed from."""
-    while isinstance(provenance, Computed) and len(provenance.inputs) == 1:
-        (provenance,) = provenance.inputs
-    return provenance.tensor if isinstance(provenance, Kept) else None
+    """The name of the one tensor of the source that this is, or is computed from: of several networks' mean, the first
+    one's.
+    """
+    while isinstance(provenance, Computed) and (len(provenance.inputs) == 1 or isinstance(provenance.formula, Average)):
+        provenance = provenance.inputs[0]
+    return provenance.tensor if isinstance(provenance, Kept) and provenance.source == 0 else None
 
 
 def _config(manifest: Manifest) -> bytes:

@@ -34,8 +34,9 @@ class Pair:
     manifest: Path
 
 
-def checked_pair(path: Path, force: bool, sources: Sequence[OpenFile]) -> Pair:
-    """The places for the output `path` and its manifest, made from `sources`, before anything is read.
+def checked_pair(path: Path, force: bool, sources: Sequence[Sequence[OpenFile]]) -> Pair:
+    """The places for the output `path` and its manifest, made from `sources`, each of one file or several, before
+    anything is read.
 
     Raises UsageError for a name that cannot be an output's; AccessError for a place that cannot be written, where a
     file stands without `force`, or where one stands that is not to be replaced even with it.
@@ -45,11 +46,13 @@ def checked_pair(path: Path, force: bool, sources: Sequence[OpenFile]) -> Pair:
     _check_regular(beside)
     _check_folder(path)
     pair = Pair(path.resolve(), beside.resolve())
-    _check_manifest(beside, pair, sources)
+    _check_manifest(beside, pair, [file for files in sources for file in files])
     if not force:
         _check_free(path, beside)
-    if any(_is_same(pair.output, source) for source in sources):
-        if len(sources) > 1:
+    for files in sources:
+        if not any(_is_same(pair.output, file) for file in files):
+            continue
+        if len(files) > 1:
             raise AccessError("it is a part of the source", subject=str(path), hint="write to another file")
         if not OPEN_FILES_MOVE:
             reason = "it is the source, and this system replaces no file that is open"

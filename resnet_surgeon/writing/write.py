@@ -29,10 +29,10 @@ def write(content: Document, path: Path, *, force: bool, progress: Progress) -> 
     Raises AccessError (target exists and not `force`, no room, no permission), CheckpointError (the source is damaged
     or changed).
     """
-    container = content.source.container
     if content.file_names and path.name not in content.file_names:
         raise _misnamed(content, path.name, str(path.with_name(content.file_names[0])))
-    places = checked_pair(path, force, container.files if container else ())
+    sources = [source.container.files for source in content.sources if source.container is not None]
+    places = checked_pair(path, force, sources)
     beside = {places.manifest: None} | {
         checked_companion(path.with_name(name), force): data for name, data in content.companions.items()
     }

@@ -144,3 +144,14 @@ def test_numbers_that_are_not_finite_say_nothing_of_a_block(tmp_path: Path) -> N
     with pytest.raises(OperationError, match=r"`layer2.1.bn2` holds numbers that are not finite"):
         network.depth([1, 1, 1, 1])
     assert kept(network.depth([1, 1, 1, 1], "first")) == ((0,), (0,), (0,), (0,))
+
+
+def test_an_inserted_block_that_was_trained_promises_nothing(checkpoints: Path, tmp_path: Path) -> None:
+    source = checkpoints / "basic.pth"
+    deeper = rs.open(source).depth([2, 2, 2, 1]).save(tmp_path / "deeper.safetensors")
+    module = rs.load(deeper)
+    torch.nn.init.ones_(module.get_parameter("layer2.1.bn2.bias"))
+    path = rs.save(module, tmp_path / "trained.safetensors")
+    proof = rs.verify(path, against=source)
+    assert not proof.failed, str(proof)
+    assert "inserted" not in {check.name for check in proof.checks}

@@ -86,6 +86,7 @@ CHAINS: dict[str, Any] = {
     "half": lambda network: network.cast("float16", keep_norm=True).fuse().cast("bfloat16"),
     "wide norms": lambda network: network.cast("float64").cast("float32", keep_norm=True).fuse(),
     "deeper": lambda network: network.depth([2, 2, 3, 2]).fuse().adapt(1),
+    "dilated": lambda network: network.dilate(8).fuse(),
     "cut": lambda network: network.fuse().remove(last=3).cast("float16"),
 }
 
