@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 import resnet_surgeon as rs
 from resnet_surgeon.errors import AccessError, SurgeonError, UsageError
-from resnet_surgeon.writing.targets import checked_page, checked_pair
+from resnet_surgeon.writing.targets import cannot_write, checked_companion, checked_page, checked_pair
 from tests.conftest import Run
 
 
@@ -130,3 +130,20 @@ def test_a_folder_that_is_not_there_is_to_be_made_first(tmp_path: Path) -> None:
     with pytest.raises(AccessError, match="does not exist") as caught:
         checked_pair(tmp_path / "new folder" / "out.safetensors", False, [])
     assert caught.value.hint == f"make it first: `mkdir -p '{tmp_path}/new folder'`"
+
+
+@pytest.mark.parametrize(
+    ("text", "is_taken"), [('{"model_type": "resnet"}', True), ('{"model_type": "vit"}', False), ("notes", False)]
+)
+def test_a_configuration_takes_only_the_place_of_a_resnets(text: str, is_taken: bool, tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(text)
+    if is_taken:
+        assert checked_companion(path, force=True) == path.resolve()
+    else:
+        with pytest.raises(AccessError, match="not a ResNet's configuration"):
+            checked_companion(path, force=True)
+
+
+def test_an_error_that_is_not_the_systems_is_told_in_its_own_words() -> None:
+    assert cannot_write(Path("a"), ValueError("Embedded null byte")).reason == "writing failed: embedded null byte"
