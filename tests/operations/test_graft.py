@@ -153,7 +153,7 @@ def test_facts_that_differ_are_refused(assumed: dict[str, Any], layers: list[str
 @pytest.mark.parametrize(
     ("images", "reason"),
     [
-        ({"channels": "B,G,R"}, "the other network takes the channels B, G and R, SOURCE R, G and B"),
+        ({"channels": "B,G,R"}, "the other network takes the channels B, G, R, SOURCE R, G, B"),
         ({"channels": "R,G,B", "mean": [9.0] * 3, "std": [2.0] * 3}, "the other network takes images with mean"),
     ],
     ids=["order", "normalisation"],
