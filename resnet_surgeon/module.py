@@ -175,7 +175,7 @@ class ResNet(nn.Module):
     def __init__(self, architecture: Architecture, output_names: Sequence[str] | None = None) -> None:
         super().__init__()
         if output_names is not None:  # torch.jit.script asks whether it is there
-            self.output_names: list[str] = [*output_names]
+            self.output_names = list(output_names)
         self.manifest: Manifest | None = None
         self.loaded: object = None  # what it was loaded from, for `save` to see what has changed
         self.architecture = architecture

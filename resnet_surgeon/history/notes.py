@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from resnet_surgeon.architecture.spec import STEM_WEIGHT, Architecture
-from resnet_surgeon.arithmetic.formulas import Average, FoldedInputWeight, Mean, Mix, Repeat, Scaled
+from resnet_surgeon.arithmetic.formulas import AreaResampled, Average, FoldedInputWeight, Mean, Mix, Repeat, Scaled
 from resnet_surgeon.errors import listed
 from resnet_surgeon.manifest import Computed, Kept, Manifest, Provenance, TensorRecord, Trained
 from resnet_surgeon.operations import channels as reading
@@ -92,7 +92,7 @@ def _response(provenance: Provenance) -> tuple[float, int] | None:
     if not isinstance(provenance, Computed):
         return None
     formula = provenance.formula
-    if not isinstance(formula, Mean | Scaled | Repeat | Mix | FoldedInputWeight):
+    if not isinstance(formula, Mean | Scaled | Repeat | Mix | FoldedInputWeight | AreaResampled):
         return None
     response = _response(provenance.inputs[0])
     if response is None:

@@ -46,5 +46,5 @@ def _row(old: str, names: Sequence[str], count: int) -> int:
         hint = f"give numbers, from 0 to {count - 1}"
         raise OperationError(f"nobody has said what the old classes are called, such as {printable(old)}", hint=hint)
     near = [name for name in names if old.lower() in name.lower()][:5]
-    hint = f"there is {', '.join(map(printable, near))}" if near else "`inspect --json` lists them, or give a number"
+    hint = f"there is {', '.join(map(printable, near))}" if near else "its manifest has them; or give a number"
     raise OperationError(f"no old class is called {printable(old)}", hint=hint)

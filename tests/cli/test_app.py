@@ -306,7 +306,7 @@ COMMANDS = [command.name or "" for command in app.registered_commands]
 
 
 def test_the_commands_are_the_operations_and_what_looks_at_files() -> None:
-    assert {*COMMANDS} == {*OPERATIONS, "convert", "verify", "report", "diff", "inspect", "list"}
+    assert {*COMMANDS} == {*OPERATIONS, "convert", "apply", "recipe", "verify", "report", "diff", "inspect", "list"}
 
 
 @pytest.mark.parametrize("command", ["", *COMMANDS])

@@ -24,6 +24,8 @@ RESPONSES: dict[str, tuple[Callable[[Network], Network], str | None]] = {
     "mean, as many channels": (lambda network: network.adapt(3), None),
     "mean, there and back": (lambda network: network.adapt(1).adapt(3), None),
     "mean, then scaled": (lambda network: network.adapt(1).adapt(5, init="scaled"), "1/3"),
+    "mean, then resampled": (lambda network: network.adapt(1).stem(kernel=3, init="area"), "1/3"),
+    "mean, then cropped": (lambda network: network.adapt(1).stem(kernel=3), None),
     "scaled": (lambda network: network.adapt(1, init="scaled"), None),
     "repeat": (lambda network: network.adapt(9, init="repeat"), None),
     "random": (lambda network: network.adapt(1, init="random"), None),

@@ -89,6 +89,16 @@ def test_openmmlabs_config_is_taken_at_its_word(
     assert same(tmp_path / "epoch_1.pth", model)
 
 
+def test_openmmlabs_networks_for_cifar_have_its_stem(tmp_path: Path) -> None:
+    model = bottlenecks()
+    model.conv1, model.maxpool = nn.Conv2d(3, 64, 3, 1, 1, bias=False), nn.Identity()
+    state = {f"backbone.{name}": tensor for name, tensor in model.state_dict().items() if not name.startswith("fc.")}
+    config = CONFIG.format(options="", eps="").replace("'ResNet'", "'ResNet_CIFAR'")
+    torch.save({"meta": {"config": config}, "state_dict": state}, tmp_path / "a.pth")
+    model.fc = nn.Identity()
+    assert same(tmp_path / "a.pth", model)
+
+
 @pytest.mark.parametrize(
     ("options", "warnings"),
     [
