@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from resnet_surgeon.errors import OperationError
 from resnet_surgeon.fields import plain
 from resnet_surgeon.manifest import Manifest, operation_from_record
 from resnet_surgeon.operations import OPERATIONS
-from resnet_surgeon.operations.checkpoint import Operation
+from resnet_surgeon.operations.checkpoint import Operation, others_of, with_others
 from resnet_surgeon.recipes.reading import options as options_of
 from resnet_surgeon.recipes.reading import spellings
+from resnet_surgeon.sources.origin import Origin
 from resnet_surgeon.sources.remainder import NO_CLASSIFIER
 from resnet_surgeon.writing.names import Names
 
@@ -24,6 +25,7 @@ def recipes_of(manifest: Manifest, output: str, names: Names) -> Iterator[str]:
     Raises OperationError for a history that no recipe repeats, such as training.
     """
     operations = [operation_from_record(record) for record in manifest.operations]
+    places = [_place(source.origin) for source in manifest.other_sources]
     for operation in operations:
         if operation.name not in OPERATIONS:
             reason = "no recipe repeats what happened outside this tool"
@@ -34,7 +36,7 @@ def recipes_of(manifest: Manifest, output: str, names: Names) -> Iterator[str]:
                 **dict(_source(manifest)),
                 **({"key": _literal(key)} if key else {}),
                 **({"names": names} if names != "torchvision" else {}),
-                "operations": [_written(operation) for operation in operations],
+                "operations": [_written(_relocated(operation, places)) for operation in operations],
                 "output": _literal(output),
             }
         )
@@ -63,7 +65,7 @@ def _source(manifest: Manifest) -> Iterator[tuple[str, Any]]:
         if source.seed:
             yield "seed", source.seed
         return
-    yield "source", _literal(source.url or source.file or "")
+    yield "source", _literal(_place(source))
     if wrapping and wrapping.classifier:
         yield "fc", "none" if wrapping.classifier == NO_CLASSIFIER else _literal(wrapping.classifier)
     stated = [str(fact) for fact in manifest.facts if fact.said_by == "user"]
@@ -71,6 +73,19 @@ def _source(manifest: Manifest) -> Iterator[tuple[str, Any]]:
         yield "assume", ",".join(stated)
     if wrapping and wrapping.ignored:
         yield "ignore", [_literal(name) for name in wrapping.ignored]
+
+
+def _place(source: Origin) -> str:
+    """Where the source is, as a user says it."""
+    if source.container is None or (source.architecture and source.weights):
+        return source.architecture or ""
+    return source.url or source.file or ""
+
+
+def _relocated(operation: Operation, places: Sequence[str]) -> Operation:
+    """The operation with its other networks named by their places, not by their numbers."""
+    numbers = [number for number in others_of(operation) if isinstance(number, int)]
+    return with_others(operation, [_literal(places[number - 1]) for number in numbers])
 
 
 def _written(operation: Operation) -> Any:

@@ -143,10 +143,18 @@ def test_a_file_that_is_no_lock_is_not_replaced(folder: Path) -> None:
     assert Path("recipe.lock.json").read_text() == "{}"
 
 
+def other(path: Path) -> str:
+    """Another network of the same shape beside it."""
+    rs.open(path).heads([10], seed=1).save(path.with_name("other.pth"), force=True)
+    return "other.pth"
+
+
 MADE: dict[str, Callable[[Path], rs.Network]] = {
     "adapted": lambda path: rs.open(path).adapt(1, "scaled"),
     "cut, with heads": lambda path: rs.open(path).remove(layers=["layer4", "avgpool", "fc"]).heads([3, 5], own="none"),
     "random": lambda path: rs.open("resnet18", weights="random", seed=3).remove(last=2),
+    "grafted": lambda path: rs.open(path).graft(other(path), layers=["fc"]),
+    "averaged": lambda path: rs.open(path).average([other(path)], weights=[3, 1]),
     "as it was": rs.open,
     "with a fact": lambda path: rs.open(path, assume="strides=1-2-2-1"),
 }
