@@ -5,11 +5,11 @@ YAML 1.2 as ruamel.yaml parses it, without tags: nothing of a file becomes an ob
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-_MOST = 100_000  # values in a file, counted wherever an alias repeats them
+_MOST = 20_000  # values in a file, counted wherever an alias repeats them
 _DEEPEST = 50
 
 
@@ -46,6 +46,11 @@ class Node:
             for item in inner:
                 yield from item.walk()
 
+    @property
+    def size(self) -> int:
+        """What it takes to work with it: its values, and the length of their texts."""
+        return sum(1 + (len(part.value) >> 6 if isinstance(part.value, str) else 0) for part in self.walk())
+
 
 class UnreadableError(ValueError):
     """The text is not YAML that recipes are made of: why, and where."""
@@ -62,6 +67,7 @@ def documents(text: str) -> tuple[Node, ...]:
     from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
     try:
+        _check_size(YAML(typ="safe", pure=True).parse(text))
         left = [_MOST]
         return tuple(_node(root, left, 0) for root in YAML(typ="safe", pure=True).compose_all(text) if root is not None)
     except MarkedYAMLError as error:
@@ -73,6 +79,16 @@ def documents(text: str) -> tuple[Node, ...]:
         raise UnreadableError(f"this is not YAML: {reason}{quotes}", place) from None
     except (YAMLError, RecursionError) as error:
         raise UnreadableError(f"this is not YAML: {error}".splitlines()[0], Place(1, 1)) from None
+
+
+def _check_size(events: Iterable[Any]) -> None:
+    """Raises UnreadableError for a text of too many values, or too deep, before anything is made of them."""
+    depth = 0
+    for count, event in enumerate(events):
+        kind = type(event).__name__
+        depth += kind.endswith("StartEvent") - kind.endswith("EndEvent")
+        if count > 2 * _MOST or depth > _DEEPEST + 2:  # a stream and a document are around them
+            raise UnreadableError("it holds more than any recipe does", _place(event.start_mark))
 
 
 def value(text: str) -> Node:

@@ -22,12 +22,14 @@ from resnet_surgeon.operations.checkpoint import Operation
 from resnet_surgeon.recipes import nodes
 from resnet_surgeon.recipes.mistakes import Mistakes
 from resnet_surgeon.recipes.nodes import Node, Place, UnreadableError
-from resnet_surgeon.recipes.variables import NAME, combinations, filled_in, used
+from resnet_surgeon.recipes.variables import NAME, combinations, filled_in, filled_size, used
 from resnet_surgeon.sources.location import DEFAULT_NAME
 from resnet_surgeon.writing.names import Names
 
 _LONGEST = 1 << 20  # bytes of a recipe
 _MOST_TARGETS = 10_000
+_LARGEST = 1 << 18  # of all outputs together, each with its variables replaced: see `Node.size`
+_MOST_WITH_MISTAKES = 20  # outputs that are judged where mistakes were found
 # How a source is opened, as `resnet_surgeon.open` has it; a recipe writes every path as text.
 OPENING = {**typing.get_type_hints(Opening, include_extras=True), "manifest": str}
 NAMES = typing.get_args(Names)
@@ -157,7 +159,15 @@ def _targets(document: Node, given: Mapping[str, Node], mistakes: Mistakes) -> I
         mistakes.add(document.place, "a recipe lacks `operations:`", hint)
         return
     rest = Node({key: item for key, item in fields.items() if key not in ("variables", "matrix")}, document.place)
-    for chosen in combinations(matrix):
+    fixed = {name: item.size for name, item in {**variables, **given}.items()}
+    size = 0
+    for number, chosen in enumerate(combinations(matrix)):
+        sizes = {**fixed, **{name: item.size for name, item in chosen.items()}}
+        size += len(sizes) + filled_size(rest, sizes)
+        if size > _LARGEST:
+            raise UnreadableError("it makes more of its variables than any recipe does", document.place)
+        if mistakes.found and number >= _MOST_WITH_MISTAKES:
+            return
         filled = filled_in(rest, {**variables, **chosen, **given}, mistakes)
         yield _target(filled.value, document, mistakes)
 

@@ -13,6 +13,7 @@ from resnet_surgeon.recipes.nodes import Node
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _USE = re.compile(r"\$(\$|\{([^{}]*)\}|)")
+_SHOWN = 100  # variables that a mistake is compared with
 
 Values = Mapping[str, Node]
 
@@ -27,6 +28,12 @@ def used(node: Node) -> set[str]:
     """The names of the variables that stand in the node."""
     texts = [part.value for part in node.walk() if isinstance(part.value, str)]
     return {match[2] for text in texts for match in _USE.finditer(text) if match[2]}
+
+
+def filled_size(node: Node, sizes: Mapping[str, int]) -> int:
+    """The size of the node once each variable is replaced, of which `sizes` gives the values' own."""
+    texts = [part.value for part in node.walk() if isinstance(part.value, str)]
+    return node.size + sum(sizes.get(match[2], 0) for text in texts for match in _USE.finditer(text))
 
 
 def filled_in(node: Node, values: Values, mistakes: Mistakes) -> Node:
@@ -67,7 +74,11 @@ def _as_text(value: object) -> str:
 def _value(name: str, node: Node, values: Values, mistakes: Mistakes) -> Node | None:
     if name in values:
         return values[name]
-    near = difflib.get_close_matches(name, values, n=1)
-    known = f"the variables are {', '.join(values)}" if values else "give it under `variables:`, or by `--set`"
+    near = difflib.get_close_matches(name[:40], itertools.islice(values, 100), n=1)
+    known = (
+        f"the variables are {', '.join(itertools.islice(values, 100))}"
+        if values
+        else "give it under `variables:`, or by `--set`"
+    )
     mistakes.add(node.place, f"there is no variable `{name}`", f"did you mean `{near[0]}`?" if near else known)
     return None

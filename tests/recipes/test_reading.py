@@ -158,6 +158,21 @@ def test_deep_nesting_ends_in_an_error() -> None:
         parsed("[" * 5000, "r", {})
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"operations: [{'1,' * 25_000}]",
+        f"variables: {{a: {'x' * 100_000}}}\noperations: []\noutput: {'${a}' * 1000}",
+        "variables: {a: [" + "1," * 5000 + "]}\noperations: [" + "{remove: {layers: '${a}'}}," * 100 + "]",
+        f"matrix: {{a: [{'1,' * 100}], b: [{'1,' * 90}]}}\noperations: [{'fuse,' * 100}]",
+    ],
+    ids=["values", "text", "lists", "outputs"],
+)
+def test_what_would_take_endless_memory_or_time_is_refused(text: str) -> None:
+    with pytest.raises(RecipeError, match="than any recipe does"):
+        parsed(text, "r", {})
+
+
 def test_a_matrix_of_endless_outputs_is_refused() -> None:
     numbers = ", ".join(map(str, range(200)))
     with pytest.raises(RecipeError, match="more than 10000 outputs"):
