@@ -8,11 +8,12 @@ from typing import Any
 
 from resnet_surgeon.errors import OperationError
 from resnet_surgeon.fields import plain
-from resnet_surgeon.manifest import Manifest, operation_from_record
+from resnet_surgeon.manifest import Manifest, OtherSource, operation_from_record
 from resnet_surgeon.operations import OPERATIONS
-from resnet_surgeon.operations.checkpoint import Operation
+from resnet_surgeon.operations.checkpoint import Operation, others_of, with_others
 from resnet_surgeon.recipes.reading import options as options_of
 from resnet_surgeon.recipes.reading import spellings
+from resnet_surgeon.sources import catalog
 from resnet_surgeon.sources.remainder import NO_CLASSIFIER
 from resnet_surgeon.writing.names import Names
 
@@ -28,6 +29,7 @@ def recipes_of(manifest: Manifest, output: str, names: Names) -> Iterator[str]:
         if operation.name not in OPERATIONS:
             reason = "no recipe repeats what happened outside this tool"
             raise OperationError(reason, subject=operation.name, hint="keep the file itself")
+    operations = [_with_places(operation, manifest) for operation in operations]
     for key in _keys(manifest):
         yield _yaml(
             {
@@ -71,6 +73,31 @@ def _source(manifest: Manifest) -> Iterator[tuple[str, Any]]:
         yield "assume", ",".join(stated)
     if wrapping and wrapping.ignored:
         yield "ignore", [_literal(name) for name in wrapping.ignored]
+
+
+def _with_places(operation: Operation, manifest: Manifest) -> Operation:
+    """The operation with its other sources by their places, as a recipe has them, instead of their numbers."""
+    numbers = [other for other in others_of(operation) if isinstance(other, int)]
+    try:
+        return with_others(operation, [_place(manifest.other_sources[number - 1]) for number in numbers])
+    except OperationError as error:
+        raise error.about(operation.name) from None
+
+
+def _place(other: OtherSource) -> str:
+    """What an operation of a recipe says to open it. Raises OperationError for one that takes options besides."""
+    origin, wrapping = other.origin, other.origin.wrapping
+    is_random = origin.container is None
+    is_default = origin.weights is None or (
+        origin.architecture is not None and origin.weights == catalog.entry(origin.architecture, "DEFAULT").weights
+    )
+    is_stated = any(fact.said_by == "user" for fact in other.facts)
+    is_chosen = wrapping is not None and bool(wrapping.classifier or wrapping.ignored)
+    if is_random or not is_default or is_stated or is_chosen:
+        label = origin.file or origin.architecture
+        reason = f"a recipe cannot say how its other source, {label}, was opened"
+        raise OperationError(reason, hint="write that source to a file with `convert`, and take the file")
+    return _literal(origin.url or (origin.architecture if origin.weights else origin.file) or "")
 
 
 def _written(operation: Operation) -> Any:

@@ -149,6 +149,8 @@ MADE: dict[str, Callable[[Path], rs.Network]] = {
     "random": lambda path: rs.open("resnet18", weights="random", seed=3).remove(last=2),
     "as it was": rs.open,
     "with a fact": lambda path: rs.open(path, assume="strides=1-2-2-1"),
+    "grafted": lambda path: rs.open(path).heads([4]).graft(path, layers=["layer4", "fc"], head="organ").adapt(1),
+    "averaged": lambda path: rs.open(path).average([path, path], weights=[1, 2, 3]).cast("float16"),
 }
 
 
@@ -173,6 +175,12 @@ def test_of_several_networks_the_recipe_names_the_right_one(folder: Path) -> Non
     rs.open("both.pth", key="ema").adapt(1).save("made.safetensors")
     text = recipe_text("made.safetensors")
     assert "\nkey: ema\n" in text
+
+
+def test_another_source_that_takes_options_has_no_recipe(folder: Path) -> None:
+    rs.open("in.pth").graft(rs.open("in.pth", assume="eps=1e-05"), layers=["fc"]).save("made.safetensors")
+    with pytest.raises(OperationError, match=r"graft: a recipe cannot say how its other source, in\.pth, was opened"):
+        recipe_text("made.safetensors")
 
 
 def test_a_recipe_whose_source_has_gone_says_so(folder: Path) -> None:
