@@ -112,7 +112,8 @@ def spellings(kind: Any) -> dict[str, str]:
     """
     made: dict[str, str] = {}
     for field in options(kind):
-        short = (field.metadata.get("spelling") or "").lstrip("-")
+        spelled = field.metadata.get("spelling") or ""
+        short = spelled.lstrip("-") if spelled.startswith("-") else ""  # else it is an argument of the command
         for spelling in (short, field.name.replace("_", "-"), field.name):
             if len(spelling) > 1:
                 made[spelling] = field.name

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from resnet_surgeon.errors import OperationError
@@ -14,6 +14,7 @@ from resnet_surgeon.operations.checkpoint import Operation, others_of, with_othe
 from resnet_surgeon.recipes.reading import options as options_of
 from resnet_surgeon.recipes.reading import spellings
 from resnet_surgeon.sources import catalog
+from resnet_surgeon.sources.origin import Origin
 from resnet_surgeon.sources.remainder import NO_CLASSIFIER
 from resnet_surgeon.writing.names import Names
 
@@ -25,18 +26,20 @@ def recipes_of(manifest: Manifest, output: str, names: Names) -> Iterator[str]:
     Raises OperationError for a history that no recipe repeats, such as training.
     """
     operations = [operation_from_record(record) for record in manifest.operations]
+    for source in manifest.other_sources:
+        _check_place_is_all(source)
+    places = [_place(source.origin) for source in manifest.other_sources]
     for operation in operations:
         if operation.name not in OPERATIONS:
             reason = "no recipe repeats what happened outside this tool"
             raise OperationError(reason, subject=operation.name, hint="keep the file itself")
-    operations = [_with_places(operation, manifest) for operation in operations]
     for key in _keys(manifest):
         yield _yaml(
             {
                 **dict(_source(manifest)),
                 **({"key": _literal(key)} if key else {}),
                 **({"names": names} if names != "torchvision" else {}),
-                "operations": [_written(operation) for operation in operations],
+                "operations": [_written(_relocated(operation, places)) for operation in operations],
                 "output": _literal(output),
             }
         )
@@ -65,7 +68,7 @@ def _source(manifest: Manifest) -> Iterator[tuple[str, Any]]:
         if source.seed:
             yield "seed", source.seed
         return
-    yield "source", _literal(source.url or source.file or "")
+    yield "source", _literal(_place(source))
     if wrapping and wrapping.classifier:
         yield "fc", "none" if wrapping.classifier == NO_CLASSIFIER else _literal(wrapping.classifier)
     stated = [str(fact) for fact in manifest.facts if fact.said_by == "user"]
@@ -75,29 +78,32 @@ def _source(manifest: Manifest) -> Iterator[tuple[str, Any]]:
         yield "ignore", [_literal(name) for name in wrapping.ignored]
 
 
-def _with_places(operation: Operation, manifest: Manifest) -> Operation:
-    """The operation with its other sources by their places, as a recipe has them, instead of their numbers."""
-    numbers = [other for other in others_of(operation) if isinstance(other, int)]
-    try:
-        return with_others(operation, [_place(manifest.other_sources[number - 1]) for number in numbers])
-    except OperationError as error:
-        raise error.about(operation.name) from None
+def _place(source: Origin) -> str:
+    """Where the source is, as a user says it."""
+    if source.container is None or (source.architecture and source.weights):
+        return source.architecture or ""
+    return source.url or source.file or ""
 
 
-def _place(other: OtherSource) -> str:
-    """What an operation of a recipe says to open it. Raises OperationError for one that takes options besides."""
+def _check_place_is_all(other: OtherSource) -> None:
+    """Raises OperationError for another source that was opened with options, which no operation of a recipe states."""
     origin, wrapping = other.origin, other.origin.wrapping
-    is_random = origin.container is None
-    is_default = origin.weights is None or (
-        origin.architecture is not None and origin.weights == catalog.entry(origin.architecture, "DEFAULT").weights
+    is_plain = origin.container is not None and (
+        origin.architecture is None
+        or origin.weights is None
+        or origin.weights == catalog.entry(origin.architecture, "DEFAULT").weights
     )
     is_stated = any(fact.said_by == "user" for fact in other.facts)
     is_chosen = wrapping is not None and bool(wrapping.classifier or wrapping.ignored)
-    if is_random or not is_default or is_stated or is_chosen:
-        label = origin.file or origin.architecture
-        reason = f"a recipe cannot say how its other source, {label}, was opened"
-        raise OperationError(reason, hint="write that source to a file with `convert`, and take the file")
-    return _literal(origin.url or (origin.architecture if origin.weights else origin.file) or "")
+    if not is_plain or is_stated or is_chosen:
+        reason = f"it cannot say with which options another source, {_place(origin)}, was opened"
+        raise OperationError(reason, subject="recipe", hint="write that with `convert`, and take the file in its place")
+
+
+def _relocated(operation: Operation, places: Sequence[str]) -> Operation:
+    """The operation with its other networks named by their places, not by their numbers."""
+    numbers = [number for number in others_of(operation) if isinstance(number, int)]
+    return with_others(operation, [_literal(places[number - 1]) for number in numbers])
 
 
 def _written(operation: Operation) -> Any:

@@ -60,8 +60,16 @@ def _required(kind: Any) -> set[str]:
     return {field.name for field in options(kind) if field.default is dataclasses.MISSING}
 
 
+def _hints(kind: Any) -> dict[str, Any]:
+    """The types of the options; a recipe says where another network is, which a manifest names by its number."""
+    hints = hints_of(kind)
+    others = {field.name for field in options(kind) if field.metadata.get("is_other")}
+    many = {name for name in others if "Sequence" in str(hints[name])}
+    return {**hints, **dict.fromkeys(others, str), **dict.fromkeys(many, list[str])}
+
+
 def _operation(name: str, kind: Any, option: Any) -> dict[str, Any]:
-    hints, known = hints_of(kind), spellings(kind)
+    hints, known = _hints(kind), spellings(kind)
     helps = {field.name: field.metadata["help"] for field in options(kind)}
     required = [
         {"anyOf": [{"required": [spelling]} for spelling, of in known.items() if of == field]}
