@@ -80,7 +80,7 @@ def test_it_is_said_that_the_statistics_are_averaged(folder: Path) -> None:
     ("other", "reason", "hint"),
     [
         ("other", "checkpoint 2 is another network than SOURCE: output: 4 classes -> 5 classes", "one architecture"),
-        ("half", "`conv1.weight` is F16 in checkpoint 2, and F32 in SOURCE", "dtype"),
+        ("half", "`conv1.weight` is F16 in checkpoint 2, and F32 in SOURCE", "`cast`"),
     ],
 )
 def test_networks_that_differ_are_refused(other: str, reason: str, hint: str, folder: Path) -> None:
@@ -88,6 +88,17 @@ def test_networks_that_differ_are_refused(other: str, reason: str, hint: str, fo
         rs.open(folder / "a.pth").average([folder / f"{other}.pth"])
     assert str(caught.value).startswith(f"average: {reason}")
     assert hint in str(caught.value.hint)
+
+
+def test_channels_in_another_order_are_refused(folder: Path, tmp_path: Path) -> None:
+    a, b = rs.open(folder / "a.pth"), rs.open(folder / "b.pth")
+    a.adapt(channels="B,G,R", mean=[0.5] * 3, std=[0.5] * 3).save(tmp_path / "bgr.pth")
+    with pytest.raises(OperationError, match="checkpoint 2 takes the channels R, G, B, SOURCE B, G, R"):
+        rs.open(tmp_path / "bgr.pth").average([b])
+    with pytest.raises(OperationError, match="checkpoint 2 takes the channels B, G, R, SOURCE R, G, B"):
+        b.average([tmp_path / "bgr.pth"])
+    a.adapt(channels="B,G,R").save(tmp_path / "other.pth")
+    assert rs.open(tmp_path / "bgr.pth").average([tmp_path / "other.pth"])
 
 
 @pytest.mark.parametrize(
