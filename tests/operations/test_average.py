@@ -80,7 +80,7 @@ def test_it_is_said_that_the_statistics_are_averaged(folder: Path) -> None:
     ("other", "reason", "hint"),
     [
         ("other", "checkpoint 2 is another network than SOURCE: output: 4 classes -> 5 classes", "one architecture"),
-        ("half", "`conv1.weight` is F16 in checkpoint 2, and F32 in SOURCE", "dtype"),
+        ("half", "`conv1.weight` is F16 in checkpoint 2, and F32 in SOURCE", "`cast`"),
     ],
 )
 def test_networks_that_differ_are_refused(other: str, reason: str, hint: str, folder: Path) -> None:
