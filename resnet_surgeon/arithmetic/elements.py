@@ -131,7 +131,7 @@ def _averaged(operands: Sequence[Operand], dtype: str, formula: Average) -> Iter
         for reader, operand, weight in zip(readers[1:], operands[1:], formula.weights[1:], strict=True):
             numbers = decode(next(reader), operand.dtype)
             is_finite = is_finite and np.isfinite(numbers).all()
-            total += numbers * weight
+            total += numbers * weight  # not in place: float64 is read where it lies
         total /= formula.total
         yield _encoded(total, dtype, [] if is_finite else [np.array([np.nan])], formula)
 

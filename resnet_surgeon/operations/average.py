@@ -15,6 +15,7 @@ from resnet_surgeon.errors import OperationError, UsageError
 from resnet_surgeon.fields import Count
 from resnet_surgeon.formats.tensors import Computed, LazyTensor
 from resnet_surgeon.operations.checkpoint import Checkpoint, Other, operation, option, other_option, settle
+from resnet_surgeon.operations.images import check_same_images
 
 
 @operation
@@ -108,13 +109,7 @@ def _check_same(one: Checkpoint, other: Checkpoint, label: str) -> None:
                 f"`{name}` is {other.tensors[name].dtype} in {label}, and {tensor.dtype} in SOURCE",
                 hint="make them so with `cast`, and average these files",
             )
-    images, others = one.preprocessing, other.preprocessing
-    if images and others and (images.mean, images.std) != (others.mean, others.std):
-        raise OperationError(
-            f"{label} takes images with mean {list(others.mean)} and std {list(others.std)}, SOURCE with mean "
-            f"{list(images.mean)} and std {list(images.std)}",
-            hint="only checkpoints that take the same images can be averaged",
-        )
+    check_same_images(one, other, label, "only checkpoints that take the same images can be averaged")
 
 
 def _without_names(architecture: Architecture) -> Architecture:

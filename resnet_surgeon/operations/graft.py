@@ -22,6 +22,7 @@ from resnet_surgeon.errors import OperationError, UsageError, listed
 from resnet_surgeon.fields import Count, Text
 from resnet_surgeon.formats.tensors import LazyTensor
 from resnet_surgeon.operations.checkpoint import Checkpoint, Other, operation, option, other_option, settle
+from resnet_surgeon.operations.images import check_same_images
 
 _PARTS = ("conv1", "bn1", *STAGE_NAMES, "fc")
 _PART = rf"{'|'.join(_PARTS)}|heads\.{HEAD_NAME.pattern}"
@@ -111,6 +112,10 @@ class Graft:
         """The parts' tensors are the other's, all others are kept; a stage that heads now own is copied."""
         assert isinstance(self.other, int)
         there = checkpoint.others[self.other]
+        is_top = "conv1" in self.layers or "bn1" in self.layers  # whose numbers images of another kind do not fit
+        if is_top and checkpoint.architecture.in_channels == there.architecture.in_channels:
+            hint = "state the same of both with `adapt --channels` or `adapt --mean` and `--std` first"
+            check_same_images(checkpoint, there, "the other network", hint)
         made = (
             _replaced(checkpoint.architecture, there.architecture, self.layers)
             if self.head is None

@@ -90,6 +90,17 @@ def test_networks_that_differ_are_refused(other: str, reason: str, hint: str, fo
     assert hint in str(caught.value.hint)
 
 
+def test_channels_in_another_order_are_refused(folder: Path, tmp_path: Path) -> None:
+    a, b = rs.open(folder / "a.pth"), rs.open(folder / "b.pth")
+    a.adapt(channels="B,G,R", mean=[0.5] * 3, std=[0.5] * 3).save(tmp_path / "bgr.pth")
+    with pytest.raises(OperationError, match="checkpoint 2 takes the channels R, G, B, SOURCE B, G, R"):
+        rs.open(tmp_path / "bgr.pth").average([b])
+    with pytest.raises(OperationError, match="checkpoint 2 takes the channels B, G, R, SOURCE R, G, B"):
+        b.average([tmp_path / "bgr.pth"])
+    a.adapt(channels="B,G,R").save(tmp_path / "other.pth")
+    assert rs.open(tmp_path / "bgr.pth").average([tmp_path / "other.pth"])
+
+
 @pytest.mark.parametrize(
     ("weights", "reason"),
     [

@@ -151,6 +151,25 @@ def test_facts_that_differ_are_refused(assumed: dict[str, Any], layers: list[str
 
 
 @pytest.mark.parametrize(
+    ("images", "reason"),
+    [
+        ({"channels": "B,G,R"}, "the other network takes the channels B, G, R, SOURCE R, G, B"),
+        ({"channels": "R,G,B", "mean": [9.0] * 3, "std": [2.0] * 3}, "the other network takes images with mean"),
+    ],
+    ids=["order", "normalisation"],
+)
+def test_conv1_of_a_network_that_takes_other_images_is_refused(
+    images: dict[str, Any], reason: str, folder: Path, tmp_path: Path
+) -> None:
+    rs.open(folder / "grade.pth").adapt(**images).save(tmp_path / "other.pth")
+    ours = rs.open(folder / "organ.pth").adapt(channels="R,G,B", mean=[0.5] * 3, std=[0.5] * 3)
+    ours.save(tmp_path / "ours.pth")
+    with pytest.raises(OperationError, match=reason):
+        rs.open(tmp_path / "ours.pth").graft(tmp_path / "other.pth", ["conv1", "bn1"])
+    assert rs.open(tmp_path / "ours.pth").graft(tmp_path / "other.pth", ["fc"])
+
+
+@pytest.mark.parametrize(
     ("options", "reason"),
     [
         ({"layers": ["avgpool"]}, "layers"),

@@ -1,0 +1,30 @@
+"""Whether two networks take the same images, so that what reads the images can pass from one to the other, or be mixed.
+Knows no tensor.
+"""
+
+from __future__ import annotations
+
+from resnet_surgeon.errors import OperationError, listed
+from resnet_surgeon.operations.channels import RGB
+from resnet_surgeon.operations.checkpoint import Checkpoint
+
+
+def check_same_images(one: Checkpoint, other: Checkpoint, label: str, hint: str) -> None:
+    """Raises OperationError, with this hint, where the channels are known to be others, or in another order, or to be
+    normalised otherwise. `label` says which network the other is.
+    """
+    mine, theirs = one.channels, other.channels
+    if mine != theirs and _are_known(one) and _are_known(other):
+        raise OperationError(f"{label} takes the channels {listed(theirs)}, SOURCE {listed(mine)}", hint=hint)
+    images, others = one.preprocessing, other.preprocessing
+    if images and others and (images.mean, images.std) != (others.mean, others.std):
+        raise OperationError(
+            f"{label} takes images with mean {list(others.mean)} and std {list(others.std)}, SOURCE with mean "
+            f"{list(images.mean)} and std {list(images.std)}",
+            hint=hint,
+        )
+
+
+def _are_known(checkpoint: Checkpoint) -> bool:
+    """Three channels that nobody named are red, green and blue."""
+    return bool(checkpoint.channel_names) or checkpoint.channels == RGB
