@@ -36,6 +36,7 @@ Own = Literal["none", "layer1", "layer2", "layer3", "layer4"]
 Start = Literal["default", "zero", "small"]
 
 _MOST_HIDDEN = MOST_HEAD_LAYERS // 3  # each has an activation and a dropout behind it
+_ALONE = "a single head has no layers of its own: it is a new `fc`, and nobody shares the layers before it"
 _SMALL = 0.01  # Ren et al. 2015 (arXiv:1506.01497), and detectors since: the deviation of a new classifier's weights
 
 
@@ -134,10 +135,7 @@ class Heads:
             raise _usage("the names stand beside the classes already", "leave `--names` out")
         asked = self._asked()
         if not self.add and len(asked) == 1 and asked[0].own not in (None, "none"):
-            raise _usage(
-                "a single head has no layers of its own: it is a new `fc`, and nobody shares the layers before it",
-                "leave `--own` out: the network computes the same",
-            )
+            raise _usage(_ALONE, "leave `--own` out: the network computes the same")
         if self.names is not None and len(self.names) != len(asked):
             raise _usage(f"{len(self.names)} names for {len(asked)} heads", "give one name for each number of classes")
         if len(asked) > 1 and not (self.labels is self.reuse is None):
@@ -175,9 +173,10 @@ class Heads:
     def resolved(self, checkpoint: Checkpoint) -> Heads:
         architecture = checkpoint.architecture
         if architecture.branches and not self.add:
+            there = "several heads" if len(architecture.branches) > 1 else "a head"
             raise OperationError(
-                f"the network has several heads already ({listed([head.name for head in architecture.heads])})",
-                hint="keep them with `--add`, or remove them first: `remove --layers heads`",
+                f"the network has {there} already ({listed([head.name for head in architecture.branches])})",
+                hint="keep what is there with `--add`, or remove it first: `remove --layers heads`",
             )
         kept = architecture.heads if self.add else ()
         asked = self._with_names(kept)
@@ -244,7 +243,7 @@ class Heads:
         owned = old.stages[cut:]
         new = [_head(head, owned, kept) for head in asked]
         moved = [_moved(head, owned, old) for head in kept]
-        architecture = _with_heads(replace(old, stages=old.stages[:cut], maps=()), (*moved, *new))
+        architecture = _with_heads(replace(old, stages=old.stages[:cut], heads=(), maps=()), (*moved, *new))
         fresh = {head.name: head for head in asked}
 
         def made(parameter: Parameter) -> LazyTensor:
@@ -324,6 +323,8 @@ def _with_own(head: NewHead, architecture: Architecture, kept: Sequence[Head], c
             f"the network has no `{own}` that heads could own",
             hint=f"it has {', '.join(stages) or 'no stages'}; or use `--own none`",
         )
+    if own != "none" and not has_siblings:
+        raise OperationError(_ALONE, hint="leave `own` out: the network computes the same")
     return replace(head, own=own)
 
 

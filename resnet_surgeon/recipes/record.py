@@ -8,11 +8,12 @@ from typing import Any
 
 from resnet_surgeon.errors import OperationError
 from resnet_surgeon.fields import plain
-from resnet_surgeon.manifest import Manifest, operation_from_record
+from resnet_surgeon.manifest import Manifest, OtherSource, operation_from_record
 from resnet_surgeon.operations import OPERATIONS
 from resnet_surgeon.operations.checkpoint import Operation, others_of, with_others
 from resnet_surgeon.recipes.reading import options as options_of
 from resnet_surgeon.recipes.reading import spellings
+from resnet_surgeon.sources import catalog
 from resnet_surgeon.sources.origin import Origin
 from resnet_surgeon.sources.remainder import NO_CLASSIFIER
 from resnet_surgeon.writing.names import Names
@@ -25,6 +26,8 @@ def recipes_of(manifest: Manifest, output: str, names: Names) -> Iterator[str]:
     Raises OperationError for a history that no recipe repeats, such as training.
     """
     operations = [operation_from_record(record) for record in manifest.operations]
+    for source in manifest.other_sources:
+        _check_place_is_all(source)
     places = [_place(source.origin) for source in manifest.other_sources]
     for operation in operations:
         if operation.name not in OPERATIONS:
@@ -80,6 +83,21 @@ def _place(source: Origin) -> str:
     if source.container is None or (source.architecture and source.weights):
         return source.architecture or ""
     return source.url or source.file or ""
+
+
+def _check_place_is_all(other: OtherSource) -> None:
+    """Raises OperationError for another source that was opened with options, which no operation of a recipe states."""
+    origin, wrapping = other.origin, other.origin.wrapping
+    is_plain = origin.container is not None and (
+        origin.architecture is None
+        or origin.weights is None
+        or origin.weights == catalog.entry(origin.architecture, "DEFAULT").weights
+    )
+    is_stated = any(fact.said_by == "user" for fact in other.facts)
+    is_chosen = wrapping is not None and bool(wrapping.classifier or wrapping.ignored)
+    if not is_plain or is_stated or is_chosen:
+        reason = f"it cannot say with which options another source, {_place(origin)}, was opened"
+        raise OperationError(reason, subject="recipe", hint="write that with `convert`, and take the file in its place")
 
 
 def _relocated(operation: Operation, places: Sequence[str]) -> Operation:

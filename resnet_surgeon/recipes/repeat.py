@@ -46,5 +46,5 @@ def recipe_text(output: Location) -> str:
                 return text
     if missing is not None:
         return _UNTRIED + texts[0]
-    hint = "give the source that it was made from its place back"
+    hint = "put back what it was made from"
     raise CheckpointError("what lies there under its source's name does not make it", subject=network.label, hint=hint)

@@ -43,7 +43,7 @@ _SAID = {
     "timm": {"groups"},
     "transformers": {"parts", "bottleneck_stride"},
     "detectron2": {"parts", "groups", "bottleneck_stride", "maps"},
-    "sequential": {*_FACTS} - {"heads", "pool", "classifier", "maps"},
+    "sequential": {*_FACTS} - {"heads", "fused", "pool", "classifier", "maps"},
 }
 _CONFIG, _LOOKED_FOR = "config.json", ("model.safetensors", "pytorch_model.bin")  # by transformers, in a folder
 

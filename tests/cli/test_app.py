@@ -321,7 +321,9 @@ def test_every_option_has_a_help_text_and_a_parameter_of_its_name(run: Run) -> N
         shown = run(operation.name, "--help", env={"COLUMNS": "200", "NO_COLOR": "1"}).stdout.decode()
         for field in dataclasses.fields(operation):  # type: ignore[arg-type]
             is_asked = not field.metadata.get("found")
-            assert is_asked == (f"--{field.name.replace('_', '-')}" in shown)
+            spelling = field.metadata.get("spelling") or "-"  # a word without dashes is an argument
+            name = f"--{field.name.replace('_', '-')}" if spelling.startswith("-") else spelling
+            assert is_asked == (name in shown)
             assert field.metadata["help"]
 
 

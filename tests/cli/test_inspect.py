@@ -43,7 +43,7 @@ def test_the_history_of_what_this_tool_wrote(run: Run, checkpoints: Path) -> Non
     assert "began as     basic.pth (torch zip)\n" in shown
     assert "then         heads: classes=[3, 5], names=['head1', 'head2'], own=layer4, seed=0\n" in shown
     assert "output       head2: logits [5] for an image of 224x224\n" in shown
-    assert "heads        after `remove --layers heads`\n" in shown
+    assert "heads        --add --classes A,B: more of them; other ones after `remove --layers heads`\n" in shown
 
 
 def test_packing_and_what_is_left_out(run: Run, tmp_path: Path) -> None:

@@ -98,6 +98,18 @@ def test_heads_come_and_go_one_by_one(network: rs.Network) -> None:
     assert one.heads([2], own="none", add=True).architecture.children[-1] == "heads"
 
 
+def test_a_head_that_owns_more_of_the_trunk_leaves_the_last_one_as_it_is(network: rs.Network) -> None:
+    left = network.heads({"a": 2, "b": 3}).remove(layers=["heads.a"])
+    more = left.heads([4], own="layer3", add=True)
+    assert [stage.name for stage in more.architecture.stages] == ["layer1", "layer2"]
+    assert torch.equal(logits(more)[0], logits(left)[0])
+
+
+def test_the_first_head_that_is_added_owns_nothing(network: rs.Network) -> None:
+    with pytest.raises(OperationError, match="a single head has no layers of its own"):
+        network.remove(last=1).heads([4], own="layer4", add=True)
+
+
 def test_an_added_head_keeps_the_pooling_of_the_old_one(network: rs.Network) -> None:
     gem = network.heads(head=[{"name": "a", "classes": 3, "pool": "gem"}])
     both = gem.heads(head=[{"name": "b", "classes": 2, "pool": "avg"}], add=True)

@@ -183,6 +183,13 @@ def test_of_several_networks_the_recipe_names_the_right_one(folder: Path) -> Non
     assert "\nkey: ema\n" in text
 
 
+@pytest.mark.parametrize("opening", [{"assume": "eps=1e-05"}, {"fc": "none"}], ids=str)
+def test_another_source_that_takes_options_has_no_recipe(opening: dict[str, str], folder: Path) -> None:
+    rs.open("in.pth").graft(rs.open("in.pth", **opening), layers=["layer4"]).save("made.safetensors")  # type: ignore[arg-type]
+    with pytest.raises(OperationError, match=r"recipe: it cannot say with which options another source, in\.pth"):
+        recipe_text("made.safetensors")
+
+
 def test_a_recipe_whose_source_has_gone_says_so(folder: Path) -> None:
     rs.open("in.pth").adapt(1).save("made.safetensors")
     os.unlink("in.pth")

@@ -30,6 +30,8 @@ FUNCTIONS: dict[str, Callable[[str, str], Any]] = {
     "diff, second": lambda source, other: rs.diff(other, source),
     "verify": lambda source, other: rs.verify(source),
     "verify, against": lambda source, other: rs.verify(other, against=source),
+    "verify_quickly": lambda source, other: rs.verify_quickly(source),
+    "verify_quickly, against": lambda source, other: rs.verify_quickly(other, against=source),
     "report": lambda source, other: rs.report(source),
     "report, against": lambda source, other: rs.report(other, against=source),
 }
@@ -41,6 +43,18 @@ COMMANDS = {
     "convert": "convert SOURCE -o out.pth",
     "remove": "remove SOURCE --last 1",
     "heads": "heads SOURCE --classes 3,5",
+    "stem": "stem SOURCE --kernel 3",
+    "depth": "depth SOURCE --blocks 1,1,1,1",
+    "dilate": "dilate SOURCE --output-stride 8",
+    "features": "features SOURCE --layers layer1",
+    "cast": "cast SOURCE --dtype float16",
+    "fuse": "fuse SOURCE",
+    "graft": "graft SOURCE --from OTHER --layers fc",
+    "graft, from": "graft OTHER --from SOURCE --layers fc",
+    "average": "average SOURCE OTHER",
+    "average, second": "average OTHER SOURCE",
+    "apply": "apply recipe.yaml SOURCE",
+    "recipe": "recipe SOURCE",
     "verify": "verify SOURCE",
     "verify, against": "verify OTHER --against SOURCE",
     "report": "report SOURCE -o -",
@@ -90,6 +104,7 @@ def test_no_command_takes_another_file_or_shows_anything_of_it(
     command: str, source: str, other: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "recipe.yaml").write_text("operations: []")
     before = {*tmp_path.rglob("*")}
     arguments = [{"SOURCE": source, "OTHER": other}.get(word, word) for word in command.split()]
     with pytest.raises(CheckpointError, match="its SHA-256 begins"):

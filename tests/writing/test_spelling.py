@@ -165,6 +165,7 @@ UNSAID: dict[str, tuple[Callable[[rs.Network], rs.Network], set[str]]] = {
     "other strides": (last_stride_1, FIXED),
     "in the place of maxpool": (lambda network: network.remove(layers=["maxpool"]), FIXED),
     "eps": (lambda network: with_architecture(network, eps=0.0), FIXED),
+    "without batch norms": (lambda network: network.fuse(), ALL),  # by which a stem is found
 }
 
 
