@@ -79,7 +79,7 @@ def test_a_formula_of_many_channels_is_a_short_document(formula: Formula) -> Non
         {"kind": "mix", "matrix": [[1.0, 2.0]], "parts": [1, 2]},
         {"kind": "folded_input_weight", "std": [1.0, 0.0]},
         {"kind": "combination", "factors": []},
-        {"kind": "combination", "factors": [1.0] * 17},
+        {"kind": "combination", "factors": [1.0] * 65},
         {"kind": "cast", "old": "I64"},
         {"kind": "crop", "old": 7, "new": 4},
         {"kind": "area_resampled", "old": 33, "new": 3},
