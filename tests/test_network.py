@@ -8,6 +8,7 @@ import inspect
 import json
 import pickle
 import re
+import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -26,12 +27,14 @@ from resnet_surgeon.formats.files import OpenFile
 from resnet_surgeon.formats.tensors import Stored, Strided, content
 from resnet_surgeon.operations import OPERATIONS as REGISTRY
 from resnet_surgeon.operations.adapt import Adapt
+from resnet_surgeon.operations.average import Average
 from resnet_surgeon.operations.cast import Cast
-from resnet_surgeon.operations.checkpoint import Operation
+from resnet_surgeon.operations.checkpoint import Operation, others_of, with_others
 from resnet_surgeon.operations.depth import Depth
 from resnet_surgeon.operations.dilate import Dilate
 from resnet_surgeon.operations.features import Features
 from resnet_surgeon.operations.fuse import Fuse
+from resnet_surgeon.operations.graft import Graft
 from resnet_surgeon.operations.heads import Heads
 from resnet_surgeon.operations.remove import Remove
 from resnet_surgeon.operations.stem import Stem
@@ -103,7 +106,16 @@ OPERATIONS = st.one_of(
     st.builds(lambda name: Remove(layers=[f"heads.{name}"]), st.sampled_from("abcd")),
     st.builds(lambda text: Heads(reuse=text), st.sampled_from(["0->a", "0,1->a; 1->b"])),
     st.builds(Cast, st.sampled_from(["float16", "bfloat16", "float32", "float64"]), st.booleans()),
+    # The other network is a file of the one that it has become: see `of_itself`.
+    st.builds(lambda count, weight: Average([""] * count, [weight] + [1.0] * count), st.integers(1, 2), st.just(3.0)),
+    st.builds(lambda name: Graft("", ["layer4", "fc"], name), st.sampled_from(["g", "h", None])),
 )
+
+
+def of_itself(operation: Operation, network: rs.Network, path: Path) -> Operation:
+    """The operation with each other network that it takes the file of `network` at `path`."""
+    others = others_of(operation)
+    return with_others(operation, [network.save(path)] * len(others)) if others else operation
 
 
 @pytest.mark.parametrize("name", ["basic.safetensors", "bottleneck.pth", "random"])
@@ -118,7 +130,9 @@ def test_a_chain_and_files_in_between_come_to_the_same_bytes(
         return rs.open(checkpoints / name)
 
     chain = by_files = start()
-    for operation in operations:
+    folder = Path(tempfile.mkdtemp(dir=tmp_path))
+    for number, operation in enumerate(operations):
+        operation = of_itself(operation, chain, folder / f"other{number}.safetensors")
         try:
             chain = chain.apply(operation)
         except SurgeonError:
