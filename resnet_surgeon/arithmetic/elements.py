@@ -18,7 +18,7 @@ from resnet_surgeon.arithmetic.formulas import (
     Average,
     Cast,
     Combination,
-    FoldedBias,
+    Elementwise,
     FoldedInputMean,
     FoldedInputWeight,
     FoldedWeight,
@@ -36,20 +36,7 @@ if TYPE_CHECKING:
 _PIECE = 1 << 17  # numbers that are worked out at once
 
 
-def evaluate(
-    formula: Combination
-    | Average
-    | Product
-    | Cast
-    | NormalisedWeight
-    | RowMeans
-    | FoldedWeight
-    | FoldedBias
-    | FoldedInputWeight
-    | FoldedInputMean,
-    dtype: str,
-    operands: Sequence[Operand],
-) -> Iterator[bytes]:
+def evaluate(formula: Elementwise, dtype: str, operands: Sequence[Operand]) -> Iterator[bytes]:
     """The tensor that the formula makes of the operands, which it takes."""
     with np.errstate(all="ignore"):
         if isinstance(formula, Combination):

@@ -395,10 +395,9 @@ class FoldedInputMean:
 Mixing = Mean | Scaled | Repeat | Mix
 # From a weight [out, in, old, old] to one [out, in, new, new].
 Resizing = Crop | AreaResampled
-Formula = (
-    Mixing
-    | Resizing
-    | Combination
+# Over whole tensors, large ones too.
+Elementwise = (
+    Combination
     | Average
     | Product
     | Cast
@@ -409,6 +408,7 @@ Formula = (
     | FoldedInputWeight
     | FoldedInputMean
 )
+Formula = Mixing | Resizing | Elementwise
 
 
 def input_dtypes(formula: Formula, dtype: str, count: int) -> tuple[str, ...]:

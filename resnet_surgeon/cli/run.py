@@ -24,7 +24,7 @@ from resnet_surgeon.sources.location import STANDARD_INPUT, PassingInput, check_
 from resnet_surgeon.sources.progress import Progress
 from resnet_surgeon.sources.sidecar import manifest_path
 from resnet_surgeon.writing.names import Names
-from resnet_surgeon.writing.targets import check_name
+from resnet_surgeon.writing.targets import check_name, is_folder, output_path
 from resnet_surgeon.writing.unchanged import digest
 
 STANDARD_OUTPUT = "-"
@@ -54,7 +54,7 @@ def run(
             "standard output is a terminal, and a stream of tensors is not text",
             hint="pipe it into a command, or name a file with `-o`",
         )
-    if writing.output is not None and not to_stream and not _is_folder(writing.output):
+    if writing.output is not None and not to_stream and not is_folder(writing.output):
         check_name(Path(writing.output))
     shown = progress(quiet)
     others = others_of(operation) if operation else ()
@@ -66,7 +66,7 @@ def run(
         network = network.apply(_with_opened(operation, opening, other, shown))
     if not quiet:
         _ = network.source.described  # reads conv1, which may have gone by when this is printed
-    target = _target(writing.output, network)
+    target = output_path(writing.output, network.default_name)
     outcome = _written(network, None if to_stream else target, writing, names, shown)
     if outcome == "up to date" and not quiet:
         print(message(f"{target}: up to date"), file=sys.stderr)
@@ -114,17 +114,6 @@ def _written(network: Network, target: str | None, writing: Writing, names: Name
     else:
         network.save(target, force=writing.force, names=names, progress=progress)
     return "written"
-
-
-def _is_folder(output: str) -> bool:
-    return output.endswith(os.sep) or os.path.isdir(output)
-
-
-def _target(output: str | None, network: Network) -> str:
-    """The file to write: of no name or a folder's, one from source and operation in that folder."""
-    if output is None:
-        return network.default_name
-    return os.path.join(output, network.default_name) if _is_folder(output) else output
 
 
 def _report(network: Network, target: str, outcome: _Outcome) -> dict[str, Any]:

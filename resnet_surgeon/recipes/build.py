@@ -16,12 +16,14 @@ from pathlib import Path
 from typing import Literal
 
 from resnet_surgeon.errors import AccessError, SurgeonError, UsageError
+from resnet_surgeon.formats.tensors import byte_size
 from resnet_surgeon.network import Network
 from resnet_surgeon.network import open as open_network
 from resnet_surgeon.recipes.lock import Lock
 from resnet_surgeon.recipes.reading import Target
 from resnet_surgeon.sources.progress import Advance, Progress
 from resnet_surgeon.writing.names import Names
+from resnet_surgeon.writing.targets import output_path
 from resnet_surgeon.writing.unchanged import digest
 
 Outcome = Literal["made", "up to date", "planned"]
@@ -64,7 +66,7 @@ def build(
     """
     planned = _planned(name, targets, source, progress)
     lock = Lock.beside(Path(name))
-    total = sum(tensor_bytes(item.network) for item in planned)
+    total = sum(byte_size(tensor) for item in planned for tensor in item.network.tensors.values())
     with progress(f"building {len(planned)} file{'s' * (len(planned) > 1)}", total) as advance:
         shared = _shared(advance)
         with ThreadPoolExecutor(_AT_ONCE) as executor:
@@ -78,11 +80,6 @@ def build(
     return built
 
 
-def tensor_bytes(network: Network) -> int:
-    """The bytes of all its tensors."""
-    return sum(step.after.bytes for step in network.plan() if step.after)
-
-
 def _planned(name: str, targets: Sequence[Target], source: str | None, progress: Progress) -> tuple[_Planned, ...]:
     opened: dict[str, Network] = {}
     planned: dict[Path, _Planned] = {}
@@ -91,7 +88,7 @@ def _planned(name: str, targets: Sequence[Target], source: str | None, progress:
             network = _opened(target, source or target.source, opened, progress)
             for operation in target.operations:
                 network = network.apply(operation)
-            output = _output(target.output, network)
+            output = Path(output_path(target.output, network.default_name))
             network.check(output, names=target.names)
         except SurgeonError as error:
             error.subject = f"{name}:{target.place.line}: {error.subject or target.source}"
@@ -111,24 +108,15 @@ def _opened(target: Target, source: str, opened: dict[str, Network], progress: P
     return opened[key]
 
 
-def _output(output: str | None, network: Network) -> Path:
-    """The file: of no name or a folder's, one from source and operations in that folder."""
-    if output is None or output.endswith(os.sep) or os.path.isdir(output):
-        return Path(output or "") / network.default_name
-    return Path(output)
-
-
 def _made(item: _Planned, lock: Lock, force: bool, progress: Progress) -> Built:
-    if item.network.is_written(item.output, names=item.names):
-        size, sha256 = digest(item.output)
-        return Built(item.output, "up to date", item.network, size, sha256)
-    is_there = os.path.lexists(item.output)
-    if is_there and not force and not lock.holds(item.output):
-        reason = "it exists already, and is not what this recipe made"
-        raise AccessError(reason, subject=str(item.output), hint="use `--force` to replace it, or name another output")
-    item.network.save(item.output, force=is_there or force, names=item.names, progress=progress)
-    size, sha256 = digest(item.output)
-    return Built(item.output, "made", item.network, size, sha256)
+    outcome: Outcome = "up to date" if item.network.is_written(item.output, names=item.names) else "made"
+    if outcome == "made":
+        is_there = os.path.lexists(item.output)
+        if is_there and not force and not lock.holds(item.output):
+            reason, hint = "it exists already, and is not what this recipe made", "or name another output"
+            raise AccessError(reason, subject=str(item.output), hint=f"use `--force` to replace it, {hint}")
+        item.network.save(item.output, force=is_there or force, names=item.names, progress=progress)
+    return Built(item.output, outcome, item.network, *digest(item.output))
 
 
 def _shared(advance: Advance) -> Progress:

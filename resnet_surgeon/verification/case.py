@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -28,7 +28,7 @@ from resnet_surgeon.sources.origin import Origin
 from resnet_surgeon.sources.progress import Progress
 from resnet_surgeon.sources.sidecar import MANIFEST_KEY, MANIFEST_LIMIT, manifest_path
 from resnet_surgeon.sources.source import Source, open_source
-from resnet_surgeon.verification.proof import some
+from resnet_surgeon.verification.proof import Check, Proof, some
 
 MOST_CHANNELS = 1 << 20  # on the way from source to file: a manifest may state any number
 
@@ -99,6 +99,16 @@ class Case:
         if self.original is None:
             return Known({}, {}, {}, elsewhere)
         return Known(self.original.tensors, self.original.records, self.original.source.found.parts, elsewhere)
+
+    def proof(self, checks: Iterable[Check]) -> Proof:
+        """What the checks come to. Raises CheckpointError if a file was written to meanwhile: the proof would be of
+        neither state.
+        """
+        name = self.file.container.file.name if self.file.container else self.file.label
+        given = ", ".join(network.source.label for network in self.given_networks) or None
+        made = tuple(checks)
+        self.check_unchanged()
+        return Proof(name, given, made)
 
     def check_unchanged(self) -> None:
         """Raises CheckpointError if a file was written to since it was opened."""

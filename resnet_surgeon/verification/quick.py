@@ -43,11 +43,12 @@ def verify_quickly(
     True
     """
     case = open_case(path, against, opening, progress)
-    name = case.file.container.file.name if case.file.container else case.file.label
-    given = ", ".join(network.source.label for network in case.given_networks) or None
-    checks = (*document.checks(case), *_of_tensors(case))
-    case.check_unchanged()
-    return Proof(name, given, checks)
+    return case.proof(_checks(case))
+
+
+def _checks(case: Case) -> Iterator[Check]:
+    yield from document.checks(case)
+    yield from _of_tensors(case)
 
 
 def _of_tensors(case: Case) -> Iterator[Check]:

@@ -37,11 +37,7 @@ def verify(
 
 def prove(case: Case) -> Proof:
     """Raises CheckpointError if a file was written to meanwhile: the proof would be of neither state."""
-    name = case.file.container.file.name if case.file.container else case.file.label
-    given = ", ".join(network.source.label for network in case.given_networks) or None
-    checks = tuple(_checks(case))
-    case.check_unchanged()
-    return Proof(name, given, checks)
+    return case.proof(_checks(case))
 
 
 def _checks(case: Case) -> Iterator[Check]:

@@ -60,6 +60,18 @@ def checked_pair(path: Path, force: bool, sources: Sequence[Sequence[OpenFile]])
     return pair
 
 
+def is_folder(output: str) -> bool:
+    """Whether an output as it was stated is a folder for a file of the default name."""
+    return output.endswith(os.sep) or os.path.isdir(output)
+
+
+def output_path(output: str | None, default_name: str) -> str:
+    """The file to write: of no name or a folder's, that of the default name, there."""
+    if output is None:
+        return default_name
+    return os.path.join(output, default_name) if is_folder(output) else output
+
+
 def check_name(path: Path) -> None:
     """Raises UsageError for a name that does not say what to write, or that links to one which says otherwise;
     AccessError for what is there and is not a file.
