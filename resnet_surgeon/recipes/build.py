@@ -16,12 +16,15 @@ from pathlib import Path
 from typing import Literal
 
 from resnet_surgeon.errors import AccessError, SurgeonError, UsageError
+from resnet_surgeon.formats import sniff
+from resnet_surgeon.formats.files import OpenFile
 from resnet_surgeon.formats.tensors import byte_size
 from resnet_surgeon.network import Network
 from resnet_surgeon.network import open as open_network
 from resnet_surgeon.recipes.lock import Lock
 from resnet_surgeon.recipes.reading import Target
 from resnet_surgeon.sources.progress import Advance, Progress
+from resnet_surgeon.sources.sidecar import MANIFEST_KEY
 from resnet_surgeon.writing.names import Names
 from resnet_surgeon.writing.targets import output_path
 from resnet_surgeon.writing.unchanged import digest
@@ -112,11 +115,19 @@ def _made(item: _Planned, lock: Lock, force: bool, progress: Progress) -> Built:
     outcome: Outcome = "up to date" if item.network.is_written(item.output, names=item.names) else "made"
     if outcome == "made":
         is_there = os.path.lexists(item.output)
-        if is_there and not force and not lock.holds(item.output):
+        if is_there and not force and not (lock.holds(item.output) and _is_of_this_tool(item.output)):
             reason, hint = "it exists already, and is not what this recipe made", "or name another output"
             raise AccessError(reason, subject=str(item.output), hint=f"use `--force` to replace it, {hint}")
         item.network.save(item.output, force=is_there or force, names=item.names, progress=progress)
     return Built(item.output, outcome, item.network, *digest(item.output))
+
+
+def _is_of_this_tool(path: Path) -> bool:
+    """Whether the file holds a manifest: a stranger's lock can name any file whose digest the world knows."""
+    try:
+        return MANIFEST_KEY in sniff.read(OpenFile.at(path)).metadata
+    except SurgeonError:
+        return False
 
 
 def _shared(advance: Advance) -> Progress:

@@ -109,6 +109,17 @@ def test_an_output_that_somebody_changed_is_replaced_with_force_alone(position: 
     assert [item.outcome for item in rs.Recipe.read("recipe.yaml").build(force=True)] == ["up to date", "made"]
 
 
+@pytest.mark.parametrize("content", [b"precious", None], ids=["text", "a checkpoint"])
+def test_no_lock_lets_a_recipe_replace_what_this_tool_did_not_make(content: bytes | None, folder: Path) -> None:
+    data = Path("in.pth").read_bytes() if content is None else content
+    Path("out-1.safetensors").write_bytes(data)
+    entry = {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    Path("recipe.lock.json").write_text(json.dumps({"outputs": {"out-1.safetensors": entry}}))
+    with pytest.raises(AccessError, match="not what this recipe made"):
+        rs.Recipe.read("recipe.yaml").build()
+    assert Path("out-1.safetensors").read_bytes() == data
+
+
 def test_nothing_is_written_if_anything_does_not_fit(folder: Path) -> None:
     Path("recipe.yaml").write_text(f"{TWO}---\nsource: in.pth\noperations: [remove: {{last: 30}}]\n")
     before = states(folder)
