@@ -19,6 +19,9 @@ import pytest
 
 # Tests run side by side: threads within one only get into each other's way. It counts when torch is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# What `make test` says to a make below it is not meant for those that tests run.
+for name in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS"):
+    os.environ.pop(name, None)
 
 import torch
 from hypothesis import HealthCheck, settings

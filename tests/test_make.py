@@ -35,7 +35,7 @@ def fake_python(folder: Path, change: str = "pass") -> Path:
 
 def make_environment(folder: Path, python: Path, *, named: bool = True) -> subprocess.CompletedProcess[str]:
     """Asks make for the environment alone, nothing installed into it: of the Python that is named, or found first."""
-    env = {name: value for name, value in os.environ.items() if name not in ("PYTHON", "MAKEFLAGS", "MAKELEVEL")}
+    env = {name: value for name, value in os.environ.items() if name != "PYTHON"}
     env["PATH"] = f"{python.parent}:{env['PATH']}"
     command = ["make", f"VENV={folder}", f"{folder}/made", *[f"PYTHON={python}"] * named]
     return subprocess.run(command, cwd=TOP, env=env, capture_output=True, text=True, timeout=PATIENCE)
