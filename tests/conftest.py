@@ -19,9 +19,6 @@ import pytest
 
 # Tests run side by side: threads within one only get into each other's way. It counts when torch is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-# What `make test` says to a make below it is not meant for those that tests run.
-for name in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS"):
-    os.environ.pop(name, None)
 
 import torch
 from hypothesis import HealthCheck, settings
@@ -40,7 +37,11 @@ settings.load_profile("any machine")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Puts the files of tests that run side by side into memory where there is room: then they wait for no disk."""
+    """Keeps what `make test` says to a make below it from those that tests run; and puts the files of tests that run
+    side by side into memory where there is room: then they wait for no disk.
+    """
+    for name in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS"):
+        os.environ.pop(name, None)
     memory = Path("/dev/shm")
     if getattr(config.option, "numprocesses", 0) and memory.is_dir() and shutil.disk_usage(memory).free > 4 << 30:
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(memory))
