@@ -31,6 +31,10 @@ from resnet_surgeon.verification import forward
 from tests import PATIENCE
 from tests.served import Server
 
+# What `make test` says to a make below it is not meant for those that tests run.
+for name in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS"):
+    os.environ.pop(name, None)
+
 # How long an example takes is the machine's affair.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
