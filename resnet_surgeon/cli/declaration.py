@@ -119,7 +119,7 @@ def _asked(group: type[Any]) -> list[dataclasses.Field[Any]]:
     return [field for field in dataclasses.fields(group) if not field.metadata.get("found")]
 
 
-def _parameters(group: type[Any]) -> Iterator[inspect.Parameter]:
+def _parameters(group: Any) -> Iterator[inspect.Parameter]:
     hints = _hints(group)
     for field in _asked(group):
         hint, spelling = hints[field.name], field.metadata["spelling"]
