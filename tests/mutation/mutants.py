@@ -99,6 +99,8 @@ def _changes(node: ast.AST) -> Iterator[ast.AST]:
         yield from (_with(node, values=[*node.values[:at], *node.values[at + 1 :]]) for at in range(len(node.values)))
     elif isinstance(node, ast.BinOp) and type(node.op) in _ARITHMETIC and not _is_text(node):
         yield _with(node, op=_ARITHMETIC[type(node.op)]())
+    elif isinstance(node, ast.AugAssign) and type(node.op) in _ARITHMETIC and not _is_word(node.value):
+        yield _with(node, op=_ARITHMETIC[type(node.op)]())
     elif isinstance(node, ast.UnaryOp) and isinstance(node.op, (ast.Not, ast.USub)):
         yield node.operand
     elif isinstance(node, ast.IfExp):
