@@ -97,9 +97,7 @@ def _changes(node: ast.AST) -> Iterator[ast.AST]:
     elif isinstance(node, ast.BoolOp):
         yield _with(node, op=ast.Or() if isinstance(node.op, ast.And) else ast.And())
         yield from (_with(node, values=[*node.values[:at], *node.values[at + 1 :]]) for at in range(len(node.values)))
-    elif isinstance(node, ast.BinOp) and type(node.op) in _ARITHMETIC and not _is_text(node):
-        yield _with(node, op=_ARITHMETIC[type(node.op)]())
-    elif isinstance(node, ast.AugAssign) and type(node.op) in _ARITHMETIC and not _is_word(node.value):
+    elif isinstance(node, (ast.BinOp, ast.AugAssign)) and type(node.op) in _ARITHMETIC and not _is_text(node):
         yield _with(node, op=_ARITHMETIC[type(node.op)]())
     elif isinstance(node, ast.UnaryOp) and isinstance(node.op, (ast.Not, ast.USub)):
         yield node.operand
@@ -120,8 +118,8 @@ def _with(node: ast.AST, **fields: object) -> ast.AST:
     return changed
 
 
-def _is_text(node: ast.BinOp) -> bool:
-    return any(_is_word(side) for side in (node.left, node.right))
+def _is_text(node: ast.BinOp | ast.AugAssign) -> bool:
+    return any(_is_word(side) for side in ast.iter_child_nodes(node))
 
 
 def _is_word(node: ast.AST) -> bool:
