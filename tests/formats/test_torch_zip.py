@@ -129,6 +129,13 @@ def test_big_endian_archives_are_swapped() -> None:
     assert torch.equal(witness["x"], BASE)
 
 
+def test_a_storage_of_two_dtypes_is_refused() -> None:
+    data = saved({"x": BASE, "y": torch.arange(24, dtype=torch.int32)})
+    one, other = (b"X\x01\0\0\0%d" % key for key in (0, 1))
+    with pytest.raises(CheckpointError, match="reads the storage `0` in two ways"):
+        read(rezipped(data, lambda name, old: (name, old.replace(other, one) if name.endswith("pkl") else old)))
+
+
 def test_without_a_byte_order_it_is_little() -> None:
     older = rezipped(SAVED, lambda name, old: None if name.endswith("byteorder") else (name, old))
     assert content(read(older)["x"]) == raw(BASE)
