@@ -164,7 +164,10 @@ DAMAGE: dict[str, tuple[Callable[[dict[str, bytes]], Any], str]] = {
     "a part that reaches outside": (with_part(PART, ROOT, 20, 6), "outside of its storage"),
     "a part of no storage": (with_part(PART, ROOT + 1, 5, 6), "damaged"),
     "a part that begins at text": (with_part(PART, ROOT, "5", 6), "damaged"),
-    "a storage that is not there": (replaced("tensors", pickle.dumps(ROOT, 2)[2:-1], pickle.dumps(PART, 2)[2:-1]), "damaged"),
+    "a storage that is not there": (
+        replaced("tensors", pickle.dumps(ROOT, 2)[2:-1], pickle.dumps(PART, 2)[2:-1]),
+        "damaged",
+    ),
     "a part twice": (lambda parts: parts.update({"./pickle": parts["pickle"]}), "holds pickle twice"),
     "a storage twice": (
         lambda parts: parts.update(storages=pickle.dumps(2, 2) + parts["storages"][5:-6] * 2 + pickle.dumps([], 2)),
