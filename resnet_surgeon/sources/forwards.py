@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from resnet_surgeon.errors import printable
 from resnet_surgeon.formats.modules import Layer
 from resnet_surgeon.sources.class_text import ClassText, line_of, parsed
 from resnet_surgeon.sources.functions import (
@@ -579,7 +578,7 @@ _LARGEST = 1 << 31  # number that is reckoned with
 def _after(data: Data, what: str, node: ast.AST, frame: _Frame) -> Data:
     if len(data.steps) == _MOST_STEPS:
         frame.refuse(node)
-    return after(data, Step(what, printable(frame.line(node))))
+    return after(data, Step(what, frame.line(node)))
 
 
 def _of_tensor(

@@ -74,7 +74,7 @@ def _check_leaves(reader: Reader, modules: Mapping[str, Layer], parts: Parts) ->
     for own in parts.layers.values():
         line = reader.forward_line(own)
         if line is not None and modules[own].kind.rpartition(".")[2] not in _NORMS:
-            raise _differs(reader, own, f"of its own (`{printable(line)}`)")
+            raise _differs(reader, own, f"of its own ({printable(line)})")
 
 
 def _is_proven_block(reader: Reader, own: str, block: str, parts: Parts) -> bool:
@@ -128,7 +128,7 @@ def _check(reader: Reader, path: str, outputs: Sequence[Data], wanted: Sequence[
     best = max(outputs, key=lambda data: _common(data.names, wanted), default=Data())
     common = _common(best.names, wanted)
     if common < len(best.steps):
-        raise _differs(reader, path, f"that has `{best.steps[common].line}`")
+        raise _differs(reader, path, f"that has {printable(best.steps[common].line)}")
     raise _differs(reader, path, f"that does without {printable(wanted[common])}")
 
 
@@ -146,7 +146,7 @@ def _outputs(reader: Reader, path: str) -> list[Data] | None:
     except UnfollowedError as error:
         if reader.layers[path].kind.startswith(_LIBRARIES):
             return None
-        raise _differs(reader, error.path, f"that has `{printable(error.line)}`, which is not followed") from None
+        raise _differs(reader, error.path, f"that has {printable(error.line)}, which is not followed") from None
 
 
 def _differs(reader: Reader, path: str, does: str) -> DiffersError:
