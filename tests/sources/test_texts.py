@@ -213,7 +213,9 @@ OTHER_BLOCKS = {
     ),
     "without the last activation": (BASIC.replace("self.relu(out)\n", "out\n", 2), "out = self.conv2(out)"),
     "a shortcut that is left out": (BASIC.replace("    residual = self.downsample(x)", "    pass"), "out += residual"),
-    "a shortcut of something else": (BASIC.replace("self.downsample(x)", "self.downsample(out)"), "residual = self.downsample(out)"),
+    "a shortcut of something else": (
+        BASIC.replace("self.downsample(x)", "self.downsample(out)"), "residual = self.downsample(out)"
+    ),
     "a factor of the residual": (BASIC.replace("+= residual", "+= 0.1 * residual"), "out += 0.1 * residual"),
     "attention": (BASIC.replace("residual = x", "out = self.attend(out)\nresidual = x"), "out = self.attend(out)"),
     "what was added to": (BASIC.replace("return self.relu(out)", "return self.relu(other)").replace(
