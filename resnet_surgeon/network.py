@@ -188,11 +188,13 @@ class Network(TiedToFile):
             return self
         return replace(self, opened=replace(self.opened, source=self.source.with_digest()))
 
-    def is_written(self, output: str | os.PathLike[str], *, names: Names = "torchvision") -> bool:
+    def is_written(
+        self, output: str | os.PathLike[str], *, names: Names = "torchvision", progress: Progress = silent
+    ) -> bool:
         """Whether the file `output` and its manifest are there already, byte for byte as `save` would write them.
         Raises CheckpointError for a damaged source.
         """
-        return is_written(self._document(names), Path(output))
+        return is_written(self._document(names), Path(output), progress)
 
     def check(self, output: str | os.PathLike[str] | None = None, *, names: Names = "torchvision") -> None:
         """Raises CheckpointError if the file `output`, or the stream, would be one that nobody could open; reads and

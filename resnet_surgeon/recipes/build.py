@@ -74,11 +74,11 @@ def build(
     lock = Lock.beside(Path(name))
     total = sum(byte_size(tensor) for item in planned for tensor in item.network.tensors.values())
     with progress(f"building {len(planned)} file{'s' * (len(planned) > 1)}", total) as advance:
-        shared = _shared(advance)
+        in_turn = _in_turn(advance)
         futures: list[Future[Built]] = []
         with ThreadPoolExecutor(_AT_ONCE) as executor:
             try:
-                futures.extend(executor.submit(_made, item, lock, force, shared) for item in planned)
+                futures.extend(executor.submit(_made, item, lock, force, in_turn) for item in planned)
                 built = tuple(future.result() for future in futures)
             except BaseException:
                 executor.shutdown(wait=True, cancel_futures=True)
@@ -137,14 +137,16 @@ def _place(other: Other) -> Unopened:
     return other if isinstance(other, Unopened) else Unopened(str(other))
 
 
-def _made(item: _Planned, lock: Lock, force: bool, progress: Progress) -> Built:
+def _made(item: _Planned, lock: Lock, force: bool, advance: Advance) -> Built:
     outcome: Outcome = "up to date" if item.network.is_written(item.output, names=item.names) else "made"
     if outcome == "made":
         is_there = os.path.lexists(item.output)
         if is_there and not force and not (lock.holds(item.output) and _is_of_this_tool(item.output)):
             reason, hint = "it exists already, and is not what this recipe made", "or name another output"
             raise AccessError(reason, subject=str(item.output), hint=f"use `--force` to replace it, {hint}")
-        item.network.save(item.output, force=is_there or force, names=item.names, progress=progress)
+        item.network.save(item.output, force=is_there or force, names=item.names, progress=_part_of(advance))
+    else:
+        advance(sum(map(byte_size, item.network.tensors.values())))
     return Built(item.output, outcome, item.network, *digest(item.output))
 
 
@@ -156,16 +158,22 @@ def _is_of_this_tool(path: Path) -> bool:
         return False
 
 
-def _shared(advance: Advance) -> Progress:
-    """One bar for all outputs, however many are written at once."""
+def _in_turn(advance: Advance) -> Advance:
+    """The function, for several threads."""
     turn = threading.Lock()
 
-    def one(count: int) -> None:
+    def in_turn(count: int) -> None:
         with turn:
             advance(count)
 
+    return in_turn
+
+
+def _part_of(advance: Advance) -> Progress:
+    """One bar for all outputs, however many are written at once."""
+
     @contextlib.contextmanager
     def progress(what: str, total: int | None) -> Iterator[Advance]:
-        yield one
+        yield advance
 
     return progress

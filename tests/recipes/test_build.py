@@ -70,9 +70,9 @@ def test_a_source_is_read_for_its_digest_once(folder: Path, monkeypatch: pytest.
     count: list[Container] = []
     sha256 = Container.sha256
 
-    def counted(container: Container) -> str:
+    def counted(container: Container, advance: Callable[[int], None]) -> str:
         count.append(container)
-        return sha256(container)
+        return sha256(container, advance)
 
     monkeypatch.setattr(Container, "sha256", counted)
     rs.Recipe.read("recipe.yaml").build()
