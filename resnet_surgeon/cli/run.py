@@ -78,7 +78,7 @@ def run(
             note = f" ({target} exists already: this would need `--force`)" if in_the_way else ""
             print(message(f"dry run: nothing was written{note}"), file=sys.stderr)
     if json:
-        to_standard_output(json_format.dumps(_report(network, target, outcome), indent=1, sort_keys=True))
+        to_standard_output(json_format.dumps(_report(network, target, outcome, shown), indent=1, sort_keys=True))
     elif not to_stream and outcome != "planned":
         to_standard_output(target)
 
@@ -104,7 +104,7 @@ def _written(network: Network, target: str | None, writing: Writing, names: Name
     """Writes the file, or the stream where there is no target, as far as that is wanted and needed."""
     if writing.if_changed and target is None:
         raise UsageError("a stream is never up to date", subject="--if-changed", hint="name a file with `-o`")
-    if writing.if_changed and target is not None and network.is_written(target, names=names):
+    if writing.if_changed and target is not None and network.is_written(target, names=names, progress=progress):
         return "up to date"
     if writing.dry_run:
         network.check(target, names=names)
@@ -116,9 +116,9 @@ def _written(network: Network, target: str | None, writing: Writing, names: Name
     return "written"
 
 
-def _report(network: Network, target: str, outcome: _Outcome) -> dict[str, Any]:
+def _report(network: Network, target: str, outcome: _Outcome, progress: Progress) -> dict[str, Any]:
     """What `--json` prints; size and digest are those of a file that is there."""
-    size, sha256 = (None, None) if outcome == "planned" else digest(Path(target))
+    size, sha256 = (None, None) if outcome == "planned" else digest(Path(target), progress)
     return {
         "output": target,
         "manifest": str(manifest_path(Path(target))),

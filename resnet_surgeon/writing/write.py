@@ -47,7 +47,7 @@ def write(content: Document, path: Path, *, force: bool, progress: Progress) -> 
             disk.reserve(descriptor, layout.size)
             with progress(f"writing {path.name}", content.size()) as advance:
                 write_runs(descriptor, into_file(layout.tensors), advance)
-            content = reading.result()
+                content = reading.result()  # within, so that the bars go whatever comes meanwhile
             for position, data in layout.frame(content, partial(checksum, descriptor)):
                 write_at(descriptor, data, position)
             disk.sync(descriptor)
