@@ -39,8 +39,7 @@ _FOLDED_HINT = "export the network again, with constants folded, as `torch.onnx.
 
 
 def walked(graph: Graph, without_classifier: bool, ignore: tuple[str, ...]) -> Walk:
-    """The way through the graph; as far as the pooled features, `without_classifier`. Nodes that fit `ignore` are passed
-    over.
+    """The way through the graph, or as far as its pooled features; nodes that fit `ignore` are passed over.
 
     Raises ArchitectureError for the first node that no ResNet of torchvision's has there, and for quantised graphs;
     CheckpointError for a pattern that fits no node.
@@ -225,15 +224,10 @@ class Walk:
     def _normed(
         self, node: Node, at: _At, norm: str, within: str, layer: Convolution
     ) -> tuple[_At, tuple[Convolution | Norm | Identity, ...]]:
-        is_training = bool(_whole(node, "training_mode", 0)) or not _whole(node, "is_test", 1) or any(node.outputs[1:])
+        is_training = _whole(node, "training_mode", 0) or not _whole(node, "is_test", 1) or any(node.outputs[1:])
+        is_by_channel = node.inputs[0] == at.name and _whole(node, "spatial", 1)
         eps = node.attributes.get("epsilon", 1e-5)
-        if (
-            is_training
-            or not _whole(node, "spatial", 1)
-            or node.inputs[0] != at.name
-            or not isinstance(eps, float)
-            or not 0 <= eps <= 1
-        ):
+        if is_training or not is_by_channel or not isinstance(eps, float) or not 0 <= eps <= 1:
             self._refuse("does not normalise as in inference", node)
         leaves = {leaf: self._leaf(node, place) for place, leaf in enumerate(_NORM_LEAVES, start=1)}
         if any(leaf.shape != (at.channels,) for leaf in leaves.values()):
