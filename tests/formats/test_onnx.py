@@ -93,7 +93,7 @@ def external(**entries: str) -> bytes:
     tensor = TensorProto(name="x", data_type=TensorProto.FLOAT, dims=[2, 3], data_location=TensorProto.EXTERNAL)
     for key, value in entries.items():
         tensor.external_data.add(key=key, value=value)
-    return model([tensor]).SerializeToString()
+    return bytes(model([tensor]).SerializeToString())
 
 
 def test_weights_beside_the_model_are_read_there(tmp_path: Path) -> None:
@@ -138,7 +138,7 @@ def test_a_model_without_its_weights_says_where_they_belong(tmp_path: Path) -> N
 def changed(change: Callable[[Any], object]) -> bytes:
     made = model([numpy_helper.from_array(NUMBERS, "x")])
     change(made)
-    return made.SerializeToString()
+    return bytes(made.SerializeToString())
 
 
 WHOLE = changed(lambda made: None)
