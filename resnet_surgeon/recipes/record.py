@@ -41,6 +41,7 @@ def recipes_of(manifest: Manifest, output: str, names: Names) -> Iterator[str]:
                 **({"names": names} if names != "torchvision" else {}),
                 "operations": [_written(_relocated(operation, places)) for operation in operations],
                 "output": _literal(output),
+                **({"share_blocks": True} if manifest.share_blocks else {}),
             }
         )
 

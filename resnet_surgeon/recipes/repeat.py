@@ -5,6 +5,7 @@ Opens the file and, where it is there, its source; writes nothing.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from resnet_surgeon.errors import AccessError, CheckpointError, SurgeonError
@@ -42,7 +43,7 @@ def recipe_text(output: Location) -> str:
         except SurgeonError:
             continue
         else:
-            if made.network.manifest() == network.history:
+            if made.network.manifest() == replace(network.history, share_blocks=False):
                 return text
     if missing is not None:
         return _UNTRIED + texts[0]
