@@ -69,19 +69,19 @@ def arranged(tensors: Mapping[str, LazyTensor]) -> Arrangement:
     if not waiting:
         return Arrangement(in_order)
     first = waiting.pop(0)
+    sizes = {name: byte_size(tensor) for name, tensor in in_order.items()}
     taken = {*first.names, *(name for one in waiting for name in one.names)}
     placed, end = [*first.names], first.end
     while waiting:
         free = [name for name in in_order if name not in taken and end % _itemsize(tensors[name]) == 0]
-        found = _next(waiting, end, Counter(byte_size(tensors[name]) for name in free), tensors)
+        found = _next(waiting, end, Counter(sizes[name] for name in free), sizes)
         if found is None:
             break
         whole, tail, counts = found
         filling: list[str] = []
         for name in free:
-            size = byte_size(tensors[name])
-            if counts[size]:
-                counts[size] -= 1
+            if counts.get(sizes[name]):
+                counts[sizes[name]] -= 1
                 filling.append(name)
         placed += [*filling, *tail.names]
         taken = (taken - {*whole.names}) | {*filling, *tail.names}
@@ -137,33 +137,40 @@ def _itemsize(tensor: LazyTensor) -> int:
 
 
 def _next(
-    waiting: Sequence[_Stretch], end: int, sizes: Mapping[int, int], tensors: Mapping[str, LazyTensor]
-) -> tuple[_Stretch, _Stretch, Counter[int]] | None:
-    """The stretch that can come next, the tail of it that does, and how many tensors of which of the `sizes` that there
-    are fill the gap before: those for which the fewest tensors are moved. The largest that fit are taken first: the
-    sizes of a ResNet's vectors divide each other.
+    waiting: Sequence[_Stretch], end: int, free: Mapping[int, int], sizes: Mapping[str, int]
+) -> tuple[_Stretch, _Stretch, dict[int, int]] | None:
+    """The stretch that can come next, the tail of it that does, and how many tensors of which size fill the gap before,
+    of the `free` ones: where the fewest tensors are moved for it.
     """
-    best: tuple[_Stretch, _Stretch, Counter[int]] | None = None
-    fewest = len(tensors)
-    small = Counter({size: count for size, count in sizes.items() if 0 < size < BLOCK})
-    in_turn = sorted((size for size, _ in small.most_common(_SIZES)), reverse=True)
+    best: tuple[_Stretch, _Stretch, dict[int, int]] | None = None
+    fewest = len(sizes)
+    small = Counter({size: count for size, count in free.items() if 0 < size < BLOCK})
+    descending = sorted(small.most_common(_SIZES), reverse=True)
     for whole in waiting:
-        for moved, tail in enumerate(_tails(whole, tensors)):
-            gap = (tail.offset - end) % BLOCK
-            counts: Counter[int] = Counter()
-            for size in in_turn:
-                counts[size] = min(gap // size, sizes[size])
-                gap -= counts[size] * size
-            if gap == 0 and moved + sum(counts.values()) < fewest:
-                fewest, best = moved + sum(counts.values()), (whole, tail, counts)
+        for left_out, tail in enumerate(_tails(whole, sizes)):
+            counts = _filling((tail.offset - end) % BLOCK, descending)
+            if counts is not None and left_out + sum(counts.values()) < fewest:
+                fewest, best = left_out + sum(counts.values()), (whole, tail, counts)
     return best
 
 
-def _tails(stretch: _Stretch, tensors: Mapping[str, LazyTensor]) -> Iterator[_Stretch]:
+def _filling(gap: int, descending: Sequence[tuple[int, int]]) -> dict[int, int] | None:
+    """How many of these sizes, of which there are so many, fill the gap, if they do. The largest that fit are taken
+    first: the sizes of a ResNet's vectors divide each other.
+    """
+    counts: dict[int, int] = {}
+    for size, count in descending:
+        if size <= gap:
+            counts[size] = min(gap // size, count)
+            gap -= counts[size] * size
+    return None if gap else counts
+
+
+def _tails(stretch: _Stretch, sizes: Mapping[str, int]) -> Iterator[_Stretch]:
     """The stretch, and what is left of it without its first small tensors, which may stand elsewhere."""
     offset = stretch.offset
     for number, name in enumerate(stretch.names[: 1 + _LEFT_OUT]):
         if offset - stretch.offset >= BLOCK:
             break
         yield _Stretch(stretch.names[number:], offset, stretch.end - offset)
-        offset += byte_size(tensors[name])
+        offset += sizes[name]
