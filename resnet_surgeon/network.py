@@ -21,7 +21,15 @@ from resnet_surgeon.history.opening import Opened, recognised
 from resnet_surgeon.operations.adapt import Adapt
 from resnet_surgeon.operations.average import Average
 from resnet_surgeon.operations.cast import Cast
-from resnet_surgeon.operations.checkpoint import MOST_SOURCES, Checkpoint, Operation, Other, others_of, with_others
+from resnet_surgeon.operations.checkpoint import (
+    MOST_SOURCES,
+    Checkpoint,
+    Operation,
+    Other,
+    Unopened,
+    others_of,
+    with_others,
+)
 from resnet_surgeon.operations.depth import Depth
 from resnet_surgeon.operations.dilate import Dilate
 from resnet_surgeon.operations.features import Features
@@ -181,12 +189,17 @@ class Network(TiedToFile):
         return replace(self, opened=replace(self.opened, source=self.source.with_digest()))
 
     def is_written(
-        self, output: str | os.PathLike[str], *, names: Names = "torchvision", share_blocks: bool = False
+        self,
+        output: str | os.PathLike[str],
+        *,
+        names: Names = "torchvision",
+        share_blocks: bool = False,
+        progress: Progress = silent,
     ) -> bool:
         """Whether the file `output` and its manifest are there already, byte for byte as `save` would write them.
         Raises CheckpointError for a damaged source.
         """
-        return is_written(self._document(names, share_blocks), Path(output))
+        return is_written(self._document(names, share_blocks), Path(output), progress)
 
     def check(
         self,
@@ -284,6 +297,8 @@ def _opened(other: Other) -> Opened:
     """Another network that an operation takes. Raises UsageError for one that nobody can open again."""
     if isinstance(other, int):
         raise UsageError("another network is a path, a model's name, or an opened network, not a number")
+    if isinstance(other, Unopened):
+        return open(other.location, **other.opening).opened
     network = other if hasattr(other, "checkpoint") else open(other)
     if not isinstance(network, Network) or network.operations:
         hint = "save it, and give the path of what was saved"

@@ -19,9 +19,6 @@ import pytest
 
 # Tests run side by side: threads within one only get into each other's way. It counts when torch is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-# What `make test` says to a make below it is not meant for those that tests run.
-for name in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS"):
-    os.environ.pop(name, None)
 
 import torch
 from hypothesis import HealthCheck, settings
@@ -33,6 +30,10 @@ from resnet_surgeon.sources import catalog
 from resnet_surgeon.verification import forward
 from tests import PATIENCE
 from tests.served import Server
+
+# What `make test` says to a make below it is not meant for those that tests run.
+for name in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS"):
+    os.environ.pop(name, None)
 
 # How long an example takes is the machine's affair.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -115,10 +115,11 @@ class Packing:
 
 
 def progress(quiet: bool = False) -> Progress:
-    """A bar where a person looks at standard error, when quiet too for a download; in a log, a line for a download."""
+    """Bars where a person looks at standard error, when quiet too for a download; lines in a log, unless quiet."""
     is_seen = bool(sys.stderr and sys.stderr.isatty())
     if not is_seen and quiet:
         return silent
-    from resnet_surgeon.cli.progress import bar, downloads, line
+    from resnet_surgeon.cli.progress import bars, downloads, lines
 
-    return downloads(bar if is_seen else line) if quiet or not is_seen else bar
+    shown = bars() if is_seen else lines()
+    return downloads(shown) if quiet else shown

@@ -78,7 +78,7 @@ def run(
             note = f" ({target} exists already: this would need `--force`)" if in_the_way else ""
             print(message(f"dry run: nothing was written{note}"), file=sys.stderr)
     if json:
-        to_standard_output(json_format.dumps(_report(network, target, outcome), indent=1, sort_keys=True))
+        to_standard_output(json_format.dumps(_report(network, target, outcome, shown), indent=1, sort_keys=True))
     elif not to_stream and outcome != "planned":
         to_standard_output(target)
 
@@ -107,7 +107,11 @@ def _written(network: Network, target: str | None, writing: Writing, names: Name
     if writing.share_blocks and target is None:
         raise UsageError("a stream shares no blocks", subject="--share-blocks", hint="name a file with `-o`")
     shared = writing.share_blocks
-    if writing.if_changed and target is not None and network.is_written(target, names=names, share_blocks=shared):
+    if (
+        writing.if_changed
+        and target is not None
+        and network.is_written(target, names=names, share_blocks=shared, progress=progress)
+    ):
         return "up to date"
     if writing.dry_run:
         network.check(target, names=names, share_blocks=shared)
@@ -119,9 +123,9 @@ def _written(network: Network, target: str | None, writing: Writing, names: Name
     return "written"
 
 
-def _report(network: Network, target: str, outcome: _Outcome) -> dict[str, Any]:
+def _report(network: Network, target: str, outcome: _Outcome, progress: Progress) -> dict[str, Any]:
     """What `--json` prints; size and digest are those of a file that is there."""
-    size, sha256 = (None, None) if outcome == "planned" else digest(Path(target))
+    size, sha256 = (None, None) if outcome == "planned" else digest(Path(target), progress)
     return {
         "output": target,
         "manifest": str(manifest_path(Path(target))),

@@ -5,7 +5,7 @@ Knows nothing of containers, nor why bytes are passed on, held or skipped.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from resnet_surgeon.errors import AccessError, CheckpointError
@@ -66,12 +66,15 @@ class ArrivingFile(OpenFile):
         if self._take(1):
             raise CheckpointError("more bytes follow its last tensor", subject=self.name)
 
-    def whole(self) -> OpenFile:
-        """The stream in a temporary file, when nothing has gone by yet. Raises AccessError where there is no room."""
+    def whole(self, advance: Callable[[int], None] = lambda count: None) -> OpenFile:
+        """The stream in a temporary file, when nothing has gone by yet. `advance` hears how many bytes each step took.
+        Raises AccessError where there is no room.
+        """
 
         def pieces() -> Iterator[bytes]:
             yield from map(bytes, self.chunks(0, self.arrived))
             while data := self._take(CHUNK):
+                advance(len(data))
                 yield data
 
         return OpenFile.spooled(pieces(), self.name)

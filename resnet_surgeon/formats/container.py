@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -54,23 +54,27 @@ class Container:
     def files(self) -> tuple[OpenFile, ...]:
         return (self.file, *self.others)
 
-    def sha256(self) -> str:
+    def sha256(self, advance: Callable[[int], None] = lambda count: None) -> str:
         """The digest of the whole file (and then its shards), in hexadecimal; checksums are tested in the same pass.
 
-        Raises CheckpointError for a checksum that does not hold, or a file that changed since it was opened.
+        `advance` hears how many bytes each step read. Raises CheckpointError for a checksum that does not hold, or a
+        file that changed since it was opened.
         """
         digest = hashlib.sha256()
+
+        def read(chunks: Iterator[memoryview]) -> None:
+            for chunk in chunks:
+                digest.update(chunk)
+                advance(len(chunk))
+
         for file in self.files:
             position = 0
             checksums = (checksum for checksum in self.checksums if checksum.file is file)
             for checksum in sorted(checksums, key=lambda item: item.offset):
-                for chunk in file.chunks(position, checksum.offset - position):
-                    digest.update(chunk)
-                for chunk in _tested(checksum):
-                    digest.update(chunk)
+                read(file.chunks(position, checksum.offset - position))
+                read(_tested(checksum))
                 position = checksum.offset + checksum.size
-            for chunk in file.chunks(position, file.size - position):
-                digest.update(chunk)
+            read(file.chunks(position, file.size - position))
         self.check_unchanged()
         return digest.hexdigest()
 

@@ -126,12 +126,20 @@ class HasCheckpoint(Protocol):
 
 
 @dataclass(frozen=True)
+class Unopened:
+    """Another network that nobody has opened yet: where it is, and the keywords of `resnet_surgeon.open` for it."""
+
+    location: Location
+    opening: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class _Elsewhere:
     """The rule of an option that is another network: where it is, itself once it is open, or its number."""
 
     def check(self, value: Any) -> None:
         is_number = type(value) is int and 1 <= value <= MOST_SOURCES
-        is_location = isinstance(value, (str, os.PathLike, bytes)) or hasattr(value, "read")
+        is_location = isinstance(value, (str, os.PathLike, bytes, Unopened)) or hasattr(value, "read")
         if not (is_number or is_location or hasattr(value, "checkpoint")):
             raise MisfitError("a path, a model's name, or an opened network", value)
 
@@ -142,7 +150,7 @@ class _Elsewhere:
 # Another network than the one that is operated on, as a user says it. A resolved operation has its number, as the
 # manifest does: the first source is 0, those that operations took besides are numbered as they came.
 if TYPE_CHECKING:
-    Other = Location | HasCheckpoint | int
+    Other = Location | Unopened | HasCheckpoint | int
 else:
     Other = Annotated[Any, _Elsewhere()]
 

@@ -6,11 +6,12 @@ Knows networks, and neither YAML nor operations.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import threading
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypedDict
@@ -21,8 +22,10 @@ from resnet_surgeon.formats.files import OpenFile
 from resnet_surgeon.formats.tensors import byte_size
 from resnet_surgeon.network import Network
 from resnet_surgeon.network import open as open_network
+from resnet_surgeon.operations.checkpoint import Other, Unopened, others_of, with_others
 from resnet_surgeon.recipes.lock import Lock
 from resnet_surgeon.recipes.reading import Target
+from resnet_surgeon.sources.location import check_distinct
 from resnet_surgeon.sources.progress import Advance, Progress
 from resnet_surgeon.sources.sidecar import MANIFEST_KEY
 from resnet_surgeon.writing.names import Names
@@ -71,23 +74,31 @@ def build(
     """Builds every output that is not byte for byte there already, and records all of them in the recipe's lock.
 
     An output that stands in the way is replaced if this recipe made it, by its lock, and nobody changed it since; or
-    with `force`. Nothing is written before all sources were opened and all operations fit. Raises AccessError and the
-    errors of `plan`.
+    with `force`. Nothing is written before all sources were opened and all operations fit. What was made before one
+    fails, or a signal comes, is recorded too. Raises AccessError and the errors of `plan`.
     """
     planned = _planned(name, targets, source, progress)
     lock = Lock.beside(Path(name))
     total = sum(byte_size(tensor) for item in planned for tensor in item.network.tensors.values())
     with progress(f"building {len(planned)} file{'s' * (len(planned) > 1)}", total) as advance:
-        shared = _shared(advance)
+        in_turn = _in_turn(advance)
+        futures: list[Future[Built]] = []
         with ThreadPoolExecutor(_AT_ONCE) as executor:
-            futures = [executor.submit(_made, item, lock, force, shared) for item in planned]
             try:
+                futures.extend(executor.submit(_made, item, lock, force, in_turn) for item in planned)
                 built = tuple(future.result() for future in futures)
             except BaseException:
                 executor.shutdown(wait=True, cancel_futures=True)
+                made = [future.result() for future in futures if not (future.cancelled() or future.exception())]
+                with contextlib.suppress(AccessError):  # what went wrong first is what is heard of
+                    _recorded(lock, made).write()
                 raise
-    lock.with_digests({str(item.output): (item.size, item.sha256) for item in built}).write()
+    _recorded(lock, built).write()
     return built
+
+
+def _recorded(lock: Lock, built: Sequence[Built]) -> Lock:
+    return lock.with_digests({str(item.output): (item.size, item.sha256) for item in built})
 
 
 def _planned(name: str, targets: Sequence[Target], source: str | None, progress: Progress) -> tuple[_Planned, ...]:
@@ -95,9 +106,7 @@ def _planned(name: str, targets: Sequence[Target], source: str | None, progress:
     planned: dict[Path, _Planned] = {}
     for target in targets:
         try:
-            network = _opened(target, source or target.source, opened, progress)
-            for operation in target.operations:
-                network = network.apply(operation)
+            network = _made_of(target, source or target.source, opened, progress)
             output = Path(output_path(target.output, network.default_name))
             written = Written(names=target.names, share_blocks=target.share_blocks)
             network.check(output, **written)
@@ -111,22 +120,41 @@ def _planned(name: str, targets: Sequence[Target], source: str | None, progress:
     return tuple(planned.values())
 
 
-def _opened(target: Target, source: str, opened: dict[str, Network], progress: Progress) -> Network:
-    """The source, opened and read for its digest once, however many outputs are made of it."""
-    key = json.dumps([source, dict(target.opening)], sort_keys=True, default=str)
-    if key not in opened:
-        opened[key] = open_network(source, progress=progress, **target.opening).identified()
-    return opened[key]
+def _made_of(target: Target, source: str, opened: dict[str, Network], progress: Progress) -> Network:
+    """The target's network. A source is opened, and read for its digest, once, however many outputs are made of it."""
+    number = itertools.count()
+
+    def at(place: Unopened) -> Network:
+        # Each of the sources of one network is opened by itself, as commands do, though it be the same file as another.
+        key = json.dumps([next(number), place.location, dict(place.opening)], sort_keys=True, default=str)
+        if key not in opened:
+            opened[key] = open_network(place.location, progress=progress, **place.opening).identified()
+        return opened[key]
+
+    others = [[_place(other) for other in others_of(operation)] for operation in target.operations]
+    places = [Unopened(source, target.opening), *itertools.chain.from_iterable(others)]
+    for one, two in itertools.combinations([place.location for place in places], 2):
+        check_distinct(one, two)
+    network = at(places[0])
+    for operation, needed in zip(target.operations, others, strict=True):
+        network = network.apply(with_others(operation, [at(place) for place in needed]))
+    return network
 
 
-def _made(item: _Planned, lock: Lock, force: bool, progress: Progress) -> Built:
+def _place(other: Other) -> Unopened:
+    return other if isinstance(other, Unopened) else Unopened(str(other))
+
+
+def _made(item: _Planned, lock: Lock, force: bool, advance: Advance) -> Built:
     outcome: Outcome = "up to date" if item.network.is_written(item.output, **item.written) else "made"
     if outcome == "made":
         is_there = os.path.lexists(item.output)
         if is_there and not force and not (lock.holds(item.output) and _is_of_this_tool(item.output)):
             reason, hint = "it exists already, and is not what this recipe made", "or name another output"
             raise AccessError(reason, subject=str(item.output), hint=f"use `--force` to replace it, {hint}")
-        item.network.save(item.output, force=is_there or force, progress=progress, **item.written)
+        item.network.save(item.output, force=is_there or force, progress=_part_of(advance), **item.written)
+    else:
+        advance(sum(map(byte_size, item.network.tensors.values())))
     return Built(item.output, outcome, item.network, *digest(item.output))
 
 
@@ -138,16 +166,22 @@ def _is_of_this_tool(path: Path) -> bool:
         return False
 
 
-def _shared(advance: Advance) -> Progress:
-    """One bar for all outputs, however many are written at once."""
+def _in_turn(advance: Advance) -> Advance:
+    """The function, for several threads."""
     turn = threading.Lock()
 
-    def one(count: int) -> None:
+    def in_turn(count: int) -> None:
         with turn:
             advance(count)
 
+    return in_turn
+
+
+def _part_of(advance: Advance) -> Progress:
+    """One bar for all outputs, however many are written at once."""
+
     @contextlib.contextmanager
     def progress(what: str, total: int | None) -> Iterator[Advance]:
-        yield one
+        yield advance
 
     return progress

@@ -18,7 +18,7 @@ from resnet_surgeon.fields import checked, hints_of
 from resnet_surgeon.formats.files import OpenFile
 from resnet_surgeon.history.opening import Opening
 from resnet_surgeon.operations import OPERATIONS
-from resnet_surgeon.operations.checkpoint import Operation
+from resnet_surgeon.operations.checkpoint import Operation, Unopened
 from resnet_surgeon.recipes import nodes
 from resnet_surgeon.recipes.mistakes import Mistakes
 from resnet_surgeon.recipes.nodes import Node, Place, UnreadableError
@@ -108,6 +108,11 @@ def stated_variables(texts: Iterable[str]) -> dict[str, object]:
 def options(kind: Any) -> tuple[dataclasses.Field[Any], ...]:
     """The fields of an operation that a person can state: not what it finds out by itself."""
     return tuple(field for field in dataclasses.fields(kind) if not field.metadata.get("found"))
+
+
+def others(kind: Any) -> frozenset[str]:
+    """The options of an operation that are other networks."""
+    return frozenset(field.name for field in options(kind) if field.metadata.get("is_other"))
 
 
 def spellings(kind: Any) -> dict[str, str]:
@@ -236,7 +241,8 @@ def _operation(kind: Any, written: Node, place: Place, mistakes: Mistakes) -> Op
     for spelling, node in given.items():
         if known[spelling] in values:
             mistakes.add(written.keys[spelling], f"{kind.name}: `{spelling}` is there under another name already")
-        values[known[spelling]] = _checked(hints[known[spelling]], node, spelling, mistakes)
+        value = _places(node, spelling, mistakes) if known[spelling] in others(kind) else node.plain
+        values[known[spelling]] = _checked(hints[known[spelling]], node, spelling, mistakes, value)
     lacking = [field for field in lacking if field.name not in values]
     for field in lacking:
         spelling = next(name for name, of in known.items() if of == field.name)
@@ -254,11 +260,31 @@ def _operation(kind: Any, written: Node, place: Place, mistakes: Mistakes) -> Op
 _WRONG = object()  # in the place of a value that has a mistake
 
 
-def _checked(hint: Any, node: Node, name: str, mistakes: Mistakes) -> Any:
-    if used(node):  # a variable that there is not, as was said
+def _places(node: Node, name: str, mistakes: Mistakes) -> Any:
+    """Where another network is, as a text, or as a mapping that says too how it is opened; or a list of them."""
+    if isinstance(node.value, tuple):
+        places = [_places(item, name, mistakes) for item in node.value]
+        return _WRONG if any(place is _WRONG for place in places) else places
+    if not isinstance(node.value, dict):
+        return _text(node, name, mistakes) or _WRONG
+    fields = _mapping(node, ("source", *OPENING), f"`{name}`", mistakes) or {}
+    if "source" not in fields:
+        mistakes.add(node.place, f"`{name}` lacks `source`", "a model's name, a path or a URL")
+        return _WRONG
+    source = _text(fields["source"], "source", mistakes)
+    opening = {key: _checked(OPENING[key], fields[key], key, mistakes) for key in OPENING if key in fields}
+    if source is None or len(fields) < len(node.value) or any(value is _WRONG for value in opening.values()):
+        return _WRONG
+    return Unopened(source, opening)
+
+
+def _checked(hint: Any, node: Node, name: str, mistakes: Mistakes, value: Any = ...) -> Any:
+    """The value of a node, or what was made of it, if it is of this type."""
+    value = node.plain if value is ... else value
+    if value is _WRONG or used(node):  # a variable that there is not, as was said
         return _WRONG
     try:
-        return checked(hint, node.plain, name)
+        return checked(hint, value, name)
     except UsageError as error:
         mistakes.add(node.place, error.reason)
         return _WRONG

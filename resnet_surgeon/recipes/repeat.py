@@ -5,19 +5,21 @@ Opens the file and, where it is there, its source; writes nothing.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from resnet_surgeon.errors import AccessError, CheckpointError, SurgeonError
+from resnet_surgeon.architecture.facts import Assumed
+from resnet_surgeon.errors import AccessError, CheckpointError, SurgeonError, WeightsError
 from resnet_surgeon.network import open as open_network
 from resnet_surgeon.recipes.build import plan
 from resnet_surgeon.recipes.reading import parsed
-from resnet_surgeon.recipes.record import recipes_of
+from resnet_surgeon.recipes.record import Place, places_of, recipe_of
 from resnet_surgeon.sources.location import Location
+from resnet_surgeon.sources.origin import Origin
 from resnet_surgeon.sources.progress import silent
 from resnet_surgeon.sources.sidecar import NAMES_KEY
-
-_UNTRIED = "# Not tried: its source is not here.\n"
 
 
 def recipe_text(output: Location) -> str:
@@ -33,19 +35,27 @@ def recipe_text(output: Location) -> str:
     container: Any = network.source.container
     name = network.default_name if network.source.is_anonymous else container.file.name
     names: Any = network.source.metadata.get(NAMES_KEY, "torchvision")
-    texts = [*recipes_of(network.history, name, names)]
-    missing: SurgeonError | None = None
-    for text in texts:
-        try:
-            (made,) = plan(name, parsed(text, name, {}), None, silent)
-        except AccessError as error:
-            missing = error
-        except SurgeonError:
-            continue
-        else:
-            if made.network.manifest() == replace(network.history, share_blocks=False):
-                return text
-    if missing is not None:
-        return _UNTRIED + texts[0]
-    hint = "put back what it was made from"
-    raise CheckpointError("what lies there under its source's name does not make it", subject=network.label, hint=hint)
+    sources = [(network.history.source, network.history.facts)]
+    sources += [(other.origin, other.facts) for other in network.history.other_sources]
+    text = recipe_of(network.history, name, names, [_place(origin, facts) for origin, facts in sources])
+    try:
+        (made,) = plan(name, parsed(text, name, {}), None, silent)
+        if made.network.manifest() == replace(network.history, share_blocks=False):
+            return text
+    except (AccessError, WeightsError):
+        missing = "its source is not here" if len(sources) == 1 else "not all of its sources are here"
+        return f"# Not tried: {missing}.\n{text}"
+    except SurgeonError:
+        pass
+    reason = "what lies there under the name of its source does not make it"
+    raise CheckpointError(reason, subject=network.label, hint="put back what it was made from")
+
+
+def _place(origin: Origin, facts: Sequence[Assumed]) -> Place:
+    """The place of a source, with the key that leads to the network in it that was taken."""
+    first, *more = places_of(origin, facts)
+    for place in (first, *more) if more else ():
+        with contextlib.suppress(SurgeonError):
+            if open_network(**place).source.origin.wrapping == origin.wrapping:
+                return place
+    return first

@@ -9,9 +9,10 @@ from typing import Any
 
 from resnet_surgeon.fields import hints_of
 from resnet_surgeon.operations import OPERATIONS
-from resnet_surgeon.recipes.reading import NAMES, OPENING, options, spellings
+from resnet_surgeon.recipes.reading import NAMES, OPENING, options, others, spellings
 
 _VARIABLE = {"type": "string", "pattern": r"\$\{[A-Za-z_][A-Za-z0-9_]*\}"}
+_SOURCE = {"type": "string", "description": "A model name, or a checkpoint's path or URL."}
 _VALUE = {"type": ["string", "number", "boolean", "null", "array"]}
 
 
@@ -33,6 +34,8 @@ def schema(of_type: Any) -> dict[str, Any]:
 
     operations = [_operation(name, kind, option) for name, kind in OPERATIONS.items()]
     bare = {"enum": [name for name, kind in OPERATIONS.items() if not _required(kind)]}
+    opening = {name: option(hint) for name, hint in OPENING.items()}
+    definitions["place"] = _place(opening)
     names = {"enum": list(NAMES), "description": "What the tensors are called."}
     document = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -41,8 +44,8 @@ def schema(of_type: Any) -> dict[str, Any]:
         "required": ["operations"],
         "additionalProperties": False,
         "properties": {
-            "source": {"type": "string", "description": "A model name, or a checkpoint's path or URL."},
-            **{name: option(hint) for name, hint in OPENING.items()},
+            "source": _SOURCE,
+            **opening,
             "names": {"anyOf": [names, _VARIABLE]},
             "variables": {"type": "object", "additionalProperties": _VALUE},
             "matrix": {"type": "object", "additionalProperties": {"type": "array", "minItems": 1, "items": _VALUE}},
@@ -64,27 +67,36 @@ def _required(kind: Any) -> set[str]:
     return {field.name for field in options(kind) if field.default is dataclasses.MISSING}
 
 
-def _hints(kind: Any) -> dict[str, Any]:
-    """The types of the options; a recipe says where another network is, which a manifest names by its number."""
-    hints = hints_of(kind)
-    others = {field.name for field in options(kind) if field.metadata.get("is_other")}
-    many = {name for name in others if "Sequence" in str(hints[name])}
-    return {**hints, **dict.fromkeys(others, str), **dict.fromkeys(many, list[str])}
+def _place(opening: dict[str, Any]) -> dict[str, Any]:
+    """Another network: where it is, and how it is opened."""
+    stated = {
+        "type": "object",
+        "required": ["source"],
+        "additionalProperties": False,
+        "properties": {"source": _SOURCE, **opening},
+    }
+    return {"anyOf": [{"type": "string"}, stated]}
 
 
 def _operation(name: str, kind: Any, option: Any) -> dict[str, Any]:
-    hints, known = _hints(kind), spellings(kind)
+    hints, known = hints_of(kind), spellings(kind)
     helps = {field.name: field.metadata["help"] for field in options(kind)}
     required = [
         {"anyOf": [{"required": [spelling]} for spelling, of in known.items() if of == field]}
         for field in sorted(_required(kind))
     ]
+    place = {"$ref": "#/$defs/place"}
+
+    def holds(field: str) -> dict[str, Any]:
+        if field not in others(kind):
+            return dict(option(hints[field]))
+        is_many = "Sequence" in str(hints[field])
+        return {"anyOf": [place, {"type": "array", "minItems": 1, "items": place}]} if is_many else dict(place)
+
     described: dict[str, Any] = {
         "type": "object",
         "additionalProperties": False,
-        "properties": {
-            spelling: {**option(hints[field]), "description": helps[field]} for spelling, field in known.items()
-        },
+        "properties": {spelling: {**holds(field), "description": helps[field]} for spelling, field in known.items()},
     }
     if required:
         described["allOf"] = required

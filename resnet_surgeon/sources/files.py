@@ -51,7 +51,8 @@ def published(entry: catalog.Entry, progress: Progress) -> NamedFile:
 def located(location: Location, progress: Progress) -> NamedFile:
     """The file at a path, a URL, `-`, or of bytes or a stream. Raises UsageError, AccessError or WeightsError."""
     if location == STANDARD_INPUT:
-        return _anonymous(_whole(_standard_input()))
+        file = _standard_input()
+        return _anonymous(whole(file, progress) if isinstance(file, ArrivingFile) else file)
     if isinstance(location, PassingInput):
         return _anonymous(_standard_input())
     if isinstance(location, str) and "://" in location:
@@ -113,8 +114,10 @@ def _at(path: str | os.PathLike[str]) -> OpenFile:
         raise
 
 
-def _whole(file: OpenFile) -> OpenFile:
-    return file.whole() if isinstance(file, ArrivingFile) else file
+def whole(file: ArrivingFile, progress: Progress) -> OpenFile:
+    """A stream in a temporary file. Raises AccessError where there is no room."""
+    with progress(f"reading {file.name}", None) as advance:
+        return file.whole(advance)
 
 
 def _near_model(name: str) -> str:

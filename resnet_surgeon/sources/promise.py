@@ -8,6 +8,8 @@ from resnet_surgeon.errors import CheckpointError
 from resnet_surgeon.formats.container import Container
 from resnet_surgeon.formats.files import OpenFile
 from resnet_surgeon.sources import catalog
+from resnet_surgeon.sources.digest import sha256
+from resnet_surgeon.sources.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -17,14 +19,14 @@ class Promise:
     digests: tuple[str, ...] = ()
     entry: catalog.Entry | None = None
 
-    def kept_by(self, container: Container) -> str | None:
+    def kept_by(self, container: Container, progress: Progress) -> str | None:
         """The file's SHA-256, for which it is read through; None where nothing was promised.
 
         Raises CheckpointError unless it begins as every one of the digests.
         """
         if not self.digests:
             return None
-        digest = container.sha256()
+        digest = sha256(container, progress)
         for promised in self.digests:
             if not digest.startswith(promised):
                 raise CheckpointError(

@@ -23,6 +23,7 @@ from resnet_surgeon.formats.files import OpenFile
 from resnet_surgeon.formats.modules import StateDictNode
 from resnet_surgeon.formats.tensors import Initialised, LazyTensor, Stored, byte_size, content
 from resnet_surgeon.sources import catalog, files, sidecar
+from resnet_surgeon.sources.digest import sha256
 from resnet_surgeon.sources.files import NamedFile
 from resnet_surgeon.sources.location import DEFAULT_NAME, Location
 from resnet_surgeon.sources.module_paths import Bare, bare
@@ -43,7 +44,8 @@ class Source:
     Where the file's SHA-256 was promised, by a published name or a URL, it has been read through and `origin` has the
     digest. `label` is how people call it, and what default file names begin with; streams and bytes are anonymous.
     Random weights have no `container`; published weights have an `entry`. `sidecar` is what was named as its manifest,
-    or may be it since it lies beside the file. `stated` is what the user says of the network.
+    or may be it since it lies beside the file. `stated` is what the user says of the network. `progress` shows how far
+    the file has been read for its digest.
     """
 
     label: str
@@ -54,6 +56,7 @@ class Source:
     is_anonymous: bool = False
     sidecar: Sidecar | None = None
     stated: Facts = UNKNOWN
+    progress: Progress = silent
 
     @property
     def tensors(self) -> Mapping[str, LazyTensor]:
@@ -87,13 +90,13 @@ class Source:
 
     @functools.cached_property
     def _digest(self) -> str | None:
-        return self.container.sha256() if self.container else None
+        return sha256(self.container, self.progress) if self.container else None
 
     def with_digest(self) -> Source:
         """The source with its SHA-256 in its origin, for which the whole file is read once. Raises CheckpointError."""
         if self.container is None or self.origin.sha256 is not None:
             return self
-        return replace(self, origin=replace(self.origin, sha256=self.container.sha256()))
+        return replace(self, origin=replace(self.origin, sha256=self._digest))
 
     @functools.cached_property
     def bare_modules(self) -> Bare | None:
@@ -142,12 +145,12 @@ def open_source(
                 raise UsageError("random weights have nothing to choose or ignore", subject="fc, ignore")
             return replace(_random(location, seed), stated=facts)
         named = files.published(catalog.entry(location, weights or "DEFAULT"), progress)
-        return replace(_in_file(named, key, fc, ignore), stated=facts)
+        return replace(_in_file(named, key, fc, ignore, progress), stated=facts)
     if weights is not None:
         hint = f"model names are {', '.join(VARIANTS)}"
         raise UsageError("weights are chosen for a model name, not for a file", subject="weights", hint=hint)
     given = None if manifest is None else sidecar.named(manifest)
-    source = _in_file(files.located(location, progress), key, fc, ignore)
+    source = _in_file(files.located(location, progress), key, fc, ignore, progress)
     if given is None and source.container and source.entry is None and MANIFEST_KEY not in source.metadata:
         given = sidecar.beside(source.container.file)
     return replace(source, sidecar=given, stated=facts)
@@ -159,15 +162,15 @@ def _random(name: str, seed: int) -> Source:
     return Source(name, Origin(architecture=name, weights="random", seed=seed), Found(tensors))
 
 
-def _in_file(named: NamedFile, key: str | None, fc: str | None, ignore: Sequence[str]) -> Source:
+def _in_file(named: NamedFile, key: str | None, fc: str | None, ignore: Sequence[str], progress: Progress) -> Source:
     promised = promise(named.name, named.digest)
     entry = promised.entry
     try:
-        container = _container(named.file)
+        container = _container(named.file, progress)
     except CheckpointError as error:
         error.reason += promised.shortfall(named.file)
         raise
-    digest = promised.kept_by(container)
+    digest = promised.kept_by(container, progress)
     found = _found(container, key, fc, ignore)
     warnings = (*container.warnings, *_shared_storage(found.tensors))
     origin = Origin(named.name, container.kind, digest, url=named.url, wrapping=found.wrapping, warnings=warnings)
@@ -175,10 +178,10 @@ def _in_file(named: NamedFile, key: str | None, fc: str | None, ignore: Sequence
     if entry is not None:
         url = named.url or entry.url
         origin = replace(origin, architecture=entry.architecture, weights=entry.weights, url=url)
-    return Source(named.label, origin, found, container, entry, named.is_anonymous)
+    return Source(named.label, origin, found, container, entry, named.is_anonymous, progress=progress)
 
 
-def _container(file: OpenFile) -> Container:
+def _container(file: OpenFile, progress: Progress) -> Container:
     """What the file holds. A stream without a manifest is read to its end first: its digest goes out before its
     tensors.
     """
@@ -188,7 +191,7 @@ def _container(file: OpenFile) -> Container:
         container = sniff.read(file)
         if MANIFEST_KEY in container.metadata:
             return container
-    return sniff.read(file.whole())
+    return sniff.read(files.whole(file, progress))
 
 
 def _found(container: Container, key: str | None, fc: str | None, ignore: Sequence[str]) -> Found:

@@ -165,7 +165,7 @@ def open_case(path: Location, against: Against, opening: Opening, progress: Prog
         check_distinct(one, two)
     named = opening.get("manifest")
     opening = {**opening, "manifest": None}  # the rest concerns the source
-    file = open_source(path, manifest=named)
+    file = open_source(path, manifest=named, progress=progress)
     text, sidecar = file.metadata.get(MANIFEST_KEY), _sidecar(path, file)
     if text is None and file.sidecar is not None:
         sidecar = file.sidecar.text.encode()

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 
 from resnet_surgeon.errors import AccessError
 from resnet_surgeon.formats.files import OpenFile
 from resnet_surgeon.formats.tensors import LazyTensor, chunks, prepare
+from resnet_surgeon.sources.progress import Advance, Progress, silent
 from resnet_surgeon.sources.sidecar import manifest_path
 from resnet_surgeon.writing.document import Document
 from resnet_surgeon.writing.forms import form_of
 
 
-def is_written(content: Document, path: Path) -> bool:
+def is_written(content: Document, path: Path, progress: Progress) -> bool:
     """Whether `path`, the manifest beside it and its companions are what `write` would make of them.
 
     Sizes are looked at first, then the source is read for its digest; then every byte is compared, so that it does not
@@ -37,18 +37,21 @@ def is_written(content: Document, path: Path) -> bool:
         return crc
 
     prepare(content.tensors.values())
-    same = all(file.read(position, len(data)) == data for position, data in layout.frame(content, checksum))
-    same = same and all(_is_at(file, position, tensor) for position, tensor in layout.tensors)
+    with progress(f"comparing {path.name}", layout.size) as advance:
+        same = all(file.read(position, len(data)) == data for position, data in layout.frame(content, checksum))
+        same = same and all(_is_at(file, position, tensor, advance) for position, tensor in layout.tensors)
     content.check_unchanged()
     file.check_unchanged()
     return same
 
 
-def digest(path: Path) -> tuple[int, str]:
+def digest(path: Path, progress: Progress = silent) -> tuple[int, str]:
     """The size and SHA-256 of a file. Raises AccessError."""
     file, found = OpenFile.at(path), hashlib.sha256()
-    for chunk in file.chunks(0, file.size):
-        found.update(chunk)
+    with progress(f"hashing {path.name}", file.size) as advance:
+        for chunk in file.chunks(0, file.size):
+            found.update(chunk)
+            advance(len(chunk))
     return file.size, found.hexdigest()
 
 
@@ -64,12 +67,10 @@ def _holds(path: Path, data: bytes) -> bool:
     return file is not None and file.size == len(data) and file.read(0, file.size) == data
 
 
-def _is_at(file: OpenFile, position: int, tensor: LazyTensor) -> bool:
-    return all(part == chunk for part, chunk in _beside(file, position, tensor))
-
-
-def _beside(file: OpenFile, position: int, tensor: LazyTensor) -> Iterator[tuple[bytes, bytes]]:
-    """What the file has there and what the tensor has, piece by piece."""
+def _is_at(file: OpenFile, position: int, tensor: LazyTensor, advance: Advance) -> bool:
     for chunk in chunks(tensor):
-        yield file.read(position, len(chunk)), bytes(chunk)
+        if file.read(position, len(chunk)) != bytes(chunk):
+            return False
         position += len(chunk)
+        advance(len(chunk))
+    return True

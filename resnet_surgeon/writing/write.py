@@ -48,7 +48,7 @@ def write(content: Document, path: Path, *, force: bool, progress: Progress) -> 
                 runs = share_blocks(descriptor, into_file(layout.tensors), advance)
                 disk.reserve(descriptor, layout.size)  # but for what is there already
                 write_runs(descriptor, runs, advance)
-            content = reading.result()
+                content = reading.result()  # within, so that the bars go whatever comes meanwhile
             for position, data in layout.frame(content, partial(checksum, descriptor)):
                 write_at(descriptor, data, position)
             disk.sync(descriptor)

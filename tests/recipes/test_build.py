@@ -6,8 +6,10 @@ import hashlib
 import json
 import os
 import re
+import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import pytest
@@ -15,8 +17,10 @@ import pytest
 import resnet_surgeon as rs
 from resnet_surgeon.errors import AccessError, CheckpointError, OperationError, UsageError
 from resnet_surgeon.formats.container import Container
+from resnet_surgeon.platform.signals import Signalled
 from resnet_surgeon.recipes.repeat import recipe_text
 from resnet_surgeon.recipes.schema import published
+from tests import PATIENCE
 from tests.conftest import Run
 from tests.recipes.test_reading import MISTAKES, WHOLE
 
@@ -66,9 +70,9 @@ def test_a_source_is_read_for_its_digest_once(folder: Path, monkeypatch: pytest.
     count: list[Container] = []
     sha256 = Container.sha256
 
-    def counted(container: Container) -> str:
+    def counted(container: Container, advance: Callable[[int], None]) -> str:
         count.append(container)
-        return sha256(container)
+        return sha256(container, advance)
 
     monkeypatch.setattr(Container, "sha256", counted)
     rs.Recipe.read("recipe.yaml").build()
@@ -118,6 +122,29 @@ def test_no_lock_lets_a_recipe_replace_what_this_tool_did_not_make(content: byte
     with pytest.raises(AccessError, match="not what this recipe made"):
         rs.Recipe.read("recipe.yaml").build()
     assert Path("out-1.safetensors").read_bytes() == data
+
+
+@pytest.mark.parametrize("failing", ["out-1.safetensors", "out-4.safetensors"])
+@pytest.mark.parametrize("error", [AccessError("no room"), Signalled(15)], ids=["error", "signal"])
+def test_what_was_made_before_a_failure_is_in_the_lock(
+    failing: str, error: BaseException, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save = rs.Network.save
+
+    def fails(network: rs.Network, output: Path, **options: Any) -> Path:
+        if output.name == failing:
+            other_is_made.wait(PATIENCE)
+            raise error
+        path = save(network, output, **options)
+        other_is_made.set()
+        return path
+
+    other_is_made = threading.Event()
+    monkeypatch.setattr(rs.Network, "save", fails)
+    with pytest.raises(type(error)):
+        rs.Recipe.read("recipe.yaml").build()
+    (made,) = {"out-1.safetensors", "out-4.safetensors"} - {failing}
+    assert json.loads(Path("recipe.lock.json").read_text())["outputs"].keys() == {made}
 
 
 def test_nothing_is_written_if_anything_does_not_fit(folder: Path) -> None:
@@ -183,22 +210,54 @@ def test_the_recipe_of_a_file_makes_it_again(made: str, names: str, folder: Path
     assert Path("model $x.safetensors").read_bytes() == data
 
 
-def test_of_several_networks_the_recipe_names_the_right_one(folder: Path) -> None:
+def two_networks() -> None:
+    """Writes both.pth."""
     import torch
 
     state = torch.load("in.pth", weights_only=True)
     other = {name: tensor + 1 for name, tensor in state.items()}
     torch.save({"model": state, "ema": other}, "both.pth")
+
+
+def test_of_several_networks_the_recipe_names_the_right_one(folder: Path) -> None:
+    two_networks()
     rs.open("both.pth", key="ema").adapt(1).save("made.safetensors")
     text = recipe_text("made.safetensors")
     assert "\nkey: ema\n" in text
 
 
-@pytest.mark.parametrize("opening", [{"assume": "eps=1e-05"}, {"fc": "none"}], ids=str)
-def test_another_source_that_takes_options_has_no_recipe(opening: dict[str, str], folder: Path) -> None:
-    rs.open("in.pth").graft(rs.open("in.pth", **opening), layers=["layer4"]).save("made.safetensors")  # type: ignore[arg-type]
-    with pytest.raises(OperationError, match=r"recipe: it cannot say with which options another source, in\.pth"):
-        recipe_text("made.safetensors")
+@pytest.mark.parametrize(
+    ("opening", "place"),
+    [
+        ({"key": "ema"}, "{source: both.pth, key: ema}"),
+        ({"key": "model", "assume": "eps=1e-05"}, "{source: both.pth, assume: eps=1e-05, key: model}"),
+        ({"key": "ema", "fc": "none"}, "{source: both.pth, fc: none, key: ema}"),
+    ],
+    ids=["key", "assume", "fc"],
+)
+def test_the_recipe_says_how_another_source_is_opened(opening: dict[str, str], place: str, folder: Path) -> None:
+    two_networks()
+    rs.open("in.pth").graft(rs.open("both.pth", **opening), layers=["layer4"]).save("made.safetensors")  # type: ignore[arg-type]
+    text = recipe_text("made.safetensors")
+    assert f"graft: {{from: {place}, layers: [layer4]}}" in text
+    data = Path("made.safetensors").read_bytes()
+    Path("again.yaml").write_text(text)
+    rs.Recipe.read("again.yaml").build(force=True)
+    assert Path("made.safetensors").read_bytes() == data
+
+
+def test_each_of_several_sources_is_opened_in_its_own_way(folder: Path) -> None:
+    two_networks()
+    Path("recipe.yaml").write_text(
+        "source: in.pth\n"
+        "operations:\n"
+        "  - average: {others: [{source: both.pth, key: ema}, {source: both.pth, key: model}, in.pth]}\n"
+        "output: mean.safetensors\n"
+    )
+    rs.Recipe.read("recipe.yaml").build()
+    others: list[rs.Network | str] = [rs.open("both.pth", key="ema"), rs.open("both.pth", key="model"), "in.pth"]
+    rs.open("in.pth").average(others).save("alone.safetensors")
+    assert Path("mean.safetensors").read_bytes() == Path("alone.safetensors").read_bytes()
 
 
 def test_a_recipe_whose_source_has_gone_says_so(folder: Path) -> None:
@@ -227,7 +286,8 @@ def test_the_schema_takes_what_the_tool_takes() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", [text for text in MISTAKES if re.search("in-chn|in-ch: no|in-ch: 0|scald|adpt|sorce|: adapt$|tim$", text)]
+    "text",
+    [text for text in MISTAKES if re.search("in-chn|in-ch: no|in-ch: 0|scald|adpt|sorce|: adapt$|tim$|graft", text)],
 )
 def test_the_schema_refuses_what_the_tool_refuses(text: str) -> None:
     from ruamel.yaml import YAML

@@ -9,6 +9,8 @@ import pytest
 from resnet_surgeon.errors import RecipeError, UsageError
 from resnet_surgeon.operations import OPERATIONS
 from resnet_surgeon.operations.adapt import Adapt
+from resnet_surgeon.operations.checkpoint import Unopened
+from resnet_surgeon.operations.graft import Graft
 from resnet_surgeon.operations.heads import Heads
 from resnet_surgeon.operations.remove import Remove
 from resnet_surgeon.recipes.reading import parsed, spellings, stated_variables
@@ -23,13 +25,19 @@ operations:
   - remove:
       last: 2
   - heads: {classes: [3, 5]}
+  - graft: {from: {source: b.pth, key: ema, assume: reid}, layers: [layer1]}
 output: out/model.pth
 """
 
 
 def test_options_have_the_names_of_the_command_line() -> None:
     (target,) = parsed(WHOLE, "r", {})
-    assert target.operations == (Adapt(1, "scaled"), Remove(last=2), Heads([3, 5]))
+    assert target.operations == (
+        Adapt(1, "scaled"),
+        Remove(last=2),
+        Heads([3, 5]),
+        Graft(Unopened("b.pth", {"key": "ema", "assume": "reid"}), ["layer1"]),
+    )
     assert (target.source, target.output, target.names) == ("my.pth", "out/model.pth", "timm")
     assert target.opening == {"key": "ema", "ignore": ("ca.*",)}
 
@@ -85,6 +93,12 @@ MISTAKES = {
     "operations: [adpt: {}]": ["1:14: there is no operation `adpt` (did you mean `adapt`?)"],
     "operations:\n  - remove: {last: 1, layers: [fc]}": ["2:5: remove: give either last or layers"],
     "operations:\n  - adapt: {in-ch: 1, in_channels: 2}": ["under another name already"],
+    "operations:\n  - graft: {from: {source: a, kye: b}, layers: [fc]}": [
+        "2:31: `from` has no key `kye` (did you mean `key`?)"
+    ],
+    "operations:\n  - graft: {from: {key: b}, layers: [fc]}": ["2:19: `from` lacks `source`"],
+    "operations:\n  - graft: {from: {source: a, seed: b}, layers: [fc]}": ["2:37: seed must be a whole number"],
+    "operations:\n  - average: {others: [a, 3]}": ["2:27: `others` is a text"],
     "operations: adapt": ["1:13: `operations` is a list"],
     "operations: [3]": ["1:14: an operation is its name and its options"],
     "sorce: x\noperations: []": ["1:1: a recipe has no key `sorce` (did you mean `source`?)"],
