@@ -179,8 +179,8 @@ def _mounted(kind: str, folder: Path) -> Path:
     place.mkdir()
     with image.open("wb") as file:
         file.truncate(400 << 20)
-    for words in ([f"mkfs.{kind}", "-q", image], ["mount", "-o", "loop", image, place]):
-        if shutil.which(f"{words[0]}") is None:
+    for words in ([f"mkfs.{kind}", "-q", f"{image}"], ["mount", "-o", "loop", f"{image}", f"{place}"]):
+        if shutil.which(words[0]) is None:
             pytest.skip(f"there is no {words[0]}")
         done = subprocess.run(words, capture_output=True, text=True, check=False)
         if done.returncode:
