@@ -14,6 +14,7 @@ from resnet_surgeon.architecture.spec import Architecture
 from resnet_surgeon.architecture.variants import variant_name
 from resnet_surgeon.errors import CheckpointError
 from resnet_surgeon.formats.tensors import byte_size
+from resnet_surgeon.history.facts import facts_now
 from resnet_surgeon.history.opening import Opening, recognised
 from resnet_surgeon.operations import OPERATIONS
 from resnet_surgeon.plan import Layout
@@ -31,7 +32,8 @@ class Inspection:
     """What was found. `problem` says why there is no `architecture`, where there is none.
 
     `source` is the file itself; `operations`, `began_as` and `other_sources` are its manifest's word on where it is
-    from. `parameters` counts the numbers that training changes. `can` says for each operation how it applies.
+    from. `facts` are what tensors do not show of the network, with who said so. `parameters` counts the numbers that
+    training changes. `can` says for each operation how it applies.
     """
 
     source: Origin
@@ -65,7 +67,8 @@ def inspect(
     facts: tuple[Assumed, ...] = ()
     try:
         found = recognised(opened)
-        architecture, history, facts = found.architecture, found.history, found.facts
+        architecture, history = found.architecture, found.history
+        facts = facts_now(history) if history else found.facts
         opened = found.source
     except CheckpointError as error:
         hints = [*filter(None, [error.hint]), *(f"`--{answer.option} {answer.value}`" for answer in error.answers)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import os
 import re
@@ -11,13 +12,15 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+import resnet_surgeon as rs
 from resnet_surgeon.manifest import published_schema
 from resnet_surgeon.operations import OPERATIONS
-from resnet_surgeon.recipes.reading import parsed
+from resnet_surgeon.recipes.reading import options, parsed
 from resnet_surgeon.recipes.schema import published as published_recipe_schema
 from resnet_surgeon.sources import catalog
 from tests.test_house import PACKAGE, ROOMS
@@ -168,6 +171,30 @@ def test_every_operation_has_its_place_on_the_pages(operation: str) -> None:
     assert f"## `resnet-surgeon {operation}`" in (TOP / "docs" / "cli.md").read_text("utf-8")
     pages = [(TOP / "docs" / page).read_text("utf-8") for page in ("getting-started.md", "surgery.md")]
     assert any(f"## {operation}:" in page for page in pages)
+
+
+def test_python_s_page_has_every_public_name() -> None:
+    page = (TOP / "docs" / "python.md").read_text("utf-8")
+    told = set(re.findall(r"\b(?:rs|network)\.(\w+)", page)) | set(re.findall(r"`(\w+Error)`", page))
+    public = {name for name in dir(rs.Network) if not name.startswith("_")} | {*rs.__all__} - {"__version__"}
+    assert public - told == set()
+
+
+ROW = re.compile(r"^\| `((?:rs|network)\.[\w.]+)\((.*?)(?:, )?(?:\.\.\.)?\)` \|", re.MULTILINE)
+CALLS = ROW.findall((TOP / "docs" / "python.md").read_text("utf-8"))
+APART = {"self", "progress", "opening"}  # which the page tells of once for all
+ASKED = {field.name for kind in OPERATIONS.values() for field in options(kind)}
+
+
+@pytest.mark.parametrize(("name", "stated"), CALLS, ids=[name for name, _ in CALLS])
+def test_python_s_page_has_every_option(name: str, stated: str) -> None:
+    owner: Any = rs.Network if name.startswith("network.") else rs
+    for part in name.split(".")[1:]:
+        owner = getattr(owner, part)
+    parameters = [p for p in inspect.signature(owner).parameters.values() if p.name not in APART]
+    asked = [p for p in parameters if name.split(".")[1] not in OPERATIONS or p.name in ASKED]
+    known = [p.name if p.default is p.empty else f"{p.name}={p.default!r}" for p in asked]
+    assert stated.replace('"', "'") == ", ".join(known)
 
 
 def test_the_house_on_the_page_is_the_house_in_the_tests() -> None:

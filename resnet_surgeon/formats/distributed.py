@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -28,6 +28,8 @@ from resnet_surgeon.formats.views import tensor
 _CLASS = "torch.distributed.checkpoint.metadata.Metadata"
 _MOST_FILES = 1000  # one for each process that saved
 _LARGEST_PICKLE = 1 << 16  # bytes of that of one tensor
+_MOST_PIECES = 10_000  # of a tensor
+_MOST_CUTS = 8  # in each other, of a tensor into slabs
 _LONGEST_PATH = 64  # keys on the way to an item
 _HINT = "python -m torch.distributed.checkpoint.format_utils dcp_to_torch FOLDER model.pth"
 
@@ -165,11 +167,56 @@ def _item(
         parts.append(part)
     if len({part.dtype for part in parts}) != 1 or parts[0].dtype != _dtype(state.get("properties")):
         raise CheckpointError(f"pieces of {printable(name)} have another dtype than its `.metadata` says")
-    if [part.shape for part in parts] == [shape]:
-        return parts[0]
-    if not _are_rows(pieces, shape):
-        return Unread("a tensor that is split along another axis than its first", _HINT)
-    return Joined(parts[0].dtype, shape, tuple(parts))
+    whole = _Piece((0,) * len(shape), shape)
+    if len(pieces) > _MOST_PIECES or any(len(piece.offsets) != len(shape) for piece in pieces):
+        raise _damaged()
+    joined = _joined(whole, [*zip(pieces, parts, strict=True)], _MOST_CUTS)
+    return joined or Unread("a tensor whose pieces do not lie in a grid, or are not all of it", _HINT)
+
+
+def _joined(
+    whole: _Piece, pieces: Sequence[tuple[_Piece, Stored | Strided]], cuts: int
+) -> Stored | Strided | Joined | None:
+    """The part of a tensor that `whole` is: one piece, or slabs along the first axis on which no piece lies across
+    where two of them meet. None if there are none, or if pieces leave gaps or overlap.
+    """
+    if [piece for piece, _ in pieces] == [whole]:
+        return pieces[0][1]
+    for axis, (offset, size) in enumerate(zip(*whole, strict=True)):
+        slabs = _slabs(pieces, axis)
+        if len(slabs) < 2 or not cuts:
+            continue
+        made: list[Stored | Strided | Joined] = []
+        begins = [min(piece.offsets[axis] for piece, _ in slab) for slab in slabs]
+        ends = [*begins[1:], offset + size]
+        if begins[0] != offset:
+            return None
+        for slab, begin, end in zip(slabs, begins, ends, strict=True):
+            part = _joined(
+                _Piece(_with(whole.offsets, axis, begin), _with(whole.sizes, axis, end - begin)), slab, cuts - 1
+            )
+            if part is None:
+                return None
+            made.append(part)
+        return Joined(made[0].dtype, whole.sizes, tuple(made), axis)
+    return None
+
+
+def _slabs(pieces: Sequence[tuple[_Piece, Stored | Strided]], axis: int) -> list[list[tuple[_Piece, Stored | Strided]]]:
+    """The pieces between planes across an axis that no piece lies across, in their order."""
+    slabs: list[list[tuple[_Piece, Stored | Strided]]] = []
+    reached = -1
+    for pair in sorted(pieces, key=lambda pair: pair[0].offsets[axis]):
+        offset, size = pair[0].offsets[axis], pair[0].sizes[axis]
+        if offset >= reached:
+            slabs.append([])
+        slabs[-1].append(pair)
+        reached = max(reached, offset + size)
+    return slabs
+
+
+def _with(numbers: tuple[int, ...], axis: int, number: int) -> tuple[int, ...]:
+    return (*numbers[:axis], number, *numbers[axis + 1 :])
 
 
 def _pieces(chunks: object) -> list[_Piece]:
@@ -187,16 +234,6 @@ def _pieces(chunks: object) -> list[_Piece]:
     if len({piece.offsets for piece in filled}) < len(filled):
         raise _damaged()
     return sorted(filled)
-
-
-def _are_rows(pieces: list[_Piece], shape: tuple[int, ...]) -> bool:
-    """Whether the pieces, one after the other, are the tensor."""
-    begin = 0
-    for offsets, sizes in pieces:
-        if len(offsets) != len(shape) or offsets[:1] != (begin,) or any(offsets[1:]) or sizes[1:] != shape[1:]:
-            return False
-        begin += sizes[0]
-    return begin == shape[0]
 
 
 def _dtype(properties: object) -> str | None:

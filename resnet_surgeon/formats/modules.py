@@ -22,13 +22,15 @@ _CHARACTERS = 64  # of the paths in a module, for which one of these is counted
 
 @dataclass(frozen=True)
 class Layer:
-    """A module of a module: its class as the file names it, its attributes that are plain data, and whether a hook of a
-    class or function that torch.nn does not have stands around its forward, or an attribute in the place of that.
+    """A module of a module: its class as the file names it, its attributes that are plain data (with those that are
+    None in a tensor's or a child's place), and whether a hook of a class or function that torch.nn does not have stands
+    around its forward, or an attribute in the place of that. `source` is the text of its class, where the file has it.
     """
 
     kind: str
     attributes: Mapping[str, object]
     has_hooks: bool
+    source: str | None = None
 
 
 @dataclass(frozen=True)
@@ -77,8 +79,9 @@ def visits() -> Iterator[int]:
     return iter(range(_MOST))
 
 
-def rebuilt(module: Opaque, visits: Iterator[int]) -> Rebuilt | None:
-    """The module's state_dict and layers; None for one without end, or where no visits are left.
+def rebuilt(module: Opaque, visits: Iterator[int], sources: Mapping[Global, str]) -> Rebuilt | None:
+    """The module's state_dict and layers; None for one without end, or where no visits are left. `sources` are the
+    texts of classes.
 
     What stands in a tensor's place and is none is kept, for whoever needs it to say so.
     """
@@ -92,7 +95,7 @@ def rebuilt(module: Opaque, visits: Iterator[int]) -> Rebuilt | None:
         own, children = _script(node) if _is_script(node) else _eager(node)
         if not _take(visits, sum(len(path) + len(name) for name in (*own, *children)) // _CHARACTERS):
             return False
-        layers[path] = _layer(node)
+        layers[path] = _layer(node, sources.get(node.kind))
         kinds.add(node.kind)
         prefix = f"{path}." if path else ""
         tensors.update((prefix + name, tensor) for name, tensor in own.items())
@@ -160,12 +163,14 @@ def _named(part: object) -> Iterator[tuple[str, object]]:
     return ((name, item) for name, item in part.items() if type(name) is str) if isinstance(part, dict) else iter(())
 
 
-def _layer(module: Opaque) -> Layer:
+def _layer(module: Opaque, source: str | None) -> Layer:
     state = _state(module)
-    attributes = {name: item for name, item in _named(state) if not name.startswith("_") and _is_plain(item)}
+    absent = {name: None for part in _PARTS for name, item in _named(state.get(part)) if item is None}
+    plain = {name: item for name, item in _named(state) if not name.startswith("_") and _is_plain(item)}
     hooks = [hook for part in ("_forward_hooks", "_forward_pre_hooks") for hook in _hooks(state.get(part))]
     overridden = [name for name in _METHODS if name in state]
-    return Layer(_class(module), attributes, bool(overridden) or any(not _is_of_torch(hook) for hook in hooks))
+    has_hooks = bool(overridden) or any(not _is_of_torch(hook) for hook in hooks)
+    return Layer(_class(module), {**absent, **plain}, has_hooks, source)
 
 
 def _class(module: Opaque) -> str:

@@ -62,11 +62,12 @@ class Strided(TiedToFile):
 
 @dataclass(frozen=True, eq=False)
 class Joined(TiedToFile):
-    """A tensor in several pieces, one after the other along its first axis."""
+    """A tensor in several pieces, one after the other along an axis; each may be in pieces along another one."""
 
     dtype: str
     shape: tuple[int, ...]
-    parts: tuple[Stored | Strided, ...]
+    parts: tuple[Stored | Strided | Joined, ...]
+    axis: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,8 +164,7 @@ def chunks(tensor: LazyTensor) -> Iterator[bytes | memoryview]:
     elif isinstance(tensor, Strided):
         yield from _gathered(tensor)
     elif isinstance(tensor, Joined):
-        for piece in tensor.parts:
-            yield from chunks(piece)
+        yield from _joined(tensor)
     elif isinstance(tensor, Computed):
         if needs_numpy(tensor.formula):
             import_numpy()
@@ -179,6 +179,25 @@ def chunks(tensor: LazyTensor) -> Iterator[bytes | memoryview]:
         from resnet_surgeon.arithmetic.sampling import sample
 
         yield from sample(tensor.law, math.prod(tensor.shape), tensor.dtype, tensor.seed, tensor.stream)
+
+
+def _joined(tensor: Joined) -> Iterator[bytes | memoryview]:
+    """The pieces' content; along another axis than the first in turns, a run of each."""
+    if tensor.axis == 0:
+        for part in tensor.parts:
+            yield from chunks(part)
+        return
+    turns = math.prod(tensor.shape[: tensor.axis])
+    filled = [part for part in tensor.parts if byte_size(part)]
+    runs = [pieces(part, byte_size(part) // turns) for part in filled]
+    made = bytearray()
+    for _ in range(turns if filled else 0):
+        for run in runs:
+            made += next(run)
+        if len(made) >= CHUNK:
+            yield bytes(made)
+            made.clear()
+    yield bytes(made)
 
 
 def pieces(tensor: LazyTensor, size: int) -> Iterator[bytes]:

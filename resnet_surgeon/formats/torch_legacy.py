@@ -9,7 +9,7 @@ from __future__ import annotations
 from resnet_surgeon.errors import CheckpointError, printable
 from resnet_surgeon.formats.container import Container
 from resnet_surgeon.formats.files import OpenFile
-from resnet_surgeon.formats.pickled import Storage
+from resnet_surgeon.formats.pickled import Global, Storage
 from resnet_surgeon.formats.tensors import Stored
 from resnet_surgeon.formats.unpickle import Ledger, Pickles, storage_reference
 from resnet_surgeon.formats.views import tree
@@ -37,6 +37,9 @@ def read(file: OpenFile) -> Container:
 
     def resolve(identity: object) -> object:
         storage = storage_reference(identity)
+        if type(storage) is Global:
+            assert isinstance(identity, tuple)
+            return ledger.take_source(storage, identity[3])
         if type(storage) is not Storage:
             return storage
         known = storages.setdefault(storage.key, storage)
@@ -53,7 +56,7 @@ def read(file: OpenFile) -> Container:
     def record(storage: Storage) -> Stored:
         return Stored(storage.dtype, (storage.count,), file, places[storage.key])
 
-    made = tree(root, record, file, ledger.noted)
+    made = tree(root, record, file, ledger)
     return Container("torch_legacy", file, made.root, not_loaded=ledger.not_loaded(made.walked))
 
 
@@ -69,7 +72,7 @@ def _plain(root: object, file: OpenFile, pickles: Pickles) -> Container:
     def record(storage: Storage) -> Stored:
         raise CheckpointError(f"it is incomplete: the storage {printable(storage.key)} is missing")
 
-    made = tree(root, record, file, pickles.ledger.noted)
+    made = tree(root, record, file, pickles.ledger)
     return Container("pickle", file, made.root, not_loaded=pickles.ledger.not_loaded(made.walked))
 
 

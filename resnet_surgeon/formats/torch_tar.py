@@ -15,7 +15,7 @@ from resnet_surgeon.errors import CheckpointError, printable
 from resnet_surgeon.formats.constructors import storage_dtype
 from resnet_surgeon.formats.container import Container
 from resnet_surgeon.formats.files import OpenFile
-from resnet_surgeon.formats.pickled import Storage, View, is_key
+from resnet_surgeon.formats.pickled import Global, Storage, View, is_key
 from resnet_surgeon.formats.tensors import MOST_DIMENSIONS, Stored
 from resnet_surgeon.formats.torch_legacy import check_system
 from resnet_surgeon.formats.unpickle import Ledger, Pickles
@@ -40,8 +40,10 @@ def read(file: OpenFile) -> Container:
     except (TypeError, ValueError):
         raise CheckpointError("its tensors or storages are damaged") from None
 
-    def resolve(identity: object) -> View:
-        # The pickle names a tensor by text, the list of tensors by a number.
+    def resolve(identity: object) -> View | Global:
+        # The pickle names a tensor by text, the list of tensors by a number; a class with its file and its source.
+        if type(identity) is tuple and len(identity) == 3 and type(identity[0]) is Global:
+            return ledger.take_source(identity[0], identity[2])
         number = identity if type(identity) is int else _number(identity)
         found = None if number is None else tensors.get(number)
         if found is None:
@@ -54,7 +56,7 @@ def read(file: OpenFile) -> Container:
     def record(storage: Storage) -> Stored:
         return Stored(storage.dtype, (storage.count,), file, places[storage.key])
 
-    found = tree(root, record, file, ledger.noted)
+    found = tree(root, record, file, ledger)
     return Container("torch_tar", file, found.root, not_loaded=ledger.not_loaded(found.walked))
 
 

@@ -75,7 +75,7 @@ def read(file: OpenFile) -> Container:
             raise CheckpointError(f"it reads the storage {printable(storage.key)} in two ways")
         return known
 
-    found = tree(root_object, record, file, ledger.noted, swapped=order == b"big")
+    found = tree(root_object, record, file, ledger, swapped=order == b"big")
     is_script = f"{root}/constants.pkl" in members
     if is_script and isinstance(found.root, ModuleNode) and not found.root:
         raise CheckpointError(

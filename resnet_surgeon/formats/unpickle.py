@@ -52,7 +52,8 @@ def _are_integers(value: object, count: int) -> bool:
 
 class Ledger:
     """What the pickles of a file together may do, have done, and have named: `instructions` has a number for each that
-    may still be executed. `noted` is what torch noted beside state_dicts, by the identity of each.
+    may still be executed. `noted` is what torch noted beside state_dicts, by the identity of each, and `sources` the
+    text of modules' classes.
     """
 
     def __init__(self) -> None:
@@ -60,6 +61,13 @@ class Ledger:
         self.names: dict[tuple[str, str], Global] = {}
         self.work = 0  # elements that were copied by calls of the names that are known
         self.noted: dict[int, Noted] = {}
+        self.sources: dict[Global, str] = {}
+
+    def take_source(self, kind: Global, text: object) -> Global:
+        """A class, whose source text is kept if it is no longer than one that people write."""
+        if type(text) is str and 0 < len(text) <= _LONGEST_SOURCE:
+            self.sources.setdefault(kind, text)
+        return kind
 
     def not_loaded(self, walked: Collection[Global] = ()) -> tuple[str, ...]:
         """The names of classes and functions that were passed over, in alphabetical order: escaped, and of many the
@@ -133,6 +141,7 @@ _LONGEST_BYTES = 1 << 16  # that are taken into memory
 _FIRST_PIECE = 1 << 10
 _LONGEST_LINE = 1000  # of a number or a name
 _LONGEST_NUMBER = 1000  # bytes
+_LONGEST_SOURCE = 1 << 16  # characters of the text of a class: torchvision's ResNet has 7,000
 _MOST_NAMES = 1000  # of a file; 200 have been seen in one
 _AHEAD = 9  # bytes of the longest instruction whose length is fixed
 

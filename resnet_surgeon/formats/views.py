@@ -16,8 +16,9 @@ from resnet_surgeon.formats.arrays import array, embedded, is_embedded
 from resnet_surgeon.formats.constructors import KINDS
 from resnet_surgeon.formats.files import OpenFile
 from resnet_surgeon.formats.modules import ModuleNode, StateDictNode, is_module, rebuilt, visits
-from resnet_surgeon.formats.pickled import Global, Noted, OddKey, Opaque, Parameter, Span, Storage, View
+from resnet_surgeon.formats.pickled import Global, OddKey, Opaque, Parameter, Span, Storage, View
 from resnet_surgeon.formats.tensors import BITS, LARGEST_SIZE, LazyTensor, Stored, Strided
+from resnet_surgeon.formats.unpickle import Ledger
 from resnet_surgeon.formats.unread import Unread
 
 # A node of what a checkpoint holds: a tensor, a mapping of nodes, plain data, or what was not read.
@@ -39,12 +40,12 @@ def tree(
     root: object,
     record: Callable[[Storage], Stored],
     file: OpenFile,
-    noted: Mapping[int, Noted],
+    ledger: Ledger,
     swapped: bool = False,
 ) -> Tree:
     """`root` with every view made a lazy tensor; `record` gives a storage's bytes, which are big-endian if `swapped`.
 
-    State_dicts of which torch `noted` the modules tell these.
+    By the `ledger`, state_dicts of which torch noted the modules tell these, and modules the texts of their classes.
 
     Tensors whose bytes are in the pickle lie in `file`, or in an unnamed temporary one if the pickle has them as text.
 
@@ -84,7 +85,7 @@ def tree(
         if id(value) in made:
             return made[id(value)]
         if isinstance(value, Opaque) and is_module(value):
-            module = rebuilt(value, allowed)
+            module = rebuilt(value, allowed, ledger.sources)
             if module is None:
                 return Unread(f"a module of the class {value.kind}, of more layers than any checkpoint has")
             walked.update(module.kinds)
@@ -96,7 +97,7 @@ def tree(
             if isinstance(value, (list, tuple)):
                 made[id(value)] = value  # looked through once, however often the file refers to it
             return _closed(value)
-        mapping: dict[Any, Node] = StateDictNode(noted[id(value)].modules) if id(value) in noted else {}
+        mapping: dict[Any, Node] = StateDictNode(noted.modules) if (noted := ledger.noted.get(id(value))) else {}
         made[id(value)] = mapping
         waiting.append((mapping, items))
         return mapping

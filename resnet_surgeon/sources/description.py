@@ -51,11 +51,11 @@ def described(source: Source, architecture: Architecture) -> tuple[Source, Archi
 
 def check_stated(stated: Facts, recorded: tuple[Assumed, ...], architecture: Architecture) -> None:
     """Raises ArchitectureError for what contradicts the file's manifest."""
-    truth = {name: spelled(value) for name, value in facts_of(architecture).items().items()}
-    truth |= {fact.name: fact.value for fact in recorded}
+    now = {name: spelled(value) for name, value in facts_of(architecture).items().items()}
+    taken: dict[str, str] = {fact.name: fact.value for fact in recorded}  # before operations changed it
     for name, value in stated.items().items():
-        if truth.get(name) != spelled(value):
+        if spelled(value) not in (now.get(name), taken.get(name)):
             raise ArchitectureError(
-                f"{name} cannot be {spelled(value)}: its manifest says {truth.get(name, 'that there is none')}",
+                f"{name} cannot be {spelled(value)}: its manifest says {now.get(name, 'that there is none')}",
                 hint="leave it out of `--assume`",
             )

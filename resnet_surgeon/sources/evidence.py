@@ -42,11 +42,10 @@ def _packing(source: Source, architecture: Architecture) -> Iterator[Claim]:
 
 
 def _module(source: Source, architecture: Architecture) -> Iterator[Claim]:
-    """The attributes of a whole module; of its classes answers whoever has stated every fact."""
+    """A whole module's attributes and the text of its classes; for these answers whoever has stated every fact."""
     node = modules.at(source.container.root, source.found.path) if source.container else None
     if isinstance(node, ModuleNode):
-        said = modules.says(node, source.found.names, architecture, _is_settled(source))
-        yield Claim(Facts(**said), "file", "its module")
+        yield from modules.says(node, source.found.names, architecture, _is_settled(source))
 
 
 def _module_paths(source: Source, architecture: Architecture) -> Iterator[Claim]:

@@ -106,12 +106,20 @@ def _at(path: str | os.PathLike[str]) -> OpenFile:
             from resnet_surgeon.sources.folder import checkpoint_in
 
             return OpenFile.at(checkpoint_in(Path(path)))
-        return OpenFile.at(path)
+        file = OpenFile.at(path)
     except AccessError as error:
         name = os.fspath(path)
         if error.hint is None and "." not in name and os.sep not in name:
             error.hint = _near_model(name)
         raise
+    if Path(path).suffix == ".distcp":
+        folder = shlex.quote(os.fspath(Path(path).parent))
+        raise CheckpointError(
+            "it is a part of what torch.distributed.checkpoint saved",
+            subject=file.name,
+            hint=f"give its folder, with the `.metadata` in it: `resnet-surgeon inspect {folder}`",
+        )
+    return file
 
 
 def whole(file: ArrivingFile, progress: Progress) -> OpenFile:

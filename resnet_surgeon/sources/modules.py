@@ -1,16 +1,19 @@
 """What a whole module says of the network in it: the classes of its layers, and the strides, dilations and the like
 that its tensors do not show.
 
-A class whose forward may be another than torchvision's is refused by its name. Knows names and attributes, executes
-nothing.
+A class whose forward may be another than torchvision's is refused: by the line that differs where the module's file has
+the text of its classes, else by its name. Knows names, attributes and text, executes nothing.
 """
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
 
+from resnet_surgeon.architecture.facts import Claim, Facts
 from resnet_surgeon.architecture.spec import Architecture, HiddenActivation, HiddenDropout, Stage
 from resnet_surgeon.errors import Answer, ArchitectureError, printable
 from resnet_surgeon.formats.modules import Layer, ModuleNode
@@ -54,35 +57,37 @@ _OF_TORCH = {
 }  # fmt: skip
 
 
-def says(node: ModuleNode, names: Mapping[str, str], architecture: Architecture, settled: bool) -> dict[str, Any]:
-    """The facts about the network, by name as `Facts` has them, as far as the module's attributes show them.
+def says(node: ModuleNode, names: Mapping[str, str], architecture: Architecture, settled: bool) -> Iterator[Claim]:
+    """The facts about the network that the module's attributes show, and those that the text of its classes does.
 
     `names` are those of the tensors in the module, by torchvision's. With `settled` its user has stated all facts, and
     so answers for its classes. Raises ArchitectureError for a class or an attribute that torchvision's network has not.
     """
-    paths = {name.rpartition(".")[0]: own.rpartition(".")[0] for name, own in names.items()}
-    module = _Module(node.layers, paths, {name.rpartition(".")[0] for name in node})
+    module = _Module.of(node, names)
     module.check_readable(architecture)
-    if not settled:
-        module.check_classes(architecture)
     stages = [module.stage(stage, architecture) for stage in architecture.stages]
+    text = _Text() if settled else module.text(architecture, [stage.stride for stage in stages if stage is not None])
+    if not settled:
+        module.check_classes(architecture, text.proven)
     dilated, strides = _dilated([stage for stage in stages if stage is not None])
     found = {
         "stem_stride": module.number("conv1", "stride"),
-        "maxpool": module.maxpool(),
+        "maxpool": module.maxpool() if text.maxpool is None else None,
         "eps": module.eps(),
         "bottleneck_stride": module.bottleneck_stride(architecture),
         "strides": strides if None not in stages else None,
         "dilated": dilated if None not in stages else None,
         "activation": None if settled else module.activation(architecture),
     }
-    return {name: value for name, value in found.items() if value is not None}
+    yield Claim(Facts(**found), "file", "its module")  # type: ignore[arg-type]
+    if text.maxpool is not None:
+        yield Claim(Facts(maxpool=text.maxpool), "file", "the source code in it")  # type: ignore[arg-type]
 
 
 def leaves_maxpool_open(node: ModuleNode, names: Mapping[str, str]) -> bool:
     """Whether it has no layer for it, so that its forward may call a function or do without."""
-    module = _Module(node.layers, {"conv1": names["conv1.weight"].rpartition(".")[0]}, ())
-    kinds = {name: _own_name(layer) for name, layer in module.children(module.around_maxpool)}
+    module = _Module.of(node, names)
+    kinds = {name: _own_name(layer) for name, layer in module.around_maxpool()}
     return not module.is_sequential and "maxpool" not in kinds and "MaxPool2d" not in kinds.values()
 
 
@@ -93,6 +98,14 @@ class _Convolutions:
     name: str
     stride: int
     dilations: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class _Text:
+    """What the text of classes says: the paths of modules that compute as torchvision's, and the network's maxpool."""
+
+    proven: frozenset[str] = frozenset()
+    maxpool: str | None = None
 
 
 @dataclass(frozen=True)
@@ -107,19 +120,37 @@ class _Module:
         """The layer with torchvision's path, if it has tensors."""
         return self.layers.get(self.paths.get(path, path)) if path in self.paths else None
 
+    @classmethod
+    def of(cls, node: ModuleNode, names: Mapping[str, str]) -> _Module:
+        """`names` are those of the tensors, by torchvision's."""
+        paths = {name.rpartition(".")[0]: own.rpartition(".")[0] for name, own in names.items()}
+        return cls(node.layers, paths, {name.rpartition(".")[0] for name in node})
+
     @property
-    def scope(self) -> str:
-        """The path of the network itself."""
+    def stem(self) -> str:
+        """The path of the module that conv1 is a child of."""
         return self.paths["conv1"].rpartition(".")[0]
+
+    @cached_property
+    def scope(self) -> str:
+        """The path of the network itself: of the module around its stem and all its stages."""
+        return _shared([self.stem, *(self._around(f"{block}.conv1", 1) for block in self.blocks)])
+
+    @cached_property
+    def blocks(self) -> tuple[str, ...]:
+        """Its blocks, by torchvision's paths."""
+        found = (name.rpartition(".")[0] for name in self.paths if name.startswith("layer") and name.endswith(".conv1"))
+        return tuple(found)
 
     @property
     def is_of_transformers(self) -> bool:
-        return self.layers.get(self.scope, _NOTHING).kind == f"{_TRANSFORMERS}ResNetConvLayer"
+        return self.layers.get(self.stem, _NOTHING).kind == f"{_TRANSFORMERS}ResNetConvLayer"
 
-    @property
-    def around_maxpool(self) -> str:
-        """The path of the module that its maxpool is a child of."""
-        return self.scope.rpartition(".")[0] if self.is_of_transformers else self.scope
+    def around_maxpool(self) -> Iterator[tuple[str, Layer]]:
+        """The modules of which one may be its maxpool, by their own names: those beside the stem, and in it."""
+        yield from self.children(self.stem.rpartition(".")[0] if self.is_of_transformers else self.scope)
+        if self.stem != self.scope and not self.is_of_transformers:
+            yield from self.children(self.stem)
 
     @property
     def is_sequential(self) -> bool:
@@ -145,20 +176,40 @@ class _Module:
                     f"its {printable(path)} is of the class {printable(layer.kind)}, whose tensors are not read"
                 )
 
-    def check_classes(self, architecture: Architecture) -> None:
-        """Raises ArchitectureError for a class of which it is not known that it computes as torchvision's."""
+    def check_classes(self, architecture: Architecture, proven: Collection[str]) -> None:
+        """Raises ArchitectureError for a class of which it is not known that it computes as torchvision's.
+
+        The text has `proven` it of the modules with these paths.
+        """
         if self.scope not in self.layers:
             raise ArchitectureError(f"{printable(self.scope)}, which has its tensors, is no module")
         if self.is_of_transformers:
             self._check_transformers(architecture)
             return
+        if self.scope not in proven:
+            self._check_network(architecture)
+        for module, own in self.paths.items():
+            if module.startswith("fc."):  # its shapes tell which of the two it is
+                self._check_class(own, {"Linear", "BatchNorm1d"})
+                continue
+            kind = "linear" if module == "fc" else "norm" if "bn" in module or module.endswith(".1") else "conv"
+            self._check_class(own, {"linear": {"Linear"}, "norm": _NORMS, "conv": {"Conv2d"}}[kind])
+        for block in {*self.blocks} - {block for block in self.blocks if self._around(f"{block}.conv1", 1) in proven}:
+            self._check_block(self._around(f"{block}.conv1", 1), architecture)
+        for path, layer in self.layers.items():
+            if layer.has_hooks and (not self.scope or path == self.scope or path.startswith(f"{self.scope}.")):
+                self._refuse(path, "has hooks or a forward of its own, which may change what it computes")
+
+    def _check_network(self, architecture: Architecture) -> None:
+        """Checks the classes around the blocks."""
         self._check_class(self.scope, _NETWORKS)
-        if self.is_sequential and not any(_own_name(layer) in _ACTIVATIONS for _, layer in self.children(self.scope)):
+        if self.stem != self.scope:
+            self._check_class(self.stem, {"Sequential"})
+        stem = (*self.children(self.scope), *self.children(self.stem))
+        if self.is_sequential and not any(_own_name(layer) in _ACTIVATIONS for _, layer in stem):
             self._refuse(self.scope, "has no ReLU behind its stem")
-        for name, layer in self.children(self.scope):
-            path = f"{self.scope}.{name}" if self.scope else name
-            if not any(own == path or own.startswith(f"{path}.") for own in self.filled):
-                self._check_child(path, layer, _AROUND_STAGES)
+        for path in {self.scope, self.stem}:
+            self._check_empty(path, _AROUND_STAGES)
         pools = [name for name, layer in self.children(self.scope) if _own_name(layer) in _MEANS]
         if len(pools) > 1:
             self._refuse(self.scope, f"averages in {printable(pools[0])} and {printable(pools[1])}")
@@ -166,28 +217,24 @@ class _Module:
             for name, layer in self.children(self._around("fc", 1)):
                 if not inner.endswith(f".{name}"):
                     self._check_child(f"{self._around('fc', 1)}.{name}", layer, _IDENTITIES)
-        for module, own in self.paths.items():
-            if module.startswith("fc."):  # its shapes tell which of the two it is
-                self._check_class(own, {"Linear", "BatchNorm1d"})
-                continue
-            kind = "linear" if module == "fc" else "norm" if "bn" in module or module.endswith(".1") else "conv"
-            self._check_class(own, {"linear": {"Linear"}, "norm": _NORMS, "conv": {"Conv2d"}}[kind])
         for stage in architecture.stages:
             own = self._around(f"{stage.name}.0.conv1", 2)
             self._check_class(own, {"Sequential"})
             self._check_empty(own, _IDENTITIES)
-            for index in range(stage.blocks):
-                block = self._around(f"{stage.name}.{index}.conv1", 1)
-                self._check_class(block, _BLOCKS[architecture.block])
-                for name, layer in self.children(block):
-                    path = f"{block}.{name}"
-                    if name in ("downsample", "shortcut"):
-                        self._check_empty(path, _IDENTITIES)
-                    elif path not in self.paths.values():
-                        self._check_child(path, layer, _IDENTITIES | _ACTIVATIONS)
-        for path, layer in self.layers.items():
-            if layer.has_hooks and (not self.scope or path == self.scope or path.startswith(f"{self.scope}.")):
-                self._refuse(path, "has hooks or a forward of its own, which may change what it computes")
+            inner = own.removeprefix(self.scope).strip(".")
+            while "." in inner:
+                inner = inner.rpartition(".")[0]
+                self._check_class(".".join(filter(None, (self.scope, inner))), {"Sequential", "ModuleList"})
+
+    def _check_block(self, block: str, architecture: Architecture) -> None:
+        """Checks the classes of a block, by its path in the file."""
+        self._check_class(block, _BLOCKS[architecture.block])
+        for name, layer in self.children(block):
+            path = f"{block}.{name}"
+            if name in ("downsample", "shortcut"):
+                self._check_empty(path, _IDENTITIES)
+            elif path not in self.paths.values():
+                self._check_child(path, layer, _IDENTITIES | _ACTIVATIONS)
 
     def _check_transformers(self, architecture: Architecture) -> None:
         """Checks a network of transformers, whose classes do what its config says, and keep that in their layers."""
@@ -241,10 +288,57 @@ class _Module:
             self._refuse(around, f"has several activations, {', '.join(sorted(found))}")
         return next(iter(found), None)
 
+    def text(self, architecture: Architecture, strides: Sequence[int]) -> _Text:
+        """What the text of its classes says. `strides` are those of its stages.
+
+        Raises ArchitectureError, with the line, for what computes otherwise than torchvision's, or is not followed.
+        """
+        if self.is_of_transformers or not any(layer.source for layer in self.layers.values()):
+            return _Text()
+        from resnet_surgeon.sources import texts
+
+        head = architecture.classifier
+        classifier = self.paths.get(head.last) if head else None
+        if head and head.hidden and classifier:
+            classifier = classifier.rpartition(".")[0]
+        stem = self.number("conv1", "stride")
+        reach = stem * math.prod(strides) if stem and len(strides) == len(architecture.stages) else None
+        blocks = {block: self._around(f"{block}.conv1", 1) for block in self.blocks}
+        try:
+            found = texts.compared(
+                self.layers, texts.Parts(self.paths, blocks, self.scope, classifier, reach), self._does
+            )
+        except texts.DiffersError as error:
+            self._refuse(error.path, error.does)
+        return _Text(*found)
+
+    def _does(self, path: str) -> str:
+        """What a layer does, by its class, as `forwards` calls it. Raises ArchitectureError for a pooling that no
+        network of torchvision's has.
+        """
+        from resnet_surgeon.sources import functions
+
+        layer = self.layers[path]
+        kind = _own_name(layer)
+        if kind == "Flatten":
+            return functions.FLATTEN
+        if kind in _IDENTITIES:
+            return functions.IDENTITY
+        if kind in _ACTIVATIONS:
+            return functions.RELU
+        if kind == "MaxPool2d":
+            return functions.MAXPOOL + (_maxpool(layer) or "torchvision")
+        if kind == "AvgPool2d" and len({*_pair(layer.attributes.get("kernel_size"))}) == 1:
+            return f"{functions.MEAN} of {_pair(layer.attributes.get('kernel_size'))[0]}"
+        if kind in _MEANS:
+            self._check_child(path, layer, _MEANS)
+            return functions.MEAN
+        return functions.SEQUENCE if kind == "Sequential" else f"the layer {path}"
+
     def _check_empty(self, path: str, kinds: Collection[str]) -> None:
         """Checks the children of a module that have no tensors."""
         for name, layer in self.children(path):
-            child = f"{path}.{name}"
+            child = f"{path}.{name}" if path else name
             if not any(own == child or own.startswith(f"{child}.") for own in self.filled):
                 self._check_child(child, layer, kinds)
 
@@ -350,18 +444,13 @@ class _Module:
     def maxpool(self) -> str | None:
         """What stands between the stem and the stages: torchvision's maxpool, Caffe's, or none."""
         self._check_padding("conv1")
-        children = dict(self.children(self.around_maxpool))
+        children = dict(self.around_maxpool())
         pools = [(name, layer) for name, layer in children.items() if _own_name(layer) == "MaxPool2d"]
         if not pools:
             return "none" if self.is_sequential or _own_name(children.get("maxpool", _NOTHING)) in _PASSING else None
-        _, pool = pools[0]
-        told = [pool.attributes.get(name) for name in ("kernel_size", "stride", "padding", "dilation", "ceil_mode")]
-        if told == [None] * 5:
-            return None
-        kind = _MAXPOOLS.get((*map(_pair, told[:4]), told[4]))
-        if kind is None or len(pools) > 1:
+        if len(pools) > 1:
             raise ArchitectureError("its maxpool is neither torchvision's nor Caffe's")
-        return kind
+        return _maxpool(pools[0][1])
 
     def eps(self) -> float | None:
         """That of every batch norm."""
@@ -377,11 +466,28 @@ class _Module:
         return float(told.pop()) if told else None  # type: ignore[arg-type]
 
 
+def _maxpool(layer: Layer) -> str | None:
+    """Whose a maxpool is; None where its attributes are not told."""
+    told = [layer.attributes.get(name) for name in ("kernel_size", "stride", "padding", "dilation", "ceil_mode")]
+    if told == [None] * 5:
+        return None
+    kind = _MAXPOOLS.get((*map(_pair, told[:4]), told[4]))
+    if kind is None:
+        raise ArchitectureError("its maxpool is neither torchvision's nor Caffe's")
+    return kind
+
+
 # By kernel, stride, padding, dilation and ceil_mode.
 _MAXPOOLS: dict[tuple[object, ...], str] = {
     ((3, 3), (2, 2), (1, 1), (1, 1), False): "torchvision",
     ((3, 3), (2, 2), (0, 0), (1, 1), True): "caffe",
 }
+
+
+def _shared(paths: Sequence[str]) -> str:
+    """The path of the module around all of these."""
+    components = zip(*(path.split(".") for path in paths), strict=False)
+    return ".".join(names[0] for names in itertools.takewhile(lambda names: len({*names}) == 1, components))
 
 
 def _own_name(layer: Layer) -> str:

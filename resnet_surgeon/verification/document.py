@@ -9,6 +9,7 @@ from resnet_surgeon import manifest as documents
 from resnet_surgeon.architecture.facts import in_words
 from resnet_surgeon.architecture.outputs import IMAGE, outputs
 from resnet_surgeon.errors import CheckpointError
+from resnet_surgeon.history.facts import facts_now
 from resnet_surgeon.history.notes import notes_of
 from resnet_surgeon.manifest import Manifest
 from resnet_surgeon.sources.sidecar import MANIFEST_LIMIT
@@ -100,9 +101,11 @@ def _are_names(names: tuple[str, ...], channels: int) -> bool:
 
 
 def _assumed(manifest: Manifest) -> Iterator[Check]:
-    """What tensors do not show is as the manifest says who said so; `history` names what is not."""
+    """What tensors do not show is what was said of the source, or what operations made of that; `history` names what is
+    not.
+    """
     if manifest.facts and not any(contradictions(manifest)):
-        facts = "; ".join(in_words(manifest.facts))
+        facts = "; ".join(in_words(facts_now(manifest)))
         yield Check("assumed", "proven", f"the architecture agrees with what was assumed: {facts}")
 
 

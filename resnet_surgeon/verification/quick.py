@@ -69,6 +69,7 @@ def _check(
     case: Case, name: str, what: str, members: Mapping[str, Provenance], expected: Mapping[str, LazyTensor]
 ) -> Check:
     again = {tensor: _again(case, tensor, provenance, expected) for tensor, provenance in members.items()}
+    what = "their source's to the bit" if name == "kept" and case.sound and case.sound.other_sources else what
     prepare(tensor for tensor in again.values() if tensor is not None)
     unknown = tuple(tensor for tensor, made in again.items() if made is None)
     wrong = tuple(tensor for tensor, made in again.items() if made and not _same(made, case.file.tensors[tensor]))
@@ -77,14 +78,16 @@ def _check(
     if wrong:
         return Check(name, "failed", f"{finding}; not {some(wrong)}", wrong)
     if unknown:
-        return Check(name, "unproven", f"{finding}; for the rest, {_reason(case)}", unknown)
+        return Check(name, "unproven", f"{finding}; {some(unknown)} were not compared; {_reason(case)}", unknown)
     return Check(name, "proven", f"{finding} ({sum(byte_size(case.file.tensors[one]) for one in members):,} bytes)")
 
 
 def _again(case: Case, name: str, provenance: Provenance, expected: Mapping[str, LazyTensor]) -> LazyTensor | None:
-    """The tensor made again; what is drawn takes no source."""
+    """The tensor made again: what is kept takes its own source, what is drawn takes none."""
     if name in expected:
         return expected[name]
+    if isinstance(provenance, Kept):
+        return case.known.tensor(provenance, name)
     if not isinstance(provenance, Drawn):
         return None
     tensor = case.file.tensors[name]
@@ -94,7 +97,7 @@ def _again(case: Case, name: str, provenance: Provenance, expected: Mapping[str,
 def _reason(case: Case) -> str:
     if isinstance(case.replayed, str):
         return case.replayed
-    return f"it takes {case.missing}" if case.given_networks else "give the source with `--against`"
+    return f"that takes {case.missing}" if case.given_networks else "give the source with `--against`"
 
 
 def _same(one: LazyTensor, other: LazyTensor) -> bool:

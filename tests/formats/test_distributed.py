@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import pickle
 import warnings
 from collections.abc import Callable, Mapping
@@ -27,12 +28,15 @@ from tests.conftest import small_network
 from tests.formats.test_torch_zip import raw
 
 
-class InPieces(DefaultSavePlanner):
-    """Saves each tensor as so many pieces along an axis, as several processes do."""
+class InChunks(DefaultSavePlanner):
+    """Saves each tensor as pieces, as several processes do: where each begins, and its shape."""
 
-    def __init__(self, pieces: int, axis: int = 0) -> None:
+    def __init__(self, chunks: list[Any]) -> None:
         super().__init__()
-        self.pieces, self.axis = pieces, axis
+        self.chunks = chunks
+
+    def chunks_of(self, size: torch.Size) -> list[Any]:
+        return self.chunks
 
     def create_local_plan(self) -> Any:
         plan = super().create_local_plan()
@@ -40,18 +44,12 @@ class InPieces(DefaultSavePlanner):
 
     def _split(self, item: WriteItem) -> list[WriteItem]:
         data = item.tensor_data
-        if data is None or len(data.size) <= self.axis or data.size[self.axis] < self.pieces:
-            return [item]
         made: list[WriteItem] = []
-        begin = 0
-        for rows in torch.arange(data.size[self.axis]).chunk(self.pieces):
-            offsets, sizes = [0] * len(data.size), [*data.size]
-            offsets[self.axis], sizes[self.axis] = begin, len(rows)
-            begin += len(rows)
-            chunk = ChunkStorageMetadata(torch.Size(offsets), torch.Size(sizes))
-            index = MetadataIndex(item.index.fqn, torch.Size(offsets), len(made))
-            made.append(WriteItem(index, WriteItemType.SHARD, tensor_data=replace(data, chunk=chunk)))
-        return made
+        for begins, shape in self.chunks_of(data.size) if data else []:
+            chunk = ChunkStorageMetadata(torch.Size(begins), torch.Size(shape))
+            index = MetadataIndex(item.index.fqn, torch.Size(begins), len(made))
+            made.append(WriteItem(index, WriteItemType.SHARD, tensor_data=replace(data, chunk=chunk)))  # type: ignore[type-var]
+        return made if len(made) > 1 else [item]
 
     def resolve_data(self, write_item: WriteItem) -> Any:
         whole = super().resolve_data(replace(write_item, index=MetadataIndex(write_item.index.fqn)))
@@ -60,6 +58,26 @@ class InPieces(DefaultSavePlanner):
         assert write_item.tensor_data
         chunk = write_item.tensor_data.chunk
         return whole[tuple(slice(first, first + size) for first, size in zip(chunk.offsets, chunk.sizes, strict=True))]
+
+
+class InGrid(InChunks):
+    """In so many pieces along each of these axes, where a tensor has them."""
+
+    def __init__(self, axes: Mapping[int, int]) -> None:
+        super().__init__([])
+        self.axes = axes
+
+    def chunks_of(self, size: torch.Size) -> list[Any]:
+        along = [[*torch.arange(n).chunk(self.axes.get(axis, 1))] for axis, n in enumerate(size)]
+        return [
+            ([int(rows[0]) for rows in part], [len(rows) for rows in part])
+            for part in itertools.product(*along)
+            if all(len(rows) for rows in part)
+        ]
+
+
+def in_pieces(count: int, axis: int = 0) -> InGrid:
+    return InGrid({axis: count})
 
 
 def save(folder: Path, state: dict[str, Any], planner: Any = None) -> Path:
@@ -80,18 +98,23 @@ def state() -> Any:
     return {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "epoch": 3}
 
 
-@pytest.mark.parametrize("planner", [None, InPieces(2), InPieces(3)], ids=["whole", "2 pieces", "3 pieces"])
+def same(found: object, before: Mapping[str, torch.Tensor]) -> None:
+    assert isinstance(found, Mapping)
+    assert {*found} == {*before}
+    for name, tensor in before.items():
+        assert isinstance(found[name], LazyTensor)
+        assert found[name].shape == tensor.shape
+        assert content(found[name]) == raw(tensor)
+
+
+@pytest.mark.parametrize("planner", [None, in_pieces(2), in_pieces(3)], ids=["whole", "2 pieces", "3 pieces"])
 def test_every_tensor_is_that_which_was_saved(planner: Any, tmp_path: Path) -> None:
     before = state()
     container = opened(save(tmp_path / "a", before, planner))
     assert container.kind == "torch_distributed"
     assert isinstance(container.root, Mapping)
     found = container.root["model"]
-    assert {*found} == {*before["model"]}
-    for name, tensor in before["model"].items():
-        assert isinstance(found[name], LazyTensor)
-        assert found[name].shape == tensor.shape
-        assert content(found[name]) == raw(tensor)
+    same(found, before["model"])
     assert isinstance(found["fc.weight"], Joined) == (planner is not None)
     assert isinstance(container.root["epoch"], Unread)
     container.check()
@@ -99,7 +122,7 @@ def test_every_tensor_is_that_which_was_saved(planner: Any, tmp_path: Path) -> N
 
 def test_a_network_comes_out_of_a_folder(tmp_path: Path) -> None:
     before = state()
-    folder = save(tmp_path / "step-100", before, InPieces(2))
+    folder = save(tmp_path / "step-100", before, in_pieces(2))
     network = rs.open(folder)
     assert network.opened.source.label == "step-100"
     assert network.opened.source.origin.not_loaded == ()
@@ -108,11 +131,50 @@ def test_a_network_comes_out_of_a_folder(tmp_path: Path) -> None:
         assert torch.equal(tensor, before["model"][name])
 
 
-def test_pieces_along_another_axis_are_named(tmp_path: Path) -> None:
-    state = {name: tensor for name, tensor in small_network().state_dict().items() if not name.startswith("fc.")}
-    with pytest.raises(CheckpointError, match="split along another axis") as caught:
-        rs.open(save(tmp_path / "a", state, InPieces(2, axis=1)))
-    assert "dcp_to_torch" in (caught.value.hint or "")
+@pytest.mark.parametrize("axis", [1, 2, 3])
+def test_pieces_along_another_axis_are_joined(axis: int, tmp_path: Path) -> None:
+    before = {"w": torch.randn(3, 5, 7, 4), "b": torch.randn(6), "half": torch.randn(2, 9, 3, 3).half()}
+    same(opened(save(tmp_path / "a", before, in_pieces(3, axis))).root, before)
+
+
+@pytest.mark.parametrize("axes", [(0, 1), (1, 3), (0, 1, 2, 3)], ids=str)
+def test_pieces_along_several_axes_are_joined(axes: tuple[int, ...], tmp_path: Path) -> None:
+    before = {"w": torch.randn(3, 5, 7, 4), "b": torch.randn(6)}
+    same(opened(save(tmp_path / "a", before, InGrid(dict.fromkeys(axes, 2)))).root, before)
+
+
+def test_a_network_in_a_grid_of_pieces_comes_out_as_it_is(tmp_path: Path) -> None:
+    before = small_network().state_dict()
+    made = rs.load(rs.open(save(tmp_path / "a", before, InGrid({0: 2, 1: 3}))).save(tmp_path / "out.safetensors"))
+    for name, tensor in made.state_dict().items():
+        assert torch.equal(tensor, before[name])
+
+
+COLUMNS = [((0, 0), (3, 1)), ((0, 1), (3, 2))]
+PINWHEEL = [((0, 0), (1, 2)), ((0, 2), (2, 1)), ((2, 1), (1, 2)), ((1, 0), (2, 1)), ((1, 1), (1, 1))]
+
+
+@pytest.mark.parametrize(
+    ("chunks", "size"),
+    [(PINWHEEL, (3, 3)), (COLUMNS, (3, 4)), (COLUMNS, (4, 3)), (COLUMNS, (3, 2))],
+    ids=["a pinwheel", "a column is missing", "a row is missing", "a column too many"],
+)
+def test_pieces_that_are_no_grid_are_not_read(chunks: list[Any], size: tuple[int, ...], tmp_path: Path) -> None:
+    folder = save(tmp_path / "a", {"w": torch.arange(9.0).reshape(3, 3)}, InChunks(chunks))
+    metadata = pickle.loads((folder / ".metadata").read_bytes())
+    metadata.state_dict_metadata["w"].size = torch.Size(size)
+    (folder / ".metadata").write_bytes(pickle.dumps(metadata))
+    root = opened(folder).root
+    assert isinstance(root, Mapping)
+    assert isinstance(root["w"], Unread)
+    assert "dcp_to_torch" in (root["w"].hint or "")
+
+
+def test_a_part_of_a_folder_points_to_the_folder(tmp_path: Path) -> None:
+    folder = save(tmp_path / "a", {"w": torch.zeros(1)})
+    with pytest.raises(CheckpointError, match=r"a part of what torch\.distributed\.checkpoint saved") as caught:
+        rs.open(folder / "__0_0.distcp")
+    assert f"`resnet-surgeon inspect {folder}`" in (caught.value.hint or "")
 
 
 def without_file(folder: Path, _: Metadata) -> None:

@@ -43,6 +43,28 @@ def test_arrays_of_other_things_stay_closed() -> None:
     assert isinstance(read(saved(numpy.savez, x=numpy.array(["a"]), y=numpy.zeros(2)))["x"], Unread)
 
 
+@pytest.mark.parametrize("version", [(1, 0), (2, 0), (3, 0)])
+def test_headers_of_every_version_are_read(version: tuple[int, int]) -> None:
+    array, out = io.BytesIO(), io.BytesIO()
+    numpy.lib.format.write_array(array, ARRAYS["float32"], version)
+    with zipfile.ZipFile(out, "w") as archive:
+        archive.writestr("x.npy", array.getvalue())
+    assert content(read(out.getvalue())["x"]) == expected(ARRAYS["float32"])
+
+
+def test_the_digest_pass_tests_the_checksums() -> None:
+    data = bytearray(saved(numpy.savez, x=ARRAYS["float32"], y=ARRAYS["float64"]))
+    data[data.index(ARRAYS["float64"].tobytes()) + 5] ^= 1
+    with pytest.raises(CheckpointError, match="checksum of `y.npy` does not hold"):
+        sniff.read(OpenFile.spooled(bytes(data), "test")).sha256()
+
+
+def test_many_small_bombs_are_refused_for_what_they_come_to() -> None:
+    """Each is small enough for any ratio."""
+    with pytest.raises(CheckpointError, match="far more than a checkpoint's do"):
+        read(saved(numpy.savez_compressed, **{f"x{number}": numpy.zeros(125_000) for number in range(40)}))
+
+
 def test_damage_is_refused() -> None:
     data = saved(numpy.savez, x=numpy.zeros((2, 3)))
     with pytest.raises(CheckpointError, match="another length than its header says"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import re
 import struct
 from collections import OrderedDict
 
@@ -62,6 +63,13 @@ def test_a_storage_that_is_listed_twice_is_refused() -> None:
         read(twice)
 
 
+def test_a_storage_of_two_dtypes_is_refused() -> None:
+    data = saved({"x": BASE, "y": torch.arange(24, dtype=torch.int32)})
+    first, second = dict.fromkeys(re.findall(rb"X.\0\0\0(\d+)", data))
+    with pytest.raises(CheckpointError, match="in two ways"):
+        read(data.replace(second, first))
+
+
 def test_many_storages_and_plain_data_are_told_apart() -> None:
     state = OrderedDict((f"t{index}", torch.randn(index + 1)) for index in range(50))
     root = read(saved({"epoch": 3, "state_dict": state})).root
@@ -95,6 +103,8 @@ COUNT = (24).to_bytes(8, "little")
         (SAVED + b"more", "4 bytes follow"),
         (SAVED.replace(COUNT, (4).to_bytes(8, "little")), "has 4 numbers, expected 24"),
         (SAVED.replace(COUNT, b"\xff" * 8), "has -1 numbers, expected 24"),
+        (MAGIC + PROTOCOL + SYSTEM + pickle_of() + pickle.dumps([], 2), "the storage `0` is missing"),
+        (pickle_of(), "the storage `0` is missing"),
         (MAGIC + pickle.dumps(1002, 2), "protocol is `1002`"),
         (SAVED.replace(b"little_endianq\x02\x88", b"little_endianq\x02\x89"), "big-endian"),
         (b"\x80\x02cbuiltins\neval\nX\x01\x00\x00\x001\x85R.", "only an attack needs"),
@@ -103,7 +113,7 @@ COUNT = (24).to_bytes(8, "little")
         (MAGIC + PROTOCOL + SYSTEM + pickle.dumps({}, 2), "cut short"),
         (MAGIC + b"\x80\x04\x8e" + b"\xff" * 8, "cut short"),  # so many bytes that nothing can hold them
     ],
-    ids=range(12),
+    ids=range(14),
 )
 def test_damaged_files_are_refused(data: bytes, reason: str) -> None:
     with pytest.raises(CheckpointError, match=reason):

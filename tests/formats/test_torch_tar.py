@@ -117,6 +117,32 @@ def test_torchs_own_old_reader_agrees(tmp_path: Path) -> None:
     assert all(torch.equal(witness[name], tensor) for name, tensor in tensors.items())
 
 
+ROOT, PART = 140_000_000_001_000, 7  # keys of the storage of the first tensor, and of a part of it
+
+
+def with_part(*part: object) -> Callable[[dict[str, bytes]], None]:
+    """The tensor is then one of a part of its storage, which comes behind all storages."""
+
+    def change(parts: dict[str, bytes]) -> None:
+        parts["storages"] = parts["storages"].removesuffix(pickle.dumps([], 2)) + pickle.dumps([part], 2)
+        numbers = struct.pack("<i", 2) + NOISE + struct.pack("<5q", 2, 2, 1, 2, 1)
+        parts["tensors"] = pickle.dumps(1, 2) + pickle.dumps((1000, PART, None), 2) + numbers
+
+    return change
+
+
+def test_parts_of_storages_are_read_as_torch_reads_them(tmp_path: Path) -> None:
+    data = archive_of({"x": BASE}, with_part(PART, ROOT, 5, 6))
+    (tmp_path / "old.pth").write_bytes(data)
+    witness = torch.load(tmp_path / "old.pth", weights_only=False)["x"]
+    assert content(read(data)["x"]) == raw(witness) == raw(BASE.as_strided((2, 2), (1, 2), 6))
+
+
+def test_the_members_may_be_in_a_folder_that_is_the_current_one() -> None:
+    data = archive_of({"x": BASE}, lambda parts: parts.update({f"./{name}": parts.pop(name) for name in [*parts]}))
+    assert content(read(data)["x"]) == raw(BASE)
+
+
 def replaced(name: str, old: bytes, new: bytes) -> Callable[[dict[str, bytes]], None]:
     def change(parts: dict[str, bytes]) -> None:
         assert old in parts[name]
@@ -135,6 +161,18 @@ DAMAGE: dict[str, tuple[Callable[[dict[str, bytes]], Any], str]] = {
         "only an attack needs",
     ),
     "a tensor missing": (lambda parts: parts.update(tensors=pickle.dumps(0, 2)), "the tensor `1000` is missing"),
+    "a part that reaches outside": (with_part(PART, ROOT, 20, 6), "outside of its storage"),
+    "a part of no storage": (with_part(PART, ROOT + 1, 5, 6), "damaged"),
+    "a part that begins at text": (with_part(PART, ROOT, "5", 6), "damaged"),
+    "a storage that is not there": (
+        replaced("tensors", pickle.dumps(ROOT, 2)[2:-1], pickle.dumps(PART, 2)[2:-1]),
+        "damaged",
+    ),
+    "a part twice": (lambda parts: parts.update({"./pickle": parts["pickle"]}), "holds pickle twice"),
+    "a storage twice": (
+        lambda parts: parts.update(storages=pickle.dumps(2, 2) + parts["storages"][5:-6] * 2 + pickle.dumps([], 2)),
+        "damaged",
+    ),
     "too many dimensions": (
         replaced("tensors", struct.pack("<i", 3) + NOISE, struct.pack("<i", 2**31 - 1) + NOISE),
         "damaged",
@@ -174,3 +212,5 @@ def test_a_truncated_archive_is_refused() -> None:
     for size in (300, 600, 1300, 2100):
         with pytest.raises(CheckpointError):
             read(data[:size])
+    with pytest.raises(CheckpointError, match="truncated in tensors"):
+        read(data[: data.index(NOISE)])

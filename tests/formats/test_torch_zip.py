@@ -87,7 +87,7 @@ def test_tensors_that_share_a_storage_are_each_read() -> None:
 
 def test_the_digest_pass_tests_the_checksums() -> None:
     data = saved(OrderedDict(a=BASE, b=BASE.double()))
-    assert len(open_archive(data).sha256()) == 64
+    assert open_archive(data).sha256() == hashlib.sha256(data).hexdigest()
     flipped = bytearray(data)
     flipped[data.index(raw(BASE.double())) + 5] ^= 1
     with pytest.raises(CheckpointError, match="checksum of `data/1` does not hold"):
@@ -127,6 +127,13 @@ def test_big_endian_archives_are_swapped() -> None:
     assert content(read(big)["x"]) == raw(BASE)
     witness = torch.load(io.BytesIO(big), weights_only=True)
     assert torch.equal(witness["x"], BASE)
+
+
+def test_a_storage_of_two_dtypes_is_refused() -> None:
+    data = saved({"x": BASE, "y": torch.arange(24, dtype=torch.int32)})
+    one, other = (b"X\x01\0\0\0%d" % key for key in (0, 1))
+    with pytest.raises(CheckpointError, match="reads the storage `0` in two ways"):
+        read(rezipped(data, lambda name, old: (name, old.replace(other, one) if name.endswith("pkl") else old)))
 
 
 def test_without_a_byte_order_it_is_little() -> None:
@@ -253,6 +260,23 @@ def test_what_was_compressed_is_inflated() -> None:
     assert container.sha256() == hashlib.sha256(COMPRESSED).hexdigest()
 
 
+def test_each_of_several_compressed_storages_has_its_own_numbers() -> None:
+    other = torch.arange(7.0)
+    several = read(rezipped(saved({"x": BASE, "y": other}), lambda *member: member, compression=zipfile.ZIP_DEFLATED))
+    assert [content(several["x"]), content(several["y"])] == [raw(BASE), raw(other)]
+
+
+def test_sizes_and_offsets_of_64_bits_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(zipfile, "ZIP64_LIMIT", 10)  # beyond which Python writes them
+    wide = rezipped(SAVED, lambda *member: member, compression=zipfile.ZIP_DEFLATED)
+    assert len(wide) > len(COMPRESSED)
+    assert content(read(wide)["x"]) == raw(BASE)
+
+
+def test_an_extra_field_that_means_nothing_is_passed_over() -> None:
+    assert content(read(with_extra(0x4246, 3, b"ZZZ"))["x"]) == raw(BASE)
+
+
 def lying(data: bytes, name: str, size: int | None = None, crc: int | None = None) -> bytes:
     """The archive with another size or checksum declared for a member, in both of its headers."""
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
@@ -338,6 +362,29 @@ PLAIN = rezipped(SAVED, lambda *member: member)  # by Python: without 64-bit rec
 WITHIN = "archive/data/0"
 
 
+MEMBERS = zipfile.ZipFile(io.BytesIO(PLAIN)).namelist()
+
+
+def with_extra(kind: int, length: int, content: bytes) -> bytes:
+    """The archive with an extra field in both headers of a storage."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(PLAIN)) as old, zipfile.ZipFile(buffer, "w") as new:
+        for member in old.infolist():
+            if member.filename == WITHIN:
+                member.extra = struct.pack("<2H", kind, length) + content
+            new.writestr(member, old.read(member))
+    return buffer.getvalue()
+
+
+def appended(beginning: bytes) -> bytes:
+    """The archive behind something else, as those that extract themselves are."""
+    buffer = io.BytesIO(beginning)
+    with zipfile.ZipFile(io.BytesIO(PLAIN)) as old, zipfile.ZipFile(buffer, "a") as new:
+        for name in old.namelist():
+            new.writestr(name, old.read(name))
+    return buffer.getvalue()
+
+
 def nested() -> bytes:
     """A member that lies whole, with a header of its own, inside the data of another."""
     with zipfile.ZipFile(io.BytesIO(PLAIN)) as archive:
@@ -395,6 +442,25 @@ AMBIGUOUS = {
     "a directory that is longer than it is, for some readers": (patched(PLAIN, (-10, "I", 2**31)), "truncated"),
     "fewer members than there are, for some readers": (patched(PLAIN, (-12, "H", 1), (-14, "H", 1)), "truncated"),
     "members on another disk": (patched(PLAIN, (-18, "H", 1)), "truncated"),
+    "members that are only partly on this disk": (patched(PLAIN, (-14, "H", 1)), "truncated"),
+    "a directory on another disk": (patched(PLAIN, (-16, "H", 1)), "truncated"),
+    "a member on another disk": (patched(PLAIN, (directory_entry(WITHIN, PLAIN) + 34, "H", 1)), "truncated"),
+    "more members than there are": (
+        patched(PLAIN, (-12, "H", len(MEMBERS) + 1), (-14, "H", len(MEMBERS) + 1)),
+        "truncated",
+    ),
+    "a 64-bit record that stands elsewhere, for some readers": (patched(SAVED, (-34, "Q", 0)), "does not begin"),
+    "a 64-bit record that stands behind the end": (patched(SAVED, (-34, "Q", len(SAVED))), "truncated"),
+    "a 64-bit record on another disk": (patched(SAVED, (-38, "L", 1)), "truncated"),
+    "a 64-bit record of two disks": (patched(SAVED, (-26, "L", 2)), "truncated"),
+    "another name, for some readers": (with_extra(0x7075, 9, b"\1\0\0\0\0evil"), "truncated"),
+    "an extra field twice": (with_extra(0x4246, 0, b"\x46\x42\0\0"), "truncated"),
+    "an extra field that is cut": (with_extra(0x4246, 9, b"short"), "truncated"),
+    "a 64-bit size that stands nowhere": (
+        patched(PLAIN, (directory_entry(WITHIN, PLAIN) + 24, "I", 0xFFFFFFFF)),
+        "truncated",
+    ),
+    "a script before it, which its offsets count": (appended(b"#!/bin/sh\n"), "does not begin"),
     "two directories": (patched(SAVED, (-6, "I", 0)), "truncated"),
     "a comment": (patched(PLAIN, (-2, "H", 1)) + b"!", "truncated"),
     "a name that ends early, for some readers": (

@@ -73,6 +73,11 @@ REFUSED = {
     "a bomb in a zip": (zipped(("a.pth", bytes(1 << 24))), "far more than a checkpoint's do"),
     "gzip that is cut": (gzip.compress(SAVED)[:-20], "gzip data has no end|damaged"),
     "gzip that is damaged": (gzip.compress(SAVED)[:30] + b"\xff" * 50, "damaged"),
+    "a damaged member": (
+        zipped(("old.pth", test_torch_legacy.SAVED), method=zipfile.ZIP_STORED).replace(raw(BASE), raw(BASE + 1)),
+        "the checksum of its member does not hold",
+    ),
+    "a tar that is cut": (tarred(MODEL)[:1500], "tar archive is damaged"),
     "several": (zipped(MODEL, ("b.pth", SAVED)), "2 checkpoints, `weights/model.pth`, `b.pth`"),
     "none in a zip": (zipped(("notes.txt", b"x"), ("more/notes.txt", b"y")), "does not have the single folder"),
     "none in a tar": (tarred(("notes.txt", b"x")), "without a checkpoint"),

@@ -245,7 +245,7 @@ def whole_module(data: bytes) -> None:
             container = source.container
             node = modules.at(container.root, source.found.path) if container else None
             if isinstance(node, ModuleNode):
-                modules.says(node, source.found.names, recognise(source.tensors), settled=False)
+                list(modules.says(node, source.found.names, recognise(source.tensors), settled=False))
         except SurgeonError:
             continue
 
@@ -278,7 +278,7 @@ def _distributed() -> Path:
     folder = Path(tempfile.mkdtemp(prefix="resnet-surgeon-fuzz-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     state = {"model": {"x": test_torch_zip.BASE, "y": torch.arange(6.0)}, "epoch": 3}
-    return test_distributed.save(folder, state, test_distributed.InPieces(2))
+    return test_distributed.save(folder, state, test_distributed.in_pieces(2))
 
 
 TARGETS: dict[str, Callable[[bytes], None]] = {

@@ -6,7 +6,6 @@ import ast
 from collections.abc import Iterator
 from copy import copy
 from dataclasses import dataclass
-from itertools import count
 
 _COMPARISONS: dict[type[ast.cmpop], type[ast.cmpop]] = {
     ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
@@ -31,35 +30,41 @@ class Mutant:
         return f"{self.line}: {self.before}  ->  {self.after}"
 
 
-def mutants(source: str) -> Iterator[Mutant]:
-    """Every mutant of a module: comparisons at their bounds and turned round, arithmetic, `and` for `or`, a condition's
-    opposite, numbers one larger, and calls and errors left out.
+def mutants_in(source: str) -> int:
+    """How many mutants a module has: comparisons at their bounds and turned round, arithmetic, `and` for `or`, a
+    condition's opposite, numbers one larger, and calls and errors left out.
     """
-    for number in count():
-        tree = ast.parse(source)
-        mutation = _Mutation(number)
-        mutated = mutation.visit(tree)
-        if mutation.at is None:
-            return
-        line, before, after = mutation.at
-        yield Mutant(line, before, after, ast.unparse(ast.fix_missing_locations(mutated)))
+    mutation = _Mutation(None)
+    mutation.visit(ast.parse(source))
+    return mutation.seen
+
+
+def mutant(source: str, number: int) -> Mutant:
+    """The mutant of a module that has this number, from 0."""
+    mutation = _Mutation(number)
+    mutated = mutation.visit(ast.parse(source))
+    if mutation.at is None:
+        raise IndexError(number)
+    line, before, after = mutation.at
+    return Mutant(line, before, after, ast.unparse(ast.fix_missing_locations(mutated)))
 
 
 class _Mutation(ast.NodeTransformer):
-    """Changes the one place of all that has this number, in the order in which they are visited."""
+    """Changes the one place of all that has this number, in the order of visiting, or only counts them."""
 
-    def __init__(self, number: int) -> None:
-        self.left = number
+    def __init__(self, number: int | None) -> None:
+        self.number = number
+        self.seen = 0
         self.at: tuple[int, str, str] | None = None
 
     def visit(self, node: ast.AST) -> ast.AST:
         if self.at is not None:
             return node
         for changed in _changes(node):
-            self.left -= 1
-            if self.left < 0:
+            if self.seen == self.number:
                 self.at = (getattr(node, "lineno", 0), _shown(node), _shown(changed))
                 return changed
+            self.seen += 1
         visited: ast.AST = super().visit(node)
         return visited
 
@@ -92,7 +97,7 @@ def _changes(node: ast.AST) -> Iterator[ast.AST]:
     elif isinstance(node, ast.BoolOp):
         yield _with(node, op=ast.Or() if isinstance(node.op, ast.And) else ast.And())
         yield from (_with(node, values=[*node.values[:at], *node.values[at + 1 :]]) for at in range(len(node.values)))
-    elif isinstance(node, ast.BinOp) and type(node.op) in _ARITHMETIC and not _is_text(node):
+    elif isinstance(node, (ast.BinOp, ast.AugAssign)) and type(node.op) in _ARITHMETIC and not _is_text(node):
         yield _with(node, op=_ARITHMETIC[type(node.op)]())
     elif isinstance(node, ast.UnaryOp) and isinstance(node.op, (ast.Not, ast.USub)):
         yield node.operand
@@ -113,8 +118,8 @@ def _with(node: ast.AST, **fields: object) -> ast.AST:
     return changed
 
 
-def _is_text(node: ast.BinOp) -> bool:
-    return any(_is_word(side) for side in (node.left, node.right))
+def _is_text(node: ast.BinOp | ast.AugAssign) -> bool:
+    return any(_is_word(side) for side in ast.iter_child_nodes(node))
 
 
 def _is_word(node: ast.AST) -> bool:

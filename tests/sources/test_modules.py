@@ -48,7 +48,8 @@ def said(model: nn.Module, *, settled: bool = False) -> dict[str, Any]:
     assert source.container
     node = modules.at(source.container.root, source.found.path)
     assert isinstance(node, ModuleNode)
-    return modules.says(node, source.found.names, recognise(source.tensors), settled)
+    claims = modules.says(node, source.found.names, recognise(source.tensors), settled)
+    return {name: value for claim in claims for name, value in claim.facts.items().items()}
 
 
 PLAIN = {

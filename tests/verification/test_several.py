@@ -60,6 +60,28 @@ def test_what_needs_a_missing_source_is_unproven(name: str, names: str, unproven
     assert {check.name for check in proof.unproven} == unproven
 
 
+@pytest.mark.parametrize(("names", "count"), [("a", 74), ("b", 20), ("", 0)])
+def test_quickly_what_is_of_a_given_source_is_compared(names: str, count: int, folder: Path) -> None:
+    proof = rs.verify_quickly(folder / "graft.safetensors", against=given(folder, names))
+    (kept,) = [check for check in proof.checks if check.name == "kept"]
+    assert kept.outcome == "unproven"
+    assert kept.finding.startswith(f"{count} of 94 tensors are their source's to the bit; ")
+    assert len(kept.tensors) == 94 - count
+    if names == "a":
+        assert "`heads.b.fc.bias`" in kept.finding
+        assert kept.finding.endswith(" were not compared; that takes b.pth: give it with `--against`")
+
+
+def test_quickly_a_flipped_bit_is_found_though_a_source_is_missing(folder: Path, tmp_path: Path) -> None:
+    network = rs.open(folder / "graft.safetensors")
+    stored: Any = network.tensors["heads.a.fc.bias"]
+    data = bytearray((folder / "graft.safetensors").read_bytes())
+    data[stored.offset] ^= 1
+    (tmp_path / "out.safetensors").write_bytes(data)
+    proof = rs.verify_quickly(tmp_path / "out.safetensors", against=folder / "a.pth")
+    assert [failed.tensors for failed in proof.failed if failed.name == "kept"] == [("heads.a.fc.bias",)]
+
+
 def test_the_graft_gives_the_activations_of_its_own_source(folder: Path) -> None:
     proof = rs.verify(folder / "graft.safetensors", against=given(folder, "ab"))
     (grafted,) = [check for check in proof.checks if check.name == "grafted"]

@@ -1,0 +1,167 @@
+"""Whether the text of a whole module's classes computes what torchvision's ResNet does: what data passes in its blocks,
+and in the network around them, step by step.
+
+Knows the order of a ResNet's layers. Follows no text itself.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from resnet_surgeon.errors import printable
+from resnet_surgeon.formats.modules import Layer
+from resnet_surgeon.sources.forwards import Reader, UnfollowedError
+from resnet_surgeon.sources.functions import MAXPOOL, MEAN, RELU, Data
+
+# Where classes are defined whose names say what they compute, if their text is not followed.
+_LIBRARIES = ("torch.", "torchvision.", "timm.", "segmentation_models_pytorch.", "resnet_surgeon.")
+_NORMS = {"FrozenBatchNorm2d", "SyncBatchNorm", "BatchNormAct2d"}  # whose forward is their own
+_SIZES = (224, 32)  # of the images for which a mean over so many places is one over all of them
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Where the parts of a network are in a file: its layers with tensors by torchvision's paths, its blocks likewise,
+    the module around all of these but the classifier, and the classifier. `reach` is the stride of all stages together,
+    with the stem's, but for a maxpool; None where it is not told.
+    """
+
+    layers: Mapping[str, str]
+    blocks: Mapping[str, str]
+    scope: str
+    classifier: str | None
+    reach: int | None
+
+
+class DiffersError(Exception):
+    """Whether the module with this path computes as torchvision's cannot be told: its forward `does` something else."""
+
+    def __init__(self, path: str, does: str) -> None:
+        super().__init__(does)
+        self.path = path
+        self.does = does
+
+
+def compared(
+    modules: Mapping[str, Layer], parts: Parts, known: Callable[[str], str]
+) -> tuple[frozenset[str], str | None]:
+    """The paths of modules that compute as torchvision's by the text of their classes, and the maxpool that it says.
+
+    `known` says what a layer does by its class, as `Reader` takes it. Raises DiffersError, with the line, for text that
+    computes something else, or is not followed.
+    """
+    stops = {own: re.sub(r"^layer\d\.\d+\.", "", layer) for layer, own in parts.layers.items()}
+    stops |= {own: block for block, own in parts.blocks.items()}
+    stops |= {parts.classifier: "fc"} if parts.classifier is not None else {}
+    reader = Reader(modules, stops, known)
+    _check_leaves(reader, modules, parts)
+    proven = {own for block, own in parts.blocks.items() if _is_proven_block(reader, own, block, parts)}
+    around = _shared(parts.scope, parts.classifier.rpartition(".")[0]) if parts.classifier is not None else parts.scope
+    outputs = _outputs(reader, around)
+    if outputs is None:
+        around, outputs = parts.scope, _outputs(reader, parts.scope)
+    if outputs is None:
+        return frozenset(proven), None
+    has_classifier = parts.classifier is not None and _holds(around, parts.classifier)
+    maxpool = _check_network(reader, around, outputs, parts, has_classifier)
+    return frozenset({*proven, around, parts.scope}), maxpool
+
+
+def _check_leaves(reader: Reader, modules: Mapping[str, Layer], parts: Parts) -> None:
+    """Raises DiffersError for a convolution, norm or linear layer with a forward of its own."""
+    for own in parts.layers.values():
+        line = reader.forward_line(own)
+        if line is not None and modules[own].kind.rpartition(".")[2] not in _NORMS:
+            raise _differs(reader, own, f"of its own ({printable(line)})")
+
+
+def _is_proven_block(reader: Reader, own: str, block: str, parts: Parts) -> bool:
+    """Whether its text shows that it is torchvision's; not, if there is none."""
+    outputs = _outputs(reader, own)
+    if outputs is None:
+        return False
+    inner = {layer.removeprefix(f"{block}.") for layer in parts.layers if layer.startswith(f"{block}.")}
+    last = "3" if "conv3" in inner else "2"
+    wanted: list[str] = []
+    for number in ("1", "2", "3"):
+        wanted += [name for name in (f"conv{number}", f"bn{number}") if name in inner]
+        wanted += [RELU] if number < last else []
+    shortcut = [name for name in ("downsample.0", "downsample.1") if name in inner]
+    _check(reader, own, outputs, [*wanted, " + ".join(["add", *shortcut]), RELU], is_all=True)
+    return True
+
+
+def _check_network(
+    reader: Reader, around: str, outputs: Sequence[Data], parts: Parts, has_classifier: bool
+) -> str | None:
+    """The maxpool of a network whose forward is torchvision's. Raises DiffersError for another."""
+    stem = [*(name for name in ("conv1", "bn1") if name in parts.layers), RELU]
+    if not any(data.names[: len(stem)] == (*stem,) for data in outputs):
+        _check(reader, around, outputs, stem, is_all=False)
+    data = max(outputs, key=lambda data: _common(data.names, [*stem, *data.names[len(stem) :]]))
+    following = next(iter(data.names[len(stem) :]), "")
+    maxpool = following if following.startswith(MAXPOOL) else None
+    trunk = [*stem, *([maxpool] if maxpool else []), *parts.blocks]
+    if not has_classifier:
+        _check(reader, around, outputs, trunk, is_all=False)
+    else:
+        _check(reader, around, outputs, [*trunk, _mean(data.names, parts, maxpool), "fc"], is_all=True)
+    return maxpool.removeprefix(MAXPOOL) if maxpool else "none"
+
+
+def _mean(names: Sequence[str], parts: Parts, maxpool: str | None) -> str:
+    """The step that is a mean over all places: also one over so many as images of a usual size have."""
+    reach = (parts.reach or 0) * (2 if maxpool else 1)
+    sizes = [f"{MEAN} of {size // reach}" for size in _SIZES if reach and size % reach == 0]
+    return next((name for name in sizes if name in names), MEAN)
+
+
+def _check(reader: Reader, path: str, outputs: Sequence[Data], wanted: Sequence[str], is_all: bool) -> None:
+    """Raises DiffersError, with the first line that differs, unless an output has passed the wanted steps; and with
+    `is_all`, nothing else.
+    """
+    count = len(wanted)
+    if any(data.names[:count] == (*wanted,) and (not is_all or len(data.steps) == count) for data in outputs):
+        return
+    best = max(outputs, key=lambda data: _common(data.names, wanted), default=Data())
+    common = _common(best.names, wanted)
+    if common < len(best.steps):
+        raise _differs(reader, path, f"that has {printable(best.steps[common].line)}")
+    raise _differs(reader, path, f"that does without {printable(wanted[common])}")
+
+
+def _common(names: Sequence[str], wanted: Sequence[str]) -> int:
+    """How many steps are the same."""
+    return next(
+        (n for n, (one, other) in enumerate(zip(names, wanted, strict=False)) if one != other),
+        min(len(names), len(wanted)),
+    )
+
+
+def _outputs(reader: Reader, path: str) -> list[Data] | None:
+    try:
+        return reader.outputs(path)
+    except UnfollowedError as error:
+        if reader.layers[path].kind.startswith(_LIBRARIES):
+            return None
+        raise _differs(reader, error.path, f"that has {printable(error.line)}, which is not followed") from None
+
+
+def _differs(reader: Reader, path: str, does: str) -> DiffersError:
+    return DiffersError(path, f"is of the class {printable(reader.layers[path].kind)}, with a forward {does}")
+
+
+def _shared(one: str, other: str) -> str:
+    """The path of the module around two others."""
+    parts = []
+    for part, same in zip(one.split("."), other.split("."), strict=False):
+        if part != same:
+            break
+        parts.append(part)
+    return ".".join(parts)
+
+
+def _holds(around: str, path: str) -> bool:
+    return not around or path.startswith(f"{around}.")

@@ -1,0 +1,358 @@
+"""The source text that torch keeps of a whole module's classes says what their forwards do: it is followed, and what it
+shows is torchvision's, or refused by the line that is not.
+"""
+
+from __future__ import annotations
+
+import functools
+import textwrap
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import nn
+from torchvision.models.resnet import BasicBlock, Bottleneck
+
+import resnet_surgeon as rs
+from resnet_surgeon.architecture.recognise import recognise
+from resnet_surgeon.architecture.spec import Architecture
+from resnet_surgeon.errors import ArchitectureError
+from resnet_surgeon.formats.modules import ModuleNode
+from resnet_surgeon.sources import modules
+from resnet_surgeon.sources.source import open_source
+from tests.conftest import images, small_network
+from tests.formats import test_torch_legacy
+from tests.formats.test_torch_zip import saved
+
+
+@functools.cache
+def opened(block: str = "basic") -> tuple[ModuleNode, dict[str, str], Architecture]:
+    """A whole module without the text of its classes, the names of its tensors, and its architecture."""
+    source = open_source(saved(small_network(Bottleneck if block == "bottleneck" else BasicBlock)))
+    assert source.container
+    node = modules.at(source.container.root, source.found.path)
+    assert isinstance(node, ModuleNode)
+    return node, dict(source.found.names), recognise(source.tensors)
+
+
+def told(network: str | None = None, block: str | None = None, *, kind: str = "basic") -> dict[str, str]:
+    """The facts, with who says them, of a module whose classes, called as nobody calls them, have these texts."""
+    node, names, architecture = opened(kind)
+    layers = dict(node.layers)
+    texts = {"": network, **{path: block for path in layers if path.count(".") == 1 and path.startswith("layer")}}
+    for path, text in texts.items():
+        if text is not None:
+            layers[path] = replace(layers[path], kind="net.Network" if not path else "net.Block", source=text)
+    changed = ModuleNode(layers)
+    changed.tensors = node.tensors
+    claims = [*modules.says(changed, names, architecture, settled=False)]
+    return {name: f"{value}, {claim.place}" for claim in claims for name, value in claim.facts.items().items()}
+
+
+def text(body: str, name: str = "forward", more: str = "") -> str:
+    """A class with a method of this body, and more in it."""
+    method = f"def {name}(self, x):\n" + textwrap.indent(textwrap.dedent(body).strip(), "    ")
+    return "class Any(nn.Module):\n" + textwrap.indent(textwrap.dedent(more) + method, "    ") + "\n"
+
+
+STEM = "x = self.maxpool(self.relu(self.bn1(self.conv1(x))))\n"
+STAGES = "x = self.layer4(self.layer3(self.layer2(self.layer1(x))))\n"
+FLATTENED = "x = self.avgpool(x)\nx = torch.flatten(x, 1)\n"
+NETWORKS = {
+    "torchvision today": (
+        "return self._forward_impl(x)",
+        f"def _forward_impl(self, x: Tensor) -> Tensor:\n{textwrap.indent(STEM + STAGES + FLATTENED, '    ')}"
+        "    x = self.fc(x)\n    return x\n",
+    ),
+    "torchvision 0.2": (STEM + STAGES + "x = self.avgpool(x)\nx = x.view(x.size(0), -1)\nreturn self.fc(x)", ""),
+    "torchvision 0.2.2": (STEM + STAGES + "x = self.avgpool(x)\nx = x.reshape(x.shape[0], -1)\nreturn self.fc(x)", ""),
+    "quantised, dequantised": (
+        "x = self.features(x)\nreturn self.logits(x)",
+        f"def features(self, x):\n{textwrap.indent(STEM + STAGES, '    ')}    return x\n"
+        "def logits(self, features):\n    x = self.avgpool(features)\n    x = x.view(-1, 512)\n    return self.fc(x)\n",
+    ),
+    "functions": (
+        "x = F.max_pool2d(F.relu(self.bn1(self.conv1(x)), inplace=True), kernel_size=3, stride=2, padding=1)\n"
+        + STAGES
+        + "x = F.adaptive_avg_pool2d(x, (1, 1)).flatten(1)\nreturn self.fc(F.dropout(x, 0.5, self.training))",
+        "",
+    ),
+    "means": (STEM + STAGES + "return self.fc(x.mean(3).mean(2))", ""),
+    "means that keep their axis": (STEM + STAGES + "return self.fc(x.mean(2, True).mean(3, True).squeeze())", ""),
+    "a mean over two axes": (STEM + STAGES + "return self.fc(torch.mean(x, dim=[2, 3]))", ""),
+    "a mean over its size": (
+        STEM + STAGES + "x = F.avg_pool2d(x, x.size()[2:]).view(x.size(0), -1)\nreturn self.fc(x)", ""
+    ),
+    "a mean over height and width": (
+        STEM + STAGES + "n, c, h, w = x.shape\nx = F.avg_pool2d(x, (h, w))\nreturn self.fc(x[:, :, 0, 0])", ""
+    ),
+    "a mean over 7x7": (STEM + STAGES + "x = F.avg_pool2d(x, 7)\nreturn self.fc(x.view(x.size(0), -1))", ""),
+    "a loop over names": (
+        STEM + "for name in ('layer1', 'layer2', 'layer3', 'layer4'):\n    x = getattr(self, name)(x)\n" + FLATTENED
+        + "return self.fc(x)",
+        "",
+    ),
+    "a loop over blocks": (
+        STEM + "for stage in [self.layer1, self.layer2, self.layer3, self.layer4]:\n    for block in stage:\n"
+        "        x = block(x)\n" + FLATTENED + "return self.fc(x)",
+        "",
+    ),
+    "several outputs": (
+        STEM + STAGES + "maps = []\nmaps.append(x)\nx = torch.flatten(self.avgpool(x), 1)\nreturn self.fc(x), maps", ""
+    ),
+    "a branch that is not taken": (
+        STEM + STAGES + FLATTENED + "if self.training and self.auxiliary:\n    return self.other(x)\n"
+        "with torch.no_grad():\n    print(x.shape)\nreturn self.fc(x) if not torch.jit.is_scripting() else x",
+        "",
+    ),
+    "a ReLU of what is positive": (STEM + STAGES + "x = F.relu(x)\n" + FLATTENED + "return self.fc(x)", ""),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("body", "more"), NETWORKS.values(), ids=NETWORKS.keys())
+def test_a_network_with_torchvisions_forward_is_taken_whatever_its_class_is_called(body: str, more: str) -> None:
+    facts = told(text(body, more=more))
+    assert facts["maxpool"] == "torchvision, the source code in it"
+    assert facts["stem_stride"] == "2, its module"
+
+
+def test_the_text_tells_a_network_without_maxpool_though_there_is_a_layer_for_it() -> None:
+    body = "x = self.relu(self.bn1(self.conv1(x)))\n" + STAGES + FLATTENED + "return self.fc(x)"
+    assert told(text(body))["maxpool"] == "none, the source code in it"
+
+
+def test_the_text_tells_caffes_maxpool() -> None:
+    stem = "x = F.max_pool2d(self.relu(self.bn1(self.conv1(x))), 3, 2, ceil_mode=True)\n"
+    assert told(text(stem + STAGES + FLATTENED + "return self.fc(x)"))["maxpool"] == "caffe, the source code in it"
+
+
+BASIC = """
+out = self.conv1(x)
+out = self.bn1(out)
+out = self.relu(out)
+out = self.conv2(out)
+out = self.bn2(out)
+residual = x
+if self.downsample is not None:
+    residual = self.downsample(x)
+out += residual
+return self.relu(out)
+"""
+BLOCKS = {
+    "torchvision": BASIC,
+    "short": "y = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))\n"
+    "return F.relu(y + (self.downsample(x) if self.downsample else x))",
+    "another order": BASIC.replace("out += residual", "out = residual + out"),
+    "a method": BASIC.replace("out += residual", "out = torch.add(out, residual)"),
+}
+
+
+@pytest.mark.parametrize("body", BLOCKS.values(), ids=BLOCKS.keys())
+def test_a_block_with_torchvisions_forward_is_taken_whatever_its_class_is_called(body: str) -> None:
+    assert told(block=text(body))["maxpool"] == "torchvision, its module"
+
+
+def test_a_bottleneck_with_torchvisions_forward_is_taken() -> None:
+    body = BASIC.replace("residual = x\n", "out = self.relu(out)\nout = self.bn3(self.conv3(out))\nresidual = x\n", 1)
+    assert "maxpool" in told(block=text(body), kind="bottleneck")
+    with pytest.raises(ArchitectureError, match="with a forward that has `out = self.bn3"):
+        told(block=text(body.replace("out = self.relu(out)\nout = self.bn3", "out = self.bn3")), kind="bottleneck")
+
+
+END = FLATTENED + "return self.fc(x)"
+OTHER_NETWORKS = {
+    "a function": (STEM + STAGES + "x = torch.sigmoid(x)\n" + END, "x = torch.sigmoid(x)"),
+    "its own function": (STEM + STAGES + "x = attend(x)\n" + END, "x = attend(x)"),
+    "an activation": (STEM.replace("self.relu", "F.leaky_relu") + STAGES + END, "x = self.maxpool(F.leaky_relu"),
+    "a skipped layer": (STEM + "x = self.layer4(self.layer2(self.layer1(x)))\n" + END, "x = self.layer4(self.layer2"),
+    "layers in another order": (STEM + "x = self.layer4(self.layer3(self.layer1(self.layer2(x))))\n" + END, "x = self"),
+    "another maxpool": (STEM.replace("self.maxpool(", "F.max_pool2d(2, ") + STAGES + END, "x = F.max_pool2d(2"),
+    "a maxpool of 2": ("x = F.max_pool2d(self.relu(self.bn1(self.conv1(x))), 2)\n" + STAGES + END, "x = F.max_pool2d"),
+    "a factor": (STEM + STAGES + "x = 2 * x\n" + END, "x = 2 * x"),
+    "a sum": (STEM + "y = self.layer1(x)\nx = x + y\n" + STAGES + END, "x = x + y"),
+    "a mean over 4x4": (STEM + STAGES + "return self.fc(F.avg_pool2d(x, 4).view(x.size(0), -1))", "return self.fc(F"),
+    "a maximum": (STEM + STAGES + "return self.fc(x.amax((2, 3)))", "return self.fc(x.amax((2, 3)))"),
+    "an end without mean": (STEM + STAGES + "return self.fc(x.flatten(1))", "return self.fc(x.flatten(1))"),
+    "an axis of its own": (STEM + STAGES + "return self.fc(x.mean(1))", "return self.fc(x.mean(1))"),
+    "the mean of one axis": (STEM + STAGES + "return self.fc(x.mean(3).mean(1))", "return self.fc(x.mean(3).mean(1))"),
+    "something after": (STEM + STAGES + FLATTENED + "return F.softmax(self.fc(x), 1)", "return F.softmax"),
+    "something before": ("x = x - 0.5\n" + STEM + STAGES + END, "x = x - 0.5"),
+    "a dropout that always acts": (STEM + STAGES + FLATTENED + "return self.fc(F.dropout(x, 0.5))", "return self.fc"),
+    "a branch": (STEM + STAGES + "if self.unheard:\n    x = x + 1\n" + END, "if self.unheard:"),
+    "a branch on numbers": (STEM + "if x.sum() > 0:\n    x = 0 * x\n" + STAGES + END, "if x.sum() > 0:"),
+    "a ReLU of a stem in place": (
+        "x = self.conv1(x)\nself.bn1(x)\nx = self.maxpool(self.relu(x))\n" + STAGES + END, "self.bn1(x)"
+    ),
+    "a loop without end": (STEM + "while True:\n    x = self.layer1(x)\n" + STAGES + END, "while True:"),
+    "two at once": (STEM + "x = torch.cat([x, x], 1)\n" + STAGES + END, "x = torch.cat([x, x], 1)"),
+    "its base's": ("return super().forward(x)", "return super().forward(x)"),
+    "a part": (STEM + STAGES + "return self.fc(self.avgpool(x)[:, :, 0, 0])[:, :2]", "return self.fc(self.avgpool"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("body", "line"), OTHER_NETWORKS.values(), ids=OTHER_NETWORKS.keys())
+def test_a_network_that_computes_something_else_is_refused_by_the_line(body: str, line: str) -> None:
+    with pytest.raises(ArchitectureError) as caught:
+        told(text(body))
+    assert f"the module is of the class `net.Network`, with a forward that has `{line}" in caught.value.reason
+    assert [answer.value for answer in caught.value.answers] == ["torchvision"]
+
+
+def test_a_network_that_ends_early_is_refused() -> None:
+    with pytest.raises(ArchitectureError, match="with a forward that does without `fc`"):
+        told(text(STEM + STAGES + "return self.avgpool(x)"))
+
+
+OTHER_BLOCKS = {
+    "pre-activation": ("x = self.conv1(self.relu(self.bn1(x)))\n" + BASIC, "x = self.conv1(self.relu(self.bn1(x)))"),
+    "activated before the sum": (
+        BASIC.replace("out += residual\nreturn self.relu(out)", "return self.relu(out) + residual"),
+        "return self.relu(out) + residual",
+    ),
+    "without the last activation": (BASIC.replace("self.relu(out)\n", "out\n", 2), "out = self.conv2(out)"),
+    "a shortcut that is left out": (BASIC.replace("    residual = self.downsample(x)", "    pass"), "out += residual"),
+    "a shortcut of something else": (
+        BASIC.replace("self.downsample(x)", "self.downsample(out)"), "residual = self.downsample(out)"
+    ),
+    "a factor of the residual": (BASIC.replace("+= residual", "+= 0.1 * residual"), "out += 0.1 * residual"),
+    "attention": (BASIC.replace("residual = x", "out = self.attend(out)\nresidual = x"), "out = self.attend(out)"),
+    "what was added to": (BASIC.replace("return self.relu(out)", "return self.relu(other)").replace(
+        "out += residual", "other = out\nout += residual"), "return self.relu(other)"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("body", "line"), OTHER_BLOCKS.values(), ids=OTHER_BLOCKS.keys())
+def test_a_block_that_computes_something_else_is_refused_by_the_line(body: str, line: str) -> None:
+    with pytest.raises(ArchitectureError) as caught:
+        told(block=text(body))
+    assert f"is of the class `net.Block`, with a forward that has `{line}`" in caught.value.reason
+
+
+ODD_CLASSES = {
+    "decorated": (f"@wrapped\n{text(STEM + STAGES + END)}", "wrapped"),
+    "a decorated forward": (text(STEM + STAGES + END).replace("    def", "    @scaled\n    def"), "def forward"),
+    "a call of its own": (text(STEM + STAGES + END, more="def __call__(self, x):\n    return 2 * x\n"), "def __call__"),
+    "a forward that is replaced": (text(STEM + STAGES + END) + "    forward = scaled(forward)\n", "forward = scaled"),
+    "a forward under a condition": ("class A(nn.Module):\n    if True:\n        def forward(self, x):\n"
+                                    "            return 2 * x\n", "if True:"),
+    "a method in a layer's place": (
+        text(STEM + STAGES + END, more="def bn1(self, x):\n    return 2 * x\n"), "return 2 * x"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("network", "line"), ODD_CLASSES.values(), ids=ODD_CLASSES.keys())
+def test_a_class_that_is_more_than_its_forward_is_refused(network: str, line: str) -> None:
+    with pytest.raises(ArchitectureError) as caught:
+        told(network)
+    assert line in caught.value.reason
+
+
+def nested(depth: int) -> str:
+    return "class A:\n" + "".join(f"{' ' * level}if 1:\n" for level in range(1, depth)) + " " * depth + "pass\n"
+
+
+SILENT = {
+    "Python 2": text("print 'hello'\n" + STEM + STAGES + END),
+    "no class": "x = 1\n",
+    "no forward": "class A(nn.Module):\n    pass\n",
+    "nothing": "\n",
+    "brackets": "class A:\n    x = " + "(" * 5000 + ")" * 5000 + "\n",
+    "signs": "class A:\n    x = " + "-" * 60_000 + "1\n",
+    "sums": "class A:\n    x = " + "1+" * 30_000 + "1\n",
+    "attributes": "class A:\n    x = a" + ".a" * 30_000 + "\n",
+    "comparisons by turns": "class A:\n    x = " + "1 if 1 else " * 5000 + "1\n",
+    "blocks": nested(200),
+    "branches": "class A:\n    if 1:\n        pass\n" + "    elif 1:\n        pass\n" * 3000,
+    "a null byte": "class A:\n    x = '\0'\n",
+    "half a pair": "class A:\n    x = '\ud800'\n",
+    "digits": "class A:\n    x = " + "9" * 60_000 + "\n",
+}
+
+
+@pytest.mark.parametrize("network", SILENT.values(), ids=SILENT.keys())
+def test_text_that_is_no_class_with_a_forward_says_nothing(network: str) -> None:
+    with pytest.raises(ArchitectureError, match="the module is of the class `net.Network`: whether"):
+        told(network)
+
+
+ENDLESS = {
+    "lists of lists": "a = []\n" + "a = [a, a]\n" * 500 + "return a",
+    "lists that double": "a = [x]\n" + "a = a + a\n" * 100 + "return a",
+    "sums of sums": "x = x + x\n" * 1000 + "return x",
+    "loops in loops": "for a in range(1000):\n    for b in range(1000):\n        pass\nreturn x",
+    "calls of itself": "return self.forward(x)",
+    "many steps": "for a in range(1000):\n    for b in range(1000):\n        x = torch.sigmoid(x)\nreturn x",
+    "a long number": "a = 2\nfor b in range(1000):\n    a = a * a\nreturn x",
+}
+
+
+@pytest.mark.parametrize("body", ENDLESS.values(), ids=ENDLESS.keys())
+def test_text_that_would_take_for_ever_is_refused(body: str) -> None:
+    with pytest.raises(ArchitectureError, match="with a forward that"):
+        told(text(body))
+
+
+class Net(nn.Module):
+    """A network by another name, whose stem is a Sequential and whose maxpool is a function, or none."""
+
+    def __init__(self, pools: bool) -> None:
+        super().__init__()
+        model = small_network()
+        self.pools = pools
+        self.layer0 = nn.Sequential(model.conv1, model.bn1, model.relu)
+        self.layer1, self.layer2, self.layer3, self.layer4 = model.layer1, model.layer2, model.layer3, model.layer4
+        self.fc = model.fc
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.layer0(x)
+        if self.pools:
+            x = F.max_pool2d(x, 3, 2, 1)
+        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        return self.fc(F.adaptive_avg_pool2d(x, 1).flatten(1))  # type: ignore[no-any-return]
+
+
+class Wrapped(nn.Module):
+    """A network whose classifier stands around it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone = small_network()
+        self.backbone.fc, self.fc = nn.Identity(), self.backbone.fc
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc(self.backbone(x))  # type: ignore[no-any-return]
+
+
+class Normalised(Wrapped):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.backbone(x)
+        return self.fc(F.normalize(x))  # type: ignore[no-any-return]
+
+
+@pytest.mark.filterwarnings("ignore:Couldn't retrieve source code")
+@pytest.mark.parametrize("make", [lambda: Net(True), lambda: Net(False), Wrapped], ids=["maxpool", "none", "wrapped"])
+def test_a_module_that_torch_saved_with_its_text_comes_out_as_it_computes(
+    make: type[nn.Module], tmp_path: Path
+) -> None:
+    model = make().eval()
+    (tmp_path / "model.pth").write_bytes(test_torch_legacy.saved(model))
+    with torch.no_grad():
+        assert torch.equal(rs.load(tmp_path / "model.pth").eval()(images()), model(images()))
+
+
+@pytest.mark.filterwarnings("ignore:Couldn't retrieve source code")
+def test_what_stands_between_a_network_and_its_classifier_is_refused_until_it_is_stated(tmp_path: Path) -> None:
+    (tmp_path / "model.pth").write_bytes(test_torch_legacy.saved(Normalised()))
+    with pytest.raises(ArchitectureError, match=r"has `return self\.fc\(F\.normalize\(x\)\)"):
+        rs.open(tmp_path / "model.pth")
+    assert rs.open(tmp_path / "model.pth", assume="torchvision").architecture.heads
+
+
+def test_a_stem_in_a_sequential_does_not_hide_the_network_around_it(tmp_path: Path) -> None:
+    """Without the text, its class is all that there is: the maxpool may stand outside of the stem."""
+    torch.save(Net(True), tmp_path / "model.pth")
+    with pytest.raises(ArchitectureError, match=r"the module is of the class `.*\.Net`"):
+        rs.open(tmp_path / "model.pth")
