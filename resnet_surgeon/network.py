@@ -212,7 +212,9 @@ class Network(TiedToFile):
         writes nothing.
         """
         form = SAFETENSORS if output is None else form_of(Path(output))
-        form.layout(self._document(names, share_blocks))
+        content = self._document(names, share_blocks)
+        content.check_manifest()
+        form.layout(content)
 
     def save(
         self,

@@ -27,7 +27,8 @@ from resnet_surgeon.writing.spelling import Change, spelled
 class Document:
     """All that goes into a file: its tensors by their names in it, and the text of their manifest, which stands in
     the file and beside it, and whose names they have. `companions` are the contents of more files that stand beside it,
-    by their names; `file_names`, if there are any, are those that it may have then.
+    by their names; `file_names`, if there are any, are those that it may have then. `check_manifest` raises
+    CheckpointError if nobody could read the manifest again; it takes long enough to be done while the disk is busy.
 
     If it `shares_blocks`, its bytes are placed so that a file system can share them with the sources. Where the SHA-256
     of one of these is not known yet, the text that is its key in `digest_places` stands for it in the manifest, and the
@@ -38,6 +39,7 @@ class Document:
     manifest: str
     sources: tuple[Source, ...]
     digest_places: Mapping[str, Callable[[], Origin]]
+    check_manifest: Callable[[], None]
     names: Names = "torchvision"
     companions: Mapping[str, bytes] = field(default_factory=dict)
     file_names: tuple[str, ...] = ()
@@ -135,6 +137,14 @@ def document(
         source=placed(manifest.source, change.source),
         other_sources=(*manifest.other_sources[:known], *others),
     )
-    sources = (change.source, *change.others)
-    text = manifest.to_json()
-    return Document(written.tensors, text, sources, places, names, written.companions, written.file_names, share_blocks)
+    return Document(
+        written.tensors,
+        manifest.to_json(),
+        (change.source, *change.others),
+        places,
+        manifest.check,
+        names,
+        written.companions,
+        written.file_names,
+        share_blocks,
+    )

@@ -153,9 +153,11 @@ def share_blocks(descriptor: int, runs: Iterable[Run], advance: Advance) -> list
     return left
 
 
-def write_runs(descriptor: int, runs: Iterable[Run], advance: Advance) -> None:
+def write_runs(
+    descriptor: int, runs: Iterable[Run], advance: Advance, meanwhile: Callable[[], None] = lambda: None
+) -> None:
     """Writes all runs: first what the kernel copies, which it then syncs in a second thread while this one makes what
-    has to be made.
+    has to be made, and does what else there is to do `meanwhile`.
     """
     made: list[Make] = []
     for run in runs:
@@ -166,4 +168,5 @@ def write_runs(descriptor: int, runs: Iterable[Run], advance: Advance) -> None:
     syncing = Background(lambda: disk.sync(descriptor))
     for run in made:
         run.write(descriptor, advance)
+    meanwhile()
     syncing.result()

@@ -47,7 +47,7 @@ def write(content: Document, path: Path, *, force: bool, progress: Progress) -> 
             with progress(f"writing {path.name}", content.size()) as advance:
                 runs = share_blocks(descriptor, into_file(layout.tensors), advance)
                 disk.reserve(descriptor, layout.size)  # but for what is there already
-                write_runs(descriptor, runs, advance)
+                write_runs(descriptor, runs, advance, meanwhile=content.check_manifest)
                 content = reading.result()  # within, so that the bars go whatever comes meanwhile
             for position, data in layout.frame(content, partial(checksum, descriptor)):
                 write_at(descriptor, data, position)
@@ -102,6 +102,7 @@ def stream(content: Document, descriptor: int, progress: Progress) -> None:
     prepare(content.tensors.values())
     if content.file_names:
         raise _misnamed(content, "standard output", content.file_names[0])
+    content.check_manifest()
     content = content.read_through()
     layout = SAFETENSORS.layout(content)
     widen_pipe(descriptor)
