@@ -345,9 +345,15 @@ class _Tensor(torch.Tensor):
         (b"\x80\x02X\x07\x00\x00\x00storage\x85Q.", "damaged"),
         (b"\x80\x02ccopyreg\n__newobj__\nh\x00\x85R.", "damaged"),
         (b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n)R.", "damaged"),
+        (b"\x80\x02ctorch._utils\n_rebuild_parameter\nK\x01\x85R.", "damaged"),
+        (b"\x80\x02ctorch\nSize\n]\x85R.", "damaged"),
+        (b"\x80\x02c__builtin__\nset\n}\x85R.", "damaged"),
+        (b"\x80\x02ccollections\nOrderedDict\nK\x01\x85R.", "damaged"),
+        (b"\x80\x02ccollections\nOrderedDict\n]X\x02\x00\x00\x00aba\x85R.", "damaged"),
+        (b"\x80\x02ccollections\nOrderedDict\n]]X\x01\x00\x00\x00aaa\x85R.", "damaged"),
         (b"\x80\x02cc\n" + b"x" * 2000 + b"\n.", "cut short"),
     ],
-    ids=range(33),
+    ids=range(39),
 )
 def test_damage_and_opcodes_without_use_are_refused(data: bytes, reason: str) -> None:
     with pytest.raises(CheckpointError, match=reason):
@@ -359,6 +365,7 @@ REFERENCES = {
     "too short": ("storage", FLOATS, "0", "cpu"),
     "too long": ("storage", FLOATS, "0", "cpu", 24, None, None),
     "a key that is a number": ("storage", FLOATS, 0, "cpu", 24),
+    "a type of no storage": ("storage", torch.nn.Linear, "0", "cpu", 24),
     "a count that is text": ("storage", FLOATS, "0", "cpu", "24"),
     "a count that is true": ("storage", FLOATS, "0", "cpu", True),
     "a part without its length": ("storage", FLOATS, "0", "cpu", 24, ("1", 7)),

@@ -365,6 +365,7 @@ def test_a_sharded_checkpoint_is_one_network(basic: ResNet, tmp_path: Path) -> N
         ("model-00002-of-00002.safetensors", "../model.safetensors", "is not a file beside it"),
         ('"fc.bias": "model-00002', '"fc.bias": "model-00001', "is not in its shard"),
         ('"fc.bias"', '"fc.bais"', "is not in its shard"),
+        (',\n    "fc.bias": "model-00002-of-00002.safetensors"', "", "`fc.bias`, which the index does not list there"),
         ("weight_map", "weights", "not the index of a sharded checkpoint"),
     ],
 )
