@@ -144,17 +144,26 @@ class Manifest:
     def to_json(self) -> str:
         """The document's one text, with keys sorted and no time, path or machine: equal manifests are equal bytes.
 
-        Raises CheckpointError for one that `from_json` would not read again.
+        Raises CheckpointError for what JSON cannot say, or is too long.
         """
         try:
-            document = plain(self)
-            _validated(document)
-            text = json.dumps(document, sort_keys=True, indent=1, ensure_ascii=False) + "\n"
-        except (ValueError, RecursionError, CheckpointError) as error:
-            raise CheckpointError(f"its manifest would not be valid: {_reason(error)}") from None
+            text = json.dumps(plain(self), sort_keys=True, indent=1, ensure_ascii=False) + "\n"
+        except (ValueError, RecursionError) as error:
+            raise _not_valid(error) from None
         if len(text.encode()) > MANIFEST_LIMIT:
             raise CheckpointError(f"its manifest would be longer than {MANIFEST_LIMIT} bytes")
         return text
+
+    def check(self) -> None:
+        """Raises CheckpointError if `from_json` would not read the text of this manifest again."""
+        try:
+            _validated(plain(self))
+        except (ValueError, RecursionError, CheckpointError) as error:
+            raise _not_valid(error) from None
+
+
+def _not_valid(error: Exception) -> CheckpointError:
+    return CheckpointError(f"its manifest would not be valid: {_reason(error)}")
 
 
 def operation_record(operation: Operation) -> dict[str, Any]:

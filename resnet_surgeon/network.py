@@ -201,7 +201,9 @@ class Network(TiedToFile):
         writes nothing.
         """
         form = SAFETENSORS if output is None else form_of(Path(output))
-        form.layout(self._document(names))
+        content = self._document(names)
+        content.check_manifest()
+        form.layout(content)
 
     def save(
         self,

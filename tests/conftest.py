@@ -41,7 +41,11 @@ settings.load_profile("any machine")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Puts the files of tests that run side by side into memory where there is room: then they wait for no disk."""
+    """Keeps what `make test` says to a make below it from those that tests run; and puts the files of tests that run
+    side by side into memory where there is room: then they wait for no disk.
+    """
+    for name in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS"):
+        os.environ.pop(name, None)
     memory = Path("/dev/shm")
     if getattr(config.option, "numprocesses", 0) and memory.is_dir() and shutil.disk_usage(memory).free > 4 << 30:
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(memory))

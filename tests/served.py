@@ -1,8 +1,9 @@
 """The command in forks of one process that has imported what it needs: a process of its own each time, as when people
-start it, without what starting Python costs. Also as on another system, which a fork becomes before it imports the
-package.
+start it, without what starting Python costs. Also as on another system, which the process becomes before it imports
+the package.
 
-Requests come over a socket, one after another: the words, the folder, the environment, and three open files.
+Requests come over a socket: the words, the folder, the environment, and three open files. Tests send them one after
+another; shells run a script that does, and may run several at once.
 """
 
 from __future__ import annotations
@@ -16,16 +17,19 @@ import socket
 import subprocess
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import IO, NoReturn
 
 from tests import PATIENCE
-from tests.platform.elsewhere import import_what_asks
+from tests.platform.elsewhere import import_what_asks, run
 
 _LARGEST = 1 << 17  # bytes of a request
+_LISTENING = "listening"
+_fork, _alarm = os.fork, signal.alarm  # which another system may lack
 _TORCH = ("module", "loading", "saving", "verification", "reporting")
 
 
@@ -63,6 +67,35 @@ class Server:
         self._process.wait()
 
 
+_SCRIPT = """\
+#!{python} -SE
+import json, os, socket, sys
+
+with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as server:
+    server.connect({address!r})
+    request = {{"words": sys.argv[1:], "folder": os.getcwd(), "env": dict(os.environ)}}
+    socket.send_fds(server, [json.dumps(request).encode()], [0, 1, 2])
+    code = json.loads(server.recv(100))
+sys.exit(code if code >= 0 else 128 - code)
+"""
+
+
+@contextmanager
+def script(folder: Path, env: dict[str, str]) -> Iterator[None]:
+    """Puts into the folder a script `resnet-surgeon`, for which a process in the environment `env` forks."""
+    path = folder / "resnet-surgeon"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listening:
+        listening.bind(address := str(folder / "socket"))
+        listening.listen()
+        path.write_text(_SCRIPT.format(python=sys.executable, address=address), "utf-8")
+        path.chmod(0o755)
+        command = [sys.executable, "-m", "tests.served", str(listening.fileno()), _LISTENING]
+        process = subprocess.Popen(command, pass_fds=[listening.fileno()], env=env, stdin=subprocess.DEVNULL)
+    yield
+    process.kill()
+    process.wait()
+
+
 def _read(descriptor: int) -> bytes:
     with open(descriptor, "rb") as stream:
         return stream.read()
@@ -81,7 +114,7 @@ def _serve(requests: socket.socket, prepare: Callable[[list[str]], None], comman
             os._exit(0)
         request = json.loads(data)
         prepare(request["words"])
-        child = os.fork()
+        child = _fork()
         if child == 0:
             requests.close()
             _run(command, descriptors, **request)
@@ -90,13 +123,35 @@ def _serve(requests: socket.socket, prepare: Callable[[list[str]], None], comman
         requests.send(json.dumps(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])).encode())
 
 
+def _listen(listening: socket.socket, prepare: Callable[[list[str]], None], command: Callable[[], object]) -> NoReturn:
+    """Forks for each that connects; that fork forks the command, and says how it ended."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    while True:
+        connection, _ = listening.accept()
+        data, descriptors, _, _ = socket.recv_fds(connection, _LARGEST, 3)
+        prepare(json.loads(data)["words"])
+        if os.fork() == 0:
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            if (child := os.fork()) == 0:
+                listening.close()
+                connection.close()
+                _run(command, descriptors, **json.loads(data))
+            for descriptor in descriptors:
+                os.close(descriptor)
+            connection.send(json.dumps(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])).encode())
+            os._exit(0)
+        for descriptor in descriptors:
+            os.close(descriptor)
+        connection.close()
+
+
 def _run(
     command: Callable[[], object], descriptors: list[int], words: list[str], folder: str, env: dict[str, str]
 ) -> NoReturn:
     for number, descriptor in enumerate(descriptors):
         os.dup2(descriptor, number)
         os.close(descriptor)
-    signal.alarm(PATIENCE)
+    _alarm(PATIENCE)
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(env)
@@ -129,9 +184,17 @@ def _prepare(words: list[str]) -> None:
 
 
 def _main(requests: socket.socket, system: str = "") -> None:
-    if system:  # where the package must not be imported before
+    if system == _LISTENING:
+        _prepare([])
+        from resnet_surgeon.cli.main import main
+
+        _listen(requests, _prepare, main)
+    if system:
         played = importlib.import_module(f"tests.platform.{system}")
-        _serve(requests, lambda words: import_what_asks(with_torch=_needs_torch(words)), played.main)
+        played.become()
+        sys.platform = played.PLATFORM
+        _import_rooms(lambda room: True)
+        _serve(requests, lambda words: None, partial(run, played.PLATFORM))
     _prepare([])
     from resnet_surgeon.cli.main import main
 

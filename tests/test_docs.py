@@ -23,6 +23,7 @@ from resnet_surgeon.operations import OPERATIONS
 from resnet_surgeon.recipes.reading import options, parsed
 from resnet_surgeon.recipes.schema import published as published_recipe_schema
 from resnet_surgeon.sources import catalog
+from tests.served import script
 from tests.test_house import PACKAGE, ROOMS
 
 TOP = PACKAGE.parent
@@ -49,8 +50,10 @@ def named_files(page: Path) -> Iterator[tuple[str, str]]:
 
 
 @pytest.fixture(scope="session")
-def published(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """An environment that has resnet50's published file in the cache: one of ours, with its digest in the catalogue."""
+def published(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """An environment that has resnet50's published file in the cache: one of ours, with its digest in the catalogue;
+    and the command, without what starting it costs.
+    """
     folder = tmp_path_factory.mktemp("published")
     entry = catalog.entry("resnet50", "DEFAULT")
     path = folder / "hub" / "checkpoints" / entry.file_name
@@ -66,12 +69,14 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         "entries = [dataclasses.replace(e, digest=digests.get(e.digest, e.digest)) for e in catalog.entries()]\n"
         "catalog.entries = lambda: tuple(entries)\n"
     )
-    return {
+    env = {
         **os.environ,
         "TORCH_HOME": str(folder),
         "PYTHONPATH": f"{folder}:{TOP}",
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "PATH": f"{folder}:{Path(sys.executable).parent}:{os.environ['PATH']}",
     }
+    with script(folder, env):
+        yield env
 
 
 def run_console(block: str, folder: Path, env: dict[str, str]) -> None:

@@ -20,6 +20,7 @@ from resnet_surgeon.fields import Line
 from resnet_surgeon.platform.signals import READER_GONE, Signalled
 
 LIST = "A,B"  # what help shows for the value of a list
+_hints = functools.cache(get_type_hints)
 _DEBUG = inspect.Parameter(
     "debug",
     inspect.Parameter.KEYWORD_ONLY,
@@ -85,7 +86,7 @@ def _as_typed(parameter: Any, process: Callable[[Any, Any], Any], ctx: Any, valu
 
 def _groups(function: Callable[..., None]) -> dict[str, Any]:
     """The parameters that are dataclasses."""
-    return {name: hint for name, hint in get_type_hints(function).items() if dataclasses.is_dataclass(hint)}
+    return {name: hint for name, hint in _hints(function).items() if dataclasses.is_dataclass(hint)}
 
 
 def _signature(function: Callable[..., None]) -> inspect.Signature:
@@ -103,7 +104,7 @@ def _signature(function: Callable[..., None]) -> inspect.Signature:
 
 def _arguments(groups: dict[str, Any], signature: inspect.Signature, typed: dict[str, Any]) -> dict[str, Any]:
     """The function's arguments from what was typed. Raises UsageError for what the dataclasses refuse."""
-    hints = {name: get_type_hints(group) for name, group in groups.items()}
+    hints = {name: _hints(group) for name, group in groups.items()}
     owned: dict[str, Any] = {}
     of_groups = {}
     for name, group in groups.items():
@@ -118,8 +119,8 @@ def _asked(group: type[Any]) -> list[dataclasses.Field[Any]]:
     return [field for field in dataclasses.fields(group) if not field.metadata.get("found")]
 
 
-def _parameters(group: type[Any]) -> Iterator[inspect.Parameter]:
-    hints = get_type_hints(group)
+def _parameters(group: Any) -> Iterator[inspect.Parameter]:
+    hints = _hints(group)
     for field in _asked(group):
         hint, spelling = hints[field.name], field.metadata["spelling"]
         if spelling and not spelling.startswith("-"):
@@ -193,7 +194,7 @@ def _converted(kind: Any, name: str, typed: Any, separator: str = ",") -> Any:
     """The value of the dataclass's field from what was typed: a tuple from a list, a number, or the text itself. What
     is no number stays text, which the field's own rule refuses.
     """
-    hint = get_type_hints(kind)[name]
+    hint = _hints(kind)[name]
     if (item := _described(hint)) is not None:
         return tuple(_item(item, text, f"--{name}") for text in typed or ())
     if not isinstance(typed, str):

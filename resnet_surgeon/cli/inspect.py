@@ -34,7 +34,7 @@ def inspect(
 ) -> None:
     """Say what a file is: container, packing, network, dtypes, digest, history, and which operations apply.
 
-    What isn't a checkpoint is explained: a Git LFS pointer, a web page, ONNX, a broken download.
+    What isn't a checkpoint is explained: a Git LFS pointer, a web page, GGUF, a broken download.
     """
     found = rs.inspect(source, progress=progress(), **opening.keywords)
     if json:

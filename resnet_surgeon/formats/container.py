@@ -23,6 +23,7 @@ ContainerKind = Literal[
     "npz",
     "safetensors_index",
     "torch_distributed",
+    "onnx",
 ]
 
 

@@ -17,7 +17,6 @@ _OTHERS = (
     (b"GGUF", "a GGUF file", None),
     (b"\x89HDF\r\n", "an HDF5 file (Keras)", None),
     (b"\x93NUMPY", "a numpy array", None),
-    (b"\x08", "an ONNX file, or no model at all", "give the checkpoint that it was exported from"),
 )
 
 
@@ -92,6 +91,7 @@ _TAR_PARTS = (b"sys_info", b"pickle", b"storages", b"tensors", b"", b".")
 
 # The first bytes of pickles: from protocol 2 on; magic number, dict, list and OrderedDict of protocols 0 and 1.
 _PICKLES = (b"\x80", b"L119547037146038801333356L\n", b"(dp", b"(lp", b"}q", b"]q", b"ccollections\nOrderedDict\n")
+_ONNX = b"\x08"  # the field of its version, a small number, which every writer puts first
 
 
 def _module(head: bytes) -> str | None:
@@ -102,6 +102,8 @@ def _module(head: bytes) -> str | None:
         return "torch_tar"
     if head.startswith(_PICKLES):
         return "torch_legacy"
+    if head.startswith(_ONNX) and head[1:2] < b"\x80":
+        return "onnx"
     if head.lstrip().startswith(b"{"):
         return "safetensors_index"
     return None

@@ -227,11 +227,13 @@ def _gathered(tensor: Strided) -> Iterator[memoryview]:
     if 0 in tensor.shape:
         return
     itemsize = BITS[tensor.dtype] // 8
+    whole, in_bytes = tensor.shape, tuple(stride * itemsize for stride in tensor.strides)
+    if tensor.dtype == "C64":  # two numbers, each with a byte order of its own
+        itemsize //= 2
+        whole, in_bytes = (*whole, 2), (*in_bytes, itemsize)
     most = max(_PART, byte_size(tensor) // _MOST_PARTS) // itemsize
-    in_bytes = tuple(stride * itemsize for stride in tensor.strides)
-    # Elements of 8 bytes are whole numbers here: no ResNet has complex ones, whose halves would be swapped apart.
     kind = f"{'>' if tensor.swapped else '<'}u{itemsize}"
-    for offset, shape, strides in _parts(tensor.offset, tensor.shape, in_bytes, most):
+    for offset, shape, strides in _parts(tensor.offset, whole, in_bytes, most):
         yield _row_major(tensor.file, offset, shape, strides, kind)
 
 

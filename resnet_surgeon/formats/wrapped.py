@@ -15,7 +15,7 @@ from resnet_surgeon.formats import zip_directory
 from resnet_surgeon.formats.deflate import MOST_RATIO, SMALL, inflated
 from resnet_surgeon.formats.files import CHUNK, OpenFile
 
-_ENDINGS = (".pth", ".pt", ".ckpt", ".bin", ".safetensors", ".pkl", ".tar", ".pth.tar")
+_ENDINGS = (".pth", ".pt", ".ckpt", ".bin", ".safetensors", ".pkl", ".tar", ".pth.tar", ".onnx")
 _PART = "data.pkl"  # of an archive of torch, which is no checkpoint by itself
 _MOST_MEMBERS = 10_000
 _FEW_PARTS, _SMALL_PART = 1000, 1 << 12  # of a file of gzip, whatever its size, and one more for each so many bytes

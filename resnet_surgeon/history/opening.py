@@ -92,6 +92,10 @@ def recognised(source: Source) -> Opened:
             raise CheckpointError("its manifest does not list the tensors that it has")
         facts = history.facts
         check_stated(source.stated, facts, architecture)
+    if source.layers is not None:
+        from resnet_surgeon.sources import graphs
+
+        graphs.check(source.layers, architecture)
     tensors = {parameter.name: source.tensors[parameter.name] for parameter in parameters(architecture)}
     operations = len(history.operations) if history else 0
     checkpoint = Checkpoint(

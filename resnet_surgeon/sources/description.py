@@ -15,6 +15,7 @@ from resnet_surgeon.architecture.facts import (
     merged,
     spelled,
 )
+from resnet_surgeon.architecture.layers import GlobalPool
 from resnet_surgeon.architecture.recognise import check_fit
 from resnet_surgeon.architecture.spec import Architecture
 from resnet_surgeon.errors import ArchitectureError
@@ -28,6 +29,8 @@ def described(source: Source, architecture: Architecture) -> tuple[Source, Archi
     Raises ArchitectureError for facts that contradict each other or the tensors, and where the packing leaves open what
     nobody has said.
     """
+    if source.layers is not None:
+        architecture = replace(architecture, avgpool=any(isinstance(layer, GlobalPool) for layer in source.layers))
     claims = (*evidence.claims(source, architecture), Claim(source.stated, "user"))
     known = Facts()
     for claim in claims:

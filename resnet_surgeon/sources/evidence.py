@@ -24,7 +24,7 @@ _LARGEST = 1 << 22  # characters or bytes of a document that are looked at: LVIS
 
 def claims(source: Source, architecture: Architecture) -> tuple[Claim, ...]:
     """All that is said, by whatever says it. Raises ArchitectureError for what no network of ours can be."""
-    readers = (_published, _packing, _module, _module_paths, _openmmlab, _transformers, _detector)
+    readers = (_published, _packing, _module, _graph, _module_paths, _openmmlab, _transformers, _detector)
     return tuple(claim for read in readers for claim in read(source, architecture))
 
 
@@ -46,6 +46,13 @@ def _module(source: Source, architecture: Architecture) -> Iterator[Claim]:
     node = modules.at(source.container.root, source.found.path) if source.container else None
     if isinstance(node, ModuleNode):
         yield from modules.says(node, source.found.names, architecture, _is_settled(source))
+
+
+def _graph(source: Source, architecture: Architecture) -> Iterator[Claim]:
+    if source.layers is not None:
+        from resnet_surgeon.sources import graphs
+
+        yield Claim(graphs.facts(source.layers), "file", "its ONNX graph")
 
 
 def _module_paths(source: Source, architecture: Architecture) -> Iterator[Claim]:

@@ -23,6 +23,7 @@ _KNOWN = (
 _POINTER = "last_checkpoint"  # OpenMMLab's, with the path of the newest one
 _DISTRIBUTED = ".metadata"  # of torch.distributed.checkpoint
 _ENDINGS = (".safetensors", ".pth", ".pt", ".ckpt", ".bin", ".pth.tar", ".pkl", ".npz")
+_EXPORTED = ".onnx"  # made of a checkpoint, which comes first where it is there too
 _OTHERS = (
     "optimizer",
     "scheduler",
@@ -47,6 +48,7 @@ def checkpoint_in(folder: Path) -> Path:
         if name in names:
             return folder / name
     found = [name for name in names if name.lower().endswith(_ENDINGS) and not name.lower().startswith(_OTHERS)]
+    found = found or [name for name in names if name.lower().endswith(_EXPORTED)]
     if not found and _INNER in names and (folder / _INNER).is_dir():
         return checkpoint_in(folder / _INNER)
     if len(found) == 1:

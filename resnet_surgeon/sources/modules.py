@@ -69,14 +69,14 @@ def says(node: ModuleNode, names: Mapping[str, str], architecture: Architecture,
     text = _Text() if settled else module.text(architecture, [stage.stride for stage in stages if stage is not None])
     if not settled:
         module.check_classes(architecture, text.proven)
-    dilated, strides = _dilated([stage for stage in stages if stage is not None])
+    dilated_stages, strides = dilated([stage for stage in stages if stage is not None])
     found = {
         "stem_stride": module.number("conv1", "stride"),
         "maxpool": module.maxpool() if text.maxpool is None else None,
         "eps": module.eps(),
         "bottleneck_stride": module.bottleneck_stride(architecture),
         "strides": strides if None not in stages else None,
-        "dilated": dilated if None not in stages else None,
+        "dilated": dilated_stages if None not in stages else None,
         "activation": None if settled else module.activation(architecture),
     }
     yield Claim(Facts(**found), "file", "its module")  # type: ignore[arg-type]
@@ -92,7 +92,7 @@ def leaves_maxpool_open(node: ModuleNode, names: Mapping[str, str]) -> bool:
 
 
 @dataclass(frozen=True)
-class _Convolutions:
+class Convolutions:
     """Of a stage: the stride of its first block, and the dilations of its blocks."""
 
     name: str
@@ -388,7 +388,7 @@ class _Module:
             raise ArchitectureError(f"{printable(self.paths[path])} has {attribute} {shown}, which no ResNet has")
         return first
 
-    def stage(self, stage: Stage, architecture: Architecture) -> _Convolutions | None:
+    def stage(self, stage: Stage, architecture: Architecture) -> Convolutions | None:
         """The strides and dilations of its convolutions. Raises ArchitectureError for those that no stage has."""
         dilations = []
         stride = 1
@@ -415,7 +415,7 @@ class _Module:
             stride = total if index == 0 else stride
             for name in _CONVOLUTIONS[architecture.block]:
                 self._check_padding(f"{block}.{name}")
-        return _Convolutions(stage.name, stride, tuple(dilations))
+        return Convolutions(stage.name, stride, tuple(dilations))
 
     def _check_padding(self, path: str) -> None:
         """Raises ArchitectureError for a convolution that is not padded so that only its stride changes the size."""
@@ -501,7 +501,7 @@ def _pair(value: object) -> tuple[object, object]:
     return value, value
 
 
-def _dilated(stages: list[_Convolutions]) -> tuple[tuple[str, ...], tuple[int, ...]]:
+def dilated(stages: list[Convolutions]) -> tuple[tuple[str, ...], tuple[int, ...]]:
     """Which stages are dilated, and the strides that they have, or had before torchvision replaced them by dilation.
 
     Raises ArchitectureError for what neither is.

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from resnet_surgeon.architecture.facts import UNKNOWN, Facts, stated
+from resnet_surgeon.architecture.layers import Part
 from resnet_surgeon.architecture.parameters import parameters
 from resnet_surgeon.architecture.recognise import FLOATS
 from resnet_surgeon.architecture.variants import VARIANTS
@@ -97,6 +98,17 @@ class Source:
         if self.container is None or self.origin.sha256 is not None:
             return self
         return replace(self, origin=replace(self.origin, sha256=self._digest))
+
+    @functools.cached_property
+    def layers(self) -> Sequence[Part] | None:
+        """The network's layers where the file is a graph, which shows them. Raises ArchitectureError for a graph that
+        is no ResNet's.
+        """
+        if self.container is None or self.container.kind != "onnx":
+            return None
+        from resnet_surgeon.sources import graphs
+
+        return graphs.layers_of(self.container.root, self.found.wrapping)
 
     @functools.cached_property
     def bare_modules(self) -> Bare | None:
@@ -199,6 +211,10 @@ def _found(container: Container, key: str | None, fc: str | None, ignore: Sequen
         is_bare = MANIFEST_KEY in container.metadata and NAMES_KEY not in container.metadata
         if is_bare and key is fc is None and not ignore:
             return Found.bare(container.root)
+        if container.kind == "onnx":
+            from resnet_surgeon.sources import graphs
+
+            return graphs.found(container.root, key, fc, ignore)
         return unwrap(container.root, key, fc, ignore)
     except CheckpointError as error:
         raise error.about(container.file.name) from None

@@ -25,7 +25,8 @@ from resnet_surgeon.writing.spelling import Change, spelled
 class Document:
     """All that goes into a file: its tensors by their names in it, and the text of their manifest, which stands in
     the file and beside it, and whose names they have. `companions` are the contents of more files that stand beside it,
-    by their names; `file_names`, if there are any, are those that it may have then.
+    by their names; `file_names`, if there are any, are those that it may have then. `check_manifest` raises
+    CheckpointError if nobody could read the manifest again; it takes long enough to be done while the disk is busy.
 
     Where the SHA-256 of one of the `sources` is not known yet, the text that is its key in `digest_places` stands for
     it in the manifest, and the value there can tell it. The first source is that whose metadata the file carries on.
@@ -35,6 +36,7 @@ class Document:
     manifest: str
     sources: tuple[Source, ...]
     digest_places: Mapping[str, Callable[[], Origin]]
+    check_manifest: Callable[[], None]
     names: Names = "torchvision"
     companions: Mapping[str, bytes] = field(default_factory=dict)
     file_names: tuple[str, ...] = ()
@@ -120,5 +122,13 @@ def document(
         source=placed(manifest.source, change.source),
         other_sources=(*manifest.other_sources[:known], *others),
     )
-    sources = (change.source, *change.others)
-    return Document(written.tensors, manifest.to_json(), sources, places, names, written.companions, written.file_names)
+    return Document(
+        written.tensors,
+        manifest.to_json(),
+        (change.source, *change.others),
+        places,
+        manifest.check,
+        names,
+        written.companions,
+        written.file_names,
+    )

@@ -123,9 +123,11 @@ def runs(placed: Iterable[tuple[int, LazyTensor]]) -> Iterator[Copy | Make]:
         yield copy
 
 
-def write_runs(descriptor: int, runs: Iterable[Run], advance: Advance) -> None:
+def write_runs(
+    descriptor: int, runs: Iterable[Run], advance: Advance, meanwhile: Callable[[], None] = lambda: None
+) -> None:
     """Writes all runs: first what the kernel copies, which it then syncs in a second thread while this one makes what
-    has to be made.
+    has to be made, and does what else there is to do `meanwhile`.
     """
     made: list[Make] = []
     for run in runs:
@@ -136,4 +138,5 @@ def write_runs(descriptor: int, runs: Iterable[Run], advance: Advance) -> None:
     syncing = Background(lambda: disk.sync(descriptor))
     for run in made:
         run.write(descriptor, advance)
+    meanwhile()
     syncing.result()

@@ -46,7 +46,7 @@ def write(content: Document, path: Path, *, force: bool, progress: Progress) -> 
             temporary, descriptor = temporaries.make(places.output)
             disk.reserve(descriptor, layout.size)
             with progress(f"writing {path.name}", content.size()) as advance:
-                write_runs(descriptor, into_file(layout.tensors), advance)
+                write_runs(descriptor, into_file(layout.tensors), advance, meanwhile=content.check_manifest)
                 content = reading.result()  # within, so that the bars go whatever comes meanwhile
             for position, data in layout.frame(content, partial(checksum, descriptor)):
                 write_at(descriptor, data, position)
@@ -101,6 +101,7 @@ def stream(content: Document, descriptor: int, progress: Progress) -> None:
     prepare(content.tensors.values())
     if content.file_names:
         raise _misnamed(content, "standard output", content.file_names[0])
+    content.check_manifest()
     content = content.read_through()
     layout = SAFETENSORS.layout(content)
     widen_pipe(descriptor)

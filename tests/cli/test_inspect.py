@@ -82,7 +82,7 @@ def test_a_checkpoint_of_another_network_is_described_too(run: Run, tmp_path: Pa
         (b"version https://git-lfs.github.com/spec/v1\n", "a Git LFS pointer", "git lfs pull"),
         (b"<!DOCTYPE html>", "a web page", "download the file itself"),
         (b"GGUF\3\0\0\0", "a GGUF file", ""),
-        (b"\x08\x07\x12\x07pytorch", "an ONNX file", "the checkpoint that it was exported from"),
+        (b"\x08\x07\x12\x07pytorch", "it is not ONNX, nor any other checkpoint", ""),
         (b"\x89HDF\r\n\x1a\n", "an HDF5 file", ""),
         (b"BZh", "compressed with bzip2", "bunzip2"),
         (b"hello", "not a checkpoint", ""),

@@ -30,6 +30,7 @@ ARRAYS = {
     "int64": ARRAY.astype("i8"),
     "bool": ARRAY > 3,
     "big-endian": ARRAY.astype(">f4"),
+    "complex and big-endian": (ARRAY + 1j * ARRAY.max()).astype(">c8"),
     "in Fortran's order": numpy.asfortranarray(ARRAY),
     "of no dimension": numpy.array(7.5, "f4"),
     "empty": numpy.zeros((0, 3), "f4"),
@@ -127,7 +128,7 @@ def test_no_numpy_is_imported(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("compress", [0, 3], ids=["plain", "compressed by zlib"])
-@pytest.mark.parametrize("kind", [kind for kind in DTYPES if kind != "c8"])
+@pytest.mark.parametrize("kind", DTYPES)
 def test_joblibs_arrays_are_read_as_joblib_reads_them(compress: int, kind: str) -> None:
     joblib = pytest.importorskip("joblib")
     arrays = {

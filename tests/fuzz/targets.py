@@ -23,21 +23,24 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import joblib
 import numpy
 import safetensors
 import torch
+from joblib import numpy_pickle
 from safetensors.torch import save
 
 import resnet_surgeon as rs
 from resnet_surgeon import manifest as documents
 from resnet_surgeon.architecture.recognise import recognise
 from resnet_surgeon.arithmetic.laws import Constant
-from resnet_surgeon.errors import CheckpointError, SurgeonError
+from resnet_surgeon.errors import ArchitectureError, CheckpointError, SurgeonError
 from resnet_surgeon.formats import npz, sniff, torch_legacy, torch_tar, torch_zip
 from resnet_surgeon.formats import safetensors as our_safetensors
 from resnet_surgeon.formats.container import Container
 from resnet_surgeon.formats.files import OpenFile
 from resnet_surgeon.formats.modules import ModuleNode
+from resnet_surgeon.formats.numpy_dtypes import WRAPPER
 from resnet_surgeon.formats.tensors import Initialised, LazyTensor, byte_size, content
 from resnet_surgeon.formats.unpickle import unpickle
 from resnet_surgeon.reporting.report import loading_code
@@ -45,6 +48,7 @@ from resnet_surgeon.sources import modules
 from resnet_surgeon.sources.source import open_source
 from tests.conftest import small_network
 from tests.formats import test_distributed, test_torch_tar, test_torch_zip, test_unpickle
+from tests.sources import test_texts
 
 _LARGEST = 1 << 22  # bytes of a tensor that is compared
 _TYPES = {
@@ -228,6 +232,42 @@ def npz_archive(data: bytes) -> None:
         assert (little.shape, little.tobytes()) == (shape, bytes_), name
 
 
+class _Arrays(numpy_pickle.NumpyUnpickler):  # type: ignore[misc]
+    """joblib's reader, for arrays alone."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in {(WRAPPER.module, WRAPPER.name), ("numpy", "ndarray"), ("numpy", "dtype")}:
+            raise pickle.UnpicklingError(name)
+        return super().find_class(module, name)
+
+
+def joblib_file(data: bytes) -> None:
+    """What joblib reads without other classes than arrays, and we read too, has the same values."""
+    try:
+        ours = _read_all(torch_legacy.read(_opened(data)))
+    except CheckpointError:
+        return
+    try:
+        theirs = _Arrays("", io.BytesIO(data), False).load()
+        values = {name: theirs[name] for name in ours}
+    except Exception:
+        return
+    for name, (_, shape, bytes_) in ours.items():
+        if isinstance(values[name], numpy.ndarray):
+            little = values[name].astype(values[name].dtype.newbyteorder("<"))
+            assert (little.shape, little.tobytes()) == (shape, bytes_), name
+
+
+def text_of_a_class(data: bytes) -> None:
+    """As the text of a network's class, and of its blocks': followed, refused or passed over."""
+    text = data.decode("utf-8", "replace")
+    for network, block in ((text, None), (None, text)):
+        try:
+            test_texts.told(network, block)
+        except ArchitectureError:
+            continue
+
+
 def wrapped_checkpoint(data: bytes) -> None:
     """An archive around a checkpoint, or gzip around either."""
     try:
@@ -292,6 +332,8 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "manifest": manifest_document,
     "index": sharded_index,
     "npz": npz_archive,
+    "joblib": joblib_file,
+    "text": text_of_a_class,
     "wrapped": wrapped_checkpoint,
     "module": whole_module,
     "distributed": distributed_metadata,
@@ -337,6 +379,10 @@ def seeds() -> Mapping[str, list[bytes]]:
         "manifest": [text.encode() for text in documents_],
         "index": [json.dumps({"weight_map": {"a": "b.safetensors"}}).encode()[1:]],
         "npz": [_npz(save_npz, x=base.numpy(), y=base.numpy().T) for save_npz in (numpy.savez, numpy.savez_compressed)],
+        "joblib": [
+            _joblib({"x": base.numpy(), "y": base.numpy().T, "z": base.numpy().astype(kind)}) for kind in (">f4", ">c8")
+        ],
+        "text": [text.encode() for text in test_texts.SEEDS],
         "wrapped": [*_archives({"model.pth": zips[0]}), *_archives({"model.safetensors": files[1], "notes.txt": b"x"})],
         "module": [*map(_pickle, _modules())],
         "distributed": [(_distributed() / ".metadata").read_bytes()],
@@ -352,6 +398,12 @@ def _pickle(archive: bytes) -> bytes:
 def _npz(save_npz: Callable[..., None], **arrays: Any) -> bytes:
     buffer = io.BytesIO()
     save_npz(buffer, **arrays)
+    return buffer.getvalue()
+
+
+def _joblib(value: object) -> bytes:
+    buffer = io.BytesIO()
+    joblib.dump(value, buffer)
     return buffer.getvalue()
 
 

@@ -62,10 +62,8 @@ def _kind(descriptor: int) -> str:
     return "folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file"
 
 
-def main() -> None:
-    become()
-    run("darwin")
-
+PLATFORM = "darwin"
 
 if __name__ == "__main__":
-    main()
+    become()
+    run(PLATFORM)

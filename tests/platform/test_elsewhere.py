@@ -19,7 +19,8 @@ SYSTEMS = ["macos", "windows"]
 
 @pytest.fixture(scope="module")
 def servers() -> Iterator[dict[str, Server]]:
-    servers = {system: Server(system) for system in SYSTEMS}
+    """Those that were needed so far."""
+    servers: dict[str, Server] = {}
     yield servers
     for server in servers.values():
         server.close()
@@ -30,6 +31,8 @@ def on(tmp_path: Path, servers: dict[str, Server]) -> On:
     """Runs a command on a system, in an empty folder."""
 
     def on(system: str, *arguments: str | Path, stdin: bytes = b"", **env: str) -> subprocess.CompletedProcess[bytes]:
+        if system not in servers:
+            servers[system] = Server(system)
         return servers[system].run([*map(str, arguments)], tmp_path, {**os.environ, **env}, stdin)
 
     return on

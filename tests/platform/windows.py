@@ -31,8 +31,6 @@ _SIGNALS = ("SIGHUP", "SIGPIPE", "SIGALRM", "SIGKILL", "SIGUSR1", "SIGQUIT", "SI
 
 def become() -> None:
     import_what_asks()
-    if held := os.environ.get("HOLD"):
-        os.open(held, os.O_RDWR)
     take_away(os, _CALLS)
     take_away(signal, _SIGNALS)
     for module in ("fcntl", "termios", "pwd", "grp", "resource"):
@@ -114,10 +112,8 @@ def _unlink(path: Path, missing_ok: bool = False) -> None:
             raise
 
 
-def main() -> None:
-    become()
-    run("win32")
-
+PLATFORM = "win32"
 
 if __name__ == "__main__":
-    main()
+    become()
+    run(PLATFORM)

@@ -66,16 +66,22 @@ COMMANDS = {
 }
 
 
-@pytest.fixture
-def other(tmp_path: Path, checkpoints: Path) -> str:
-    return str(rs.open(checkpoints / "basic.pth").adapt(1).save(tmp_path / "other.safetensors"))
+@pytest.fixture(scope="module")
+def other(checkpoints: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(rs.open(checkpoints / "basic.pth").adapt(1).save(tmp_path_factory.mktemp("other") / "other.safetensors"))
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("planted")
+    save_file(small_network(depths=(2, 2, 2, 2), classes=1000).state_dict(), folder / "network.safetensors")
+    return rs.open(folder / "network.safetensors").adapt(1).save(folder / "planted.safetensors")
 
 
 @pytest.fixture(params=["published name", "published file", "address"])
-def source(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+def source(request: pytest.FixtureRequest, planted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A source whose digest is promised, and in whose place lies another network, with a manifest of its own."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    planted = rs.open(_network(tmp_path)).adapt(1).save(tmp_path / "planted.safetensors")
     if request.param == "published name":
         place, source = cache_folder() / ENTRY.file_name, "resnet18"
     elif request.param == "published file":
@@ -84,13 +90,8 @@ def source(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
     else:
         place, source = cache_folder() / "resnet-surgeon" / url.parse(PROMISED).cache_name, PROMISED
     place.parent.mkdir(parents=True, exist_ok=True)
-    place.write_bytes(planted.read_bytes())
+    place.symlink_to(planted)
     return source
-
-
-def _network(folder: Path) -> Path:
-    save_file(small_network(depths=(2, 2, 2, 2), classes=1000).state_dict(), folder / "network.safetensors")
-    return folder / "network.safetensors"
 
 
 @pytest.mark.parametrize("function", FUNCTIONS.values(), ids=FUNCTIONS)

@@ -161,6 +161,7 @@ def test_a_bottleneck_with_torchvisions_forward_is_taken() -> None:
         told(block=text(body.replace("out = self.relu(out)\nout = self.bn3", "out = self.bn3")), kind="bottleneck")
 
 
+SEEDS = [*(text(body, more=more) for body, more in NETWORKS.values()), *map(text, BLOCKS.values())]
 END = FLATTENED + "return self.fc(x)"
 OTHER_NETWORKS = {
     "a function": (STEM + STAGES + "x = torch.sigmoid(x)\n" + END, "x = torch.sigmoid(x)"),
