@@ -212,7 +212,8 @@ def other_shape(metadata: Metadata) -> None:
 
 
 def other_dtype(metadata: Metadata) -> None:
-    metadata.state_dict_metadata["fc.bias"].properties.dtype = torch.float16
+    bias: Any = metadata.state_dict_metadata["fc.bias"]
+    bias.properties.dtype = torch.float16
 
 
 LIES: dict[str, tuple[Callable[[Path, Metadata], None], str]] = {
