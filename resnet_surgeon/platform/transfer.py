@@ -82,15 +82,15 @@ def share(source: int, offset: int, target: int, position: int, count: int) -> b
     """Lets one file have `count` bytes of another by having the same blocks, where the file system can (on Linux: XFS,
     btrfs and others) and these are whole blocks of both. Returns whether it does; if not, nothing was done.
     """
-    if sys.platform != "linux":
-        return False
-    import fcntl
+    if sys.platform == "linux":
+        with contextlib.suppress(
+            ImportError, OSError
+        ):  # which copying will hear of too
+            import fcntl
 
-    try:
-        fcntl.ioctl(target, _FICLONERANGE, struct.pack("=qQQQ", source, offset, count, position))
-    except OSError:  # whatever it is: that will be heard of when the bytes are copied
-        return False
-    return True
+            fcntl.ioctl(target, _FICLONERANGE, struct.pack("=qQQQ", source, offset, count, position))
+            return True
+    return False
 
 
 def send(source: int, offset: int, target: int, count: int) -> int:

@@ -164,6 +164,8 @@ def test_the_manifest_says_so_and_the_recipe_gives_it_back(
     assert [one.outcome for one in rs.Recipe.read("recipe.yaml").build()] == ["up to date"]
     plain = network.save("plain.safetensors")
     assert b"share_blocks" not in plain.read_bytes()
+    rs.open("plain.safetensors").heads([3]).save("further.safetensors", share_blocks=True)
+    assert recipe_text("further.safetensors").startswith("# The same tensors, but perhaps at other places")
     assert rs.open("out.safetensors").save("again.safetensors").read_bytes() == plain.read_bytes()
 
 
