@@ -35,7 +35,7 @@ bench: $(VENV)/dev
 	$(BIN)/python benchmarks/run.py $(BENCH)
 
 # FUZZ="safetensors zip" SECONDS=600 make fuzz
-FUZZ ?= safetensors zip pickle view diff legacy tar manifest index npz joblib text wrapped module distributed any
+FUZZ ?= safetensors zip pickle view diff legacy tar manifest index npz onnx joblib text wrapped module distributed any
 SECONDS ?= 60
 fuzz: $(VENV)/fuzz
 	@set -e; for target in $(FUZZ); do $(BIN)/python -m tests.fuzz.run $$target $(SECONDS) $(FUZZ_OPTIONS); done

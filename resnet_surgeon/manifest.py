@@ -125,7 +125,8 @@ class OtherSource:
 class Manifest:
     """The document. `operations` are single-key objects, {name: {option: value}}, in the order in which they were
     applied to `source`; `facts` are what tensors do not show, as they were taken of `source`. The operations name
-    `other_sources` by their numbers, from 1 on, and `dropped` are tensors of the first source alone.
+    `other_sources` by their numbers, from 1 on, and `dropped` are tensors of the first source alone. `share_blocks`:
+    the file's bytes are placed so that a file system can share blocks with the sources.
     """
 
     architecture: Architecture
@@ -139,6 +140,7 @@ class Manifest:
     facts: Annotated[tuple[Assumed, ...], Count(0, 20)] = ()
     notes: Annotated[tuple[Line, ...], Count(0, 100)] = ()
     other_sources: Annotated[tuple[OtherSource, ...], Count(0, MOST_SOURCES)] = unsaid(())
+    share_blocks: bool = unsaid(False)
     format_version: int = FORMAT_VERSION
 
     def to_json(self) -> str:

@@ -189,19 +189,30 @@ class Network(TiedToFile):
         return replace(self, opened=replace(self.opened, source=self.source.with_digest()))
 
     def is_written(
-        self, output: str | os.PathLike[str], *, names: Names = "torchvision", progress: Progress = silent
+        self,
+        output: str | os.PathLike[str],
+        *,
+        names: Names = "torchvision",
+        share_blocks: bool = False,
+        progress: Progress = silent,
     ) -> bool:
         """Whether the file `output` and its manifest are there already, byte for byte as `save` would write them.
         Raises CheckpointError for a damaged source.
         """
-        return is_written(self._document(names), Path(output), progress)
+        return is_written(self._document(names, share_blocks), Path(output), progress)
 
-    def check(self, output: str | os.PathLike[str] | None = None, *, names: Names = "torchvision") -> None:
+    def check(
+        self,
+        output: str | os.PathLike[str] | None = None,
+        *,
+        names: Names = "torchvision",
+        share_blocks: bool = False,
+    ) -> None:
         """Raises CheckpointError if the file `output`, or the stream, would be one that nobody could open; reads and
         writes nothing.
         """
         form = SAFETENSORS if output is None else form_of(Path(output))
-        content = self._document(names)
+        content = self._document(names, share_blocks)
         content.check_manifest()
         form.layout(content)
 
@@ -211,15 +222,18 @@ class Network(TiedToFile):
         *,
         force: bool = False,
         names: Names = "torchvision",
+        share_blocks: bool = False,
         progress: Progress = silent,
     ) -> Path:
         """Writes the file `output` and, beside it, the manifest (`model.json` for `model.safetensors`).
 
-        The form follows the name: safetensors, or for .pth, .pt, .pth.tar, .ckpt and .bin what torch.save writes.
+        The form follows the name: safetensors, or for .pth, .pt, .pth.tar, .ckpt and .bin what torch.save writes. With
+        `share_blocks` the tensors are placed so that a file system that shares blocks (XFS, btrfs) keeps one copy of
+        what was not changed.
         Returns the file's path. Raises AccessError if the file exists and not `force`, or cannot be written; then
         nothing was changed.
         """
-        return write(self._read(names), Path(output), force=force, progress=progress)
+        return write(self._read(names, share_blocks), Path(output), force=force, progress=progress)
 
     def stream(self, descriptor: int, *, names: Names = "torchvision", progress: Progress = silent) -> None:
         """Sends the safetensors file to an open descriptor, such as a pipe's."""
@@ -260,13 +274,15 @@ class Network(TiedToFile):
         parts = [self.label, *weights, *(operation.suffix for operation in operations)]
         return file_name("-".join(parts)) + ".safetensors"
 
-    def _read(self, names: Names) -> Document:
+    def _read(self, names: Names, share_blocks: bool = False) -> Document:
         """The document, of which the source is read for its digest while the manifest is still being made."""
         if self.history is not None:
-            return self._document(names)
-        return self._document(names, Background(self.source.identified).result)
+            return self._document(names, share_blocks)
+        return self._document(names, share_blocks, Background(self.source.identified).result)
 
-    def _document(self, names: Names, identified: Callable[[], Origin] | None = None) -> Document:
+    def _document(
+        self, names: Names, share_blocks: bool = False, identified: Callable[[], Origin] | None = None
+    ) -> Document:
         for operation in self.operations:
             if names == "packed" and not operation.keeps_packing:
                 reason = "a network that it has changed no longer fits what it was packed with"
@@ -274,7 +290,7 @@ class Network(TiedToFile):
         try:
             others = tuple(other.source for other in self.others)
             change = Change(self.source, self.opened.tensors, self.tensors, others)
-            return document(change, self.recorded, names, identified)
+            return document(change, self.recorded, names, identified, share_blocks=share_blocks)
         except CheckpointError as error:
             raise error.about(self.source.subject) from None
 

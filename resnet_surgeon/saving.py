@@ -33,7 +33,14 @@ _NAMES = {dtype: name for name, dtype in DTYPES.items()}
 _COMPILED = "_orig_mod."  # stands in the names of a child that was compiled by itself
 
 
-def save(model: nn.Module, output: str | os.PathLike[str], *, force: bool = False, progress: Progress = silent) -> Path:
+def save(
+    model: nn.Module,
+    output: str | os.PathLike[str],
+    *,
+    force: bool = False,
+    share_blocks: bool = False,
+    progress: Progress = silent,
+) -> Path:
     """Writes the trained module and its manifest, as `Network.save` does. Returns the file's path.
 
     `model` is what `resnet_surgeon.load` gave, or DataParallel, DistributedDataParallel, AveragedModel or torch.compile
@@ -45,7 +52,8 @@ def save(model: nn.Module, output: str | os.PathLike[str], *, force: bool = Fals
 
     >>> save(model, "trained.safetensors")
     """
-    return trained(_unwrapped(model)).save(output, force=force, progress=progress)
+    network = trained(_unwrapped(model))
+    return network.save(output, force=force, share_blocks=share_blocks, progress=progress)
 
 
 def trained(module: ResNet) -> Network:

@@ -95,6 +95,10 @@ class Writing:
     if_changed: bool = option(
         "Touch nothing if the file and its manifest are already, byte for byte, what would be written.", default=False
     )
+    share_blocks: bool = option(
+        "Place the tensors so that XFS, btrfs and the like keep one copy of what the file shares with its source.",
+        default=False,
+    )
     dry_run: bool = option("Print the plan and write nothing.", default=False)
 
 

@@ -104,15 +104,22 @@ def _written(network: Network, target: str | None, writing: Writing, names: Name
     """Writes the file, or the stream where there is no target, as far as that is wanted and needed."""
     if writing.if_changed and target is None:
         raise UsageError("a stream is never up to date", subject="--if-changed", hint="name a file with `-o`")
-    if writing.if_changed and target is not None and network.is_written(target, names=names, progress=progress):
+    if writing.share_blocks and target is None:
+        raise UsageError("a stream shares no blocks", subject="--share-blocks", hint="name a file with `-o`")
+    shared = writing.share_blocks
+    if (
+        writing.if_changed
+        and target is not None
+        and network.is_written(target, names=names, share_blocks=shared, progress=progress)
+    ):
         return "up to date"
     if writing.dry_run:
-        network.check(target, names=names)
+        network.check(target, names=names, share_blocks=shared)
         return "planned"
     if target is None:
         network.stream(1, names=names, progress=progress)
     else:
-        network.save(target, force=writing.force, names=names, progress=progress)
+        network.save(target, force=writing.force, names=names, share_blocks=shared, progress=progress)
     return "written"
 
 

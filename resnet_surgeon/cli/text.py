@@ -100,10 +100,11 @@ def wrapping_lines(wrapping: Wrapping | None) -> Iterator[str]:
 
 
 def _groups(wrapping: Wrapping, names: Sequence[str]) -> str:
-    """How many tensors these are, and of which layers."""
+    """How many tensors, or nodes of a graph, these are, and of which layers."""
     groups = dict.fromkeys(layer_of(name.removeprefix(wrapping.prefix)) for name in names)
     shown = ", ".join(map(message, list(groups)[:_SHOWN])) + ", ..." * (len(groups) > _SHOWN)
-    return f"{len(names)} tensor{'s' * (len(names) > 1)} ({shown})"
+    thing = "node" if wrapping.kind == "ONNX" else "tensor"
+    return f"{len(names)} {thing}{'s' * (len(names) > 1)} ({shown})"
 
 
 def not_loaded_lines(names: Sequence[str]) -> Iterator[str]:

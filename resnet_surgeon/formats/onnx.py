@@ -115,7 +115,7 @@ class _Reader:
                 self._read_constant(part)
             elif part.number in (11, 12):
                 names = self.graph.inputs if part.number == 11 else self.graph.outputs
-                names += [self._text(inner) for inner in self._parts(part) if inner.number == 1]
+                names += [self._text(inner) for inner in self._parts(part) if inner.number == 1][-1:]
 
     def _read_node(self, node: Field) -> None:
         texts: dict[int, list[str]] = {1: [], 2: [], 3: [""], 4: [""], 7: [""]}
@@ -161,7 +161,7 @@ class _Reader:
                 short = part.size <= _LONGEST_NAME
                 kind, found[4] = kind or 3, self.wire.content(part, _LONGEST_NAME).decode("latin-1") if short else None
             elif part.number == 5:
-                kind, found[5] = kind or 4, self._constant(part)
+                kind, found[5] = kind or 4, None if 5 in found else self._constant(part)
             elif part.number == 8:
                 kind, integers = kind or 7, self._more(integers, part)
             elif part.number == 21:  # of a function's argument
@@ -210,7 +210,7 @@ class _Reader:
             elif part.number == 13:
                 external.update(self._entry(part))
             elif part.number == 14:
-                is_external = part.value == 1
+                is_external = is_external or part.value != 0
         if any(not 0 <= size <= LARGEST_SIZE for size in shape):
             raise CheckpointError(f"constant {printable(name)} has sizes that no tensor has")
         if kind not in _DTYPES:

@@ -68,9 +68,9 @@ def _oddities(header: Mapping[str, Any]) -> Iterator[str]:
         yield f"tensor {printable(odd[0])} has fields that the format does not know, which were left out"
 
 
-def header(tensors: Mapping[str, LazyTensor], metadata: Mapping[str, str]) -> bytes:
-    """The first bytes of a safetensors file whose data are the contents of `tensors` in their order, aligned to 8
-    bytes.
+def header(tensors: Mapping[str, LazyTensor], metadata: Mapping[str, str], start: tuple[int, int] = (8, 0)) -> bytes:
+    """The first bytes of a safetensors file whose data are the contents of `tensors` in their order. The data begin at
+    a place that leaves the second number of `start` when it is divided by the first.
 
     Raises CheckpointError for one so long that nobody would open the file.
     """
@@ -80,8 +80,8 @@ def header(tensors: Mapping[str, LazyTensor], metadata: Mapping[str, str]) -> by
     text.write(bytes(_LENGTH_SIZE) + b'{"__metadata__":{')
     for number, (key, value) in enumerate(sorted(metadata.items())):
         text.write(b"," * (number > 0) + _json(key) + b':"')
-        for start in range(0, len(value), _PIECE):
-            text.write(_json(value[start : start + _PIECE])[1:-1])
+        for position in range(0, len(value), _PIECE):
+            text.write(_json(value[position : position + _PIECE])[1:-1])
         text.write(b'"')
     text.write(b"}")
     offset = 0
@@ -91,7 +91,7 @@ def header(tensors: Mapping[str, LazyTensor], metadata: Mapping[str, str]) -> by
         text.write(b"," + _json({name: entry})[1:-1])
         offset = end
     text.write(b"}")
-    text.write(b" " * (-text.tell() % 8))
+    text.write(b" " * ((start[1] - text.tell()) % start[0]))
     length = text.tell() - _LENGTH_SIZE
     if length > HEADER_LIMIT:
         raise CheckpointError(

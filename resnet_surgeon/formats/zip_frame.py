@@ -7,7 +7,7 @@ Members are stored, each aligned to 64 bytes, with nothing in them that depends 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from resnet_surgeon.errors import CheckpointError
@@ -17,6 +17,7 @@ _LARGEST = (1 << 32) - 2  # bytes of an archive without 64-bit fields
 _MOST_MEMBERS = 1 << 15  # which our own reader takes
 _FLAGS = 0x0808  # names are UTF-8, and checksum and sizes follow the bytes
 _PADDING = b"FB"  # torch's extra field of nothing
+_NOWHERE: Mapping[str, tuple[int, int]] = {}
 _LOCAL = struct.Struct("<4s5H3L2H")
 _FOLLOWING = struct.Struct("<4s3L")
 _ENTRY = struct.Struct("<4s6H3L5H2L")
@@ -37,13 +38,17 @@ class Place(NamedTuple):
         return self.begin + self.size
 
 
-def places(members: Iterable[tuple[str, int]]) -> tuple[Place, ...]:
-    """Where members of these names and sizes stand, one after the other."""
+def places(members: Iterable[tuple[str, int]], starts: Mapping[str, tuple[int, int]] = _NOWHERE) -> tuple[Place, ...]:
+    """Where members of these names and sizes stand, one after the other. Those in `starts` have a place that leaves the
+    second number when it is divided by the first, which is at most 2**15.
+    """
     found: list[Place] = []
     header = 0
     for name, size in members:
         raw_name = name.encode()
-        begin = -(-(header + _LOCAL.size + len(raw_name) + 4) // ALIGNMENT) * ALIGNMENT
+        modulus, remainder = starts.get(name, (ALIGNMENT, 0))
+        least = header + _LOCAL.size + len(raw_name) + 4
+        begin = least + (remainder - least) % modulus
         found.append(Place(raw_name, header, begin, size))
         header = begin + size + _FOLLOWING.size
     return tuple(found)

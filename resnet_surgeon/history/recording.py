@@ -23,11 +23,11 @@ def manifest(
     opened: Opened, now: Checkpoint, operations: tuple[Operation, ...], others: Sequence[Opened] = ()
 ) -> documents.Manifest:
     """The manifest of the network that `operations` made of `opened`, and of `others` besides; without the SHA-256 of a
-    source where nobody has worked it out yet.
+    source where nobody has worked it out yet. How a file is laid out is not the network's matter.
     """
     history = opened.history
     if history is not None and not operations:
-        return history
+        return replace(history, share_blocks=False)
     made, behind = records(opened, now.tensors, others), done(opened, operations)
     known = _kept_names(records(opened, opened.tensors)) | set(history.dropped if history else ())
     document = documents.Manifest(

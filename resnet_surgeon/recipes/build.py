@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypedDict
 
 from resnet_surgeon.errors import AccessError, SurgeonError, UsageError
 from resnet_surgeon.formats import sniff
@@ -47,11 +47,18 @@ class Built:
     sha256: str | None = None
 
 
+class Written(TypedDict):
+    """How an output is written: keywords of `Network.save`."""
+
+    names: Names
+    share_blocks: bool
+
+
 @dataclass(frozen=True)
 class _Planned:
     output: Path
     network: Network
-    names: Names
+    written: Written
 
 
 def plan(name: str, targets: Sequence[Target], source: str | None, progress: Progress) -> tuple[Built, ...]:
@@ -101,14 +108,15 @@ def _planned(name: str, targets: Sequence[Target], source: str | None, progress:
         try:
             network = _made_of(target, source or target.source, opened, progress)
             output = Path(output_path(target.output, network.default_name))
-            network.check(output, names=target.names)
+            written = Written(names=target.names, share_blocks=target.share_blocks)
+            network.check(output, **written)
         except SurgeonError as error:
             error.subject = f"{name}:{target.place.line}: {error.subject or target.source}"
             raise
         if output in planned:
             hint = "put the variables that set them apart into `output:`, such as `model-${channels}.safetensors`"
             raise UsageError(f"two of its outputs are {output}", subject=f"{name}:{target.place.line}", hint=hint)
-        planned[output] = _Planned(output, network, target.names)
+        planned[output] = _Planned(output, network, written)
     return tuple(planned.values())
 
 
@@ -138,13 +146,13 @@ def _place(other: Other) -> Unopened:
 
 
 def _made(item: _Planned, lock: Lock, force: bool, advance: Advance) -> Built:
-    outcome: Outcome = "up to date" if item.network.is_written(item.output, names=item.names) else "made"
+    outcome: Outcome = "up to date" if item.network.is_written(item.output, **item.written) else "made"
     if outcome == "made":
         is_there = os.path.lexists(item.output)
         if is_there and not force and not (lock.holds(item.output) and _is_of_this_tool(item.output)):
             reason, hint = "it exists already, and is not what this recipe made", "or name another output"
             raise AccessError(reason, subject=str(item.output), hint=f"use `--force` to replace it, {hint}")
-        item.network.save(item.output, force=is_there or force, names=item.names, progress=_part_of(advance))
+        item.network.save(item.output, force=is_there or force, progress=_part_of(advance), **item.written)
     else:
         advance(sum(map(byte_size, item.network.tensors.values())))
     return Built(item.output, outcome, item.network, *digest(item.output))

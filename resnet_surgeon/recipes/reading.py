@@ -33,13 +33,14 @@ _MOST_WITH_MISTAKES = 20  # outputs that are judged where mistakes were found
 # How a source is opened, as `resnet_surgeon.open` has it; a recipe writes every path as text.
 OPENING = {**typing.get_type_hints(Opening, include_extras=True), "manifest": str}
 NAMES = typing.get_args(Names)
-KEYS = ("source", *OPENING, "names", "variables", "matrix", "operations", "output")
+KEYS = ("source", *OPENING, "names", "variables", "matrix", "operations", "output", "share_blocks")
 
 
 @dataclass(frozen=True)
 class Target:
-    """One output: the source and how it is opened, the operations in their order, under which names it is written, and
-    where; None: a name from source and operations. `place` is where the recipe begins.
+    """One output: the source and how it is opened, the operations in their order, under which names it is written,
+    where (None: a name from source and operations), and whether placed to share blocks. `place` is where the recipe
+    begins.
     """
 
     source: str
@@ -47,6 +48,7 @@ class Target:
     operations: tuple[Operation, ...]
     names: Names
     output: str | None
+    share_blocks: bool
     place: Place
 
 
@@ -185,7 +187,8 @@ def _target(fields: Mapping[str, Node], document: Node, mistakes: Mistakes) -> T
     opening = {key: _checked(OPENING[key], fields[key], key, mistakes) for key in OPENING if key in fields}
     operations = tuple(_operations(fields["operations"], mistakes))
     source = texts.get("source") or DEFAULT_NAME
-    return Target(source, opening, operations, names, texts.get("output"), document.place)
+    shared = _checked(bool, fields["share_blocks"], "share_blocks", mistakes) if "share_blocks" in fields else False
+    return Target(source, opening, operations, names, texts.get("output"), shared, document.place)
 
 
 def _variables(node: Node | None, mistakes: Mistakes) -> dict[str, Node]:

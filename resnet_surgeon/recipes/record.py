@@ -44,6 +44,7 @@ def recipe_of(manifest: Manifest, output: str, names: Names, places: Sequence[Pl
         **({"names": names} if names != "torchvision" else {}),
         "operations": [_written(operation, rest) for operation in operations],
         "output": output,
+        **({"share_blocks": True} if manifest.share_blocks else {}),
     }
     return _yaml(_literal(document))
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from resnet_surgeon.architecture.facts import Assumed
@@ -20,9 +21,13 @@ from resnet_surgeon.sources.origin import Origin
 from resnet_surgeon.sources.progress import silent
 from resnet_surgeon.sources.sidecar import NAMES_KEY
 
+# What shares blocks with a file on the way from the source has its tensors where that had them.
+_ELSEWHERE = "# The same tensors, but perhaps at other places of the file: it was made by way of another file.\n"
+
 
 def recipe_text(output: Location) -> str:
-    """The YAML text of the recipe that makes the file again: running it where the source lies gives the same bytes.
+    """The YAML text of the recipe that makes the file again: running it where the source lies gives the same bytes;
+    or the same tensors, as a comment in it says, where the bytes depend on a file between the two.
 
     Raises the errors of `open`, CheckpointError for a file that this tool did not write, or whose source is there and
     gives something else, OperationError for a history that no recipe repeats.
@@ -39,8 +44,11 @@ def recipe_text(output: Location) -> str:
     text = recipe_of(network.history, name, names, [_place(origin, facts) for origin, facts in sources])
     try:
         (made,) = plan(name, parsed(text, name, {}), None, silent)
-        if made.network.manifest() == network.history:
-            return text
+        if made.network.manifest() == replace(network.history, share_blocks=False):
+            is_repeated = not network.history.share_blocks or (
+                not network.source.is_anonymous and made.network.is_written(name, names=names, share_blocks=True)
+            )
+            return text if is_repeated else _ELSEWHERE + text
     except (AccessError, WeightsError):
         missing = "its source is not here" if len(sources) == 1 else "not all of its sources are here"
         return f"# Not tried: {missing}.\n{text}"

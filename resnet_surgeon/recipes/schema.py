@@ -54,6 +54,10 @@ def schema(of_type: Any) -> dict[str, Any]:
                 "type": "string",
                 "description": "The file to write; left out: a name from source and operations.",
             },
+            "share_blocks": {
+                **option(bool),
+                "description": "Place the tensors so that a file system can share their blocks with the source's.",
+            },
         },
     }
     return {**document, "$defs": definitions} if definitions else document

@@ -46,7 +46,8 @@ def described(source: Source, architecture: Architecture) -> tuple[Source, Archi
             check_fit(network, source.tensors)
     except ArchitectureError as error:
         said = ",".join(f"{name}={spelled(value)}" for name, value in source.stated.items().items())
-        raise ArchitectureError(f"`{said}` contradicts its tensors: {error.reason}") from None
+        what = f"`{said}`" if said else "what the file says of its strides"
+        raise ArchitectureError(f"{what} contradicts its tensors: {error.reason}") from None
     more = (*evidence.warnings(source, architecture), *doubts.warnings(source, known, network))
     warnings = tuple(dict.fromkeys((*source.origin.warnings, *more)))
     return replace(source, origin=replace(source.origin, warnings=warnings)), network, assumed(network, claims)

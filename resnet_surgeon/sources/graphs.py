@@ -89,6 +89,8 @@ def facts(layers: Sequence[Part]) -> Facts:
     is_bottleneck = bool(blocks) and blocks[0].kind == "bottleneck"
     if is_bottleneck and len(strided) > 1:
         raise ArchitectureError("some of its bottlenecks have the stride in conv1, others in conv2")
+    if not is_bottleneck and strided - {1}:
+        raise ArchitectureError("some of its blocks have the stride in their second convolution")
     side: Literal["conv1", "conv2"] = "conv1" if strided == {1} else "conv2"
     return Facts(
         bottleneck_stride=side if is_bottleneck and strided else None,

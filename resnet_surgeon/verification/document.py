@@ -120,7 +120,13 @@ def _history(case: Case, manifest: Manifest) -> Check:
         return Check("history", "unproven", f"recorded: {names}; to repeat them takes {case.missing}")
     if case.expected is None:
         return Check("history", "unproven", f"recorded: {names}; give the source with `--against`")
-    repeated = replace(case.expected, source=manifest.source, versions=manifest.versions, notes=manifest.notes)
+    repeated = replace(
+        case.expected,
+        source=manifest.source,
+        versions=manifest.versions,
+        notes=manifest.notes,
+        share_blocks=manifest.share_blocks,
+    )
     if len(repeated.other_sources) == len(manifest.other_sources):  # whose names may be others: see `origin`
         pairs = zip(repeated.other_sources, manifest.other_sources, strict=True)
         others = tuple(replace(ours, origin=theirs.origin) for ours, theirs in pairs)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from resnet_surgeon import manifest as records
 from resnet_surgeon.architecture.parameters import Parameter, parameters
-from resnet_surgeon.arithmetic.formulas import Mix, input_dtypes
+from resnet_surgeon.arithmetic.formulas import Average, Mix, input_dtypes
 from resnet_surgeon.arithmetic.laws import Constant, Law, Normal, Uniform, conv2d_default
 from resnet_surgeon.formats.tensors import BITS, Initialised, LazyTensor, byte_size, pieces
 from resnet_surgeon.manifest import Manifest, Provenance
@@ -165,11 +166,21 @@ def _recomputed(provenance: Provenance, name: str, like: LazyTensor, known: Know
     return formulas.apply(formula, inputs, DTYPES[like.dtype])
 
 
-def _input(provenance: Provenance, name: str, described: LazyTensor, known: Known, laws: Sequence[Law]) -> Tensor:
+def _input(provenance: Provenance, name: str, described: Initialised, known: Known, laws: Sequence[Law]) -> Tensor:
     """A formula's input, of the described shape and dtype: the law lends nothing but these."""
     if byte_size(described) > _LARGEST and not (isinstance(provenance, records.Kept) or known.name(provenance, name)):
         raise _UnknownError(f"working it out takes a tensor of {byte_size(described):,} bytes, which is too large")
-    return _recomputed(provenance, name, described, known, laws)
+    return _recomputed(
+        provenance, name, replace(described, dtype=_dtype(provenance, name, described, known)), known, laws
+    )
+
+
+def _dtype(provenance: Provenance, name: str, described: LazyTensor, known: Known) -> str:
+    """That of an average is its sources', be it another than the formula's result has."""
+    while isinstance(provenance, records.Computed) and isinstance(provenance.formula, Average):
+        provenance = provenance.inputs[0]
+    source = known.tensor(provenance, name)
+    return source.dtype if source else described.dtype
 
 
 def _initialised(case: Case, manifest: Manifest) -> Iterator[Check]:

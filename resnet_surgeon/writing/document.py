@@ -12,12 +12,14 @@ from dataclasses import dataclass, field, replace
 from resnet_surgeon.errors import CheckpointError
 from resnet_surgeon.formats import safetensors
 from resnet_surgeon.formats.arriving import ArrivingFile
+from resnet_surgeon.formats.safetensors import in_file_order
 from resnet_surgeon.formats.tensors import LazyTensor, byte_size, files
 from resnet_surgeon.manifest import Manifest
 from resnet_surgeon.sources.origin import Origin
 from resnet_surgeon.sources.sidecar import MANIFEST_KEY, NAMES_KEY
 from resnet_surgeon.sources.source import Source
 from resnet_surgeon.writing.names import Names
+from resnet_surgeon.writing.placement import Arrangement, arranged
 from resnet_surgeon.writing.spelling import Change, spelled
 
 
@@ -28,8 +30,9 @@ class Document:
     by their names; `file_names`, if there are any, are those that it may have then. `check_manifest` raises
     CheckpointError if nobody could read the manifest again; it takes long enough to be done while the disk is busy.
 
-    Where the SHA-256 of one of the `sources` is not known yet, the text that is its key in `digest_places` stands for
-    it in the manifest, and the value there can tell it. The first source is that whose metadata the file carries on.
+    If it `shares_blocks`, its bytes are placed so that a file system can share them with the sources. Where the SHA-256
+    of one of these is not known yet, the text that is its key in `digest_places` stands for it in the manifest, and the
+    value there can tell it. The first source is that whose metadata the file carries on.
     """
 
     tensors: Mapping[str, LazyTensor]
@@ -40,6 +43,7 @@ class Document:
     names: Names = "torchvision"
     companions: Mapping[str, bytes] = field(default_factory=dict)
     file_names: tuple[str, ...] = ()
+    shares_blocks: bool = False
 
     @property
     def source(self) -> Source:
@@ -74,13 +78,17 @@ class Document:
         for file in files(self.tensors.values()) | {file for container in containers for file in container.files}:
             file.check_unchanged()
 
-    def header(self) -> bytes:
+    @property
+    def arrangement(self) -> Arrangement:
+        """The tensors as they follow each other in a safetensors file."""
+        return arranged(self.tensors) if self.shares_blocks else Arrangement(in_file_order(self.tensors))
+
+    def header(self, arrangement: Arrangement) -> bytes:
         """The first bytes of a safetensors file. Raises CheckpointError if nobody could open a file that begins so."""
         others = {key: text for key, text in self.source.metadata.items() if key not in (MANIFEST_KEY, NAMES_KEY)}
+        metadata = {**others, "format": "pt", **self.embedded}
         try:
-            return safetensors.header(
-                safetensors.in_file_order(self.tensors), {**others, "format": "pt", **self.embedded}
-            )
+            return safetensors.header(arrangement.tensors, metadata, arrangement.start)
         except CheckpointError as error:
             raise error.about(self.source.subject) from None
 
@@ -95,10 +103,16 @@ class Document:
 
 
 def document(
-    change: Change, manifest: Manifest, names: Names = "torchvision", identified: Callable[[], Origin] | None = None
+    change: Change,
+    manifest: Manifest,
+    names: Names = "torchvision",
+    identified: Callable[[], Origin] | None = None,
+    *,
+    share_blocks: bool = False,
 ) -> Document:
-    """The document of a network under `names`; with places for the sources' digests where these are not known, of which
-    `identified` gives the first one's when it is wanted. Raises the errors of `spelled`.
+    """The document of a network under `names`, placed to share blocks if that is wanted; with places for the sources'
+    digests where these are not known, of which `identified` gives the first one's when it is wanted. Raises the errors
+    of `spelled`.
     """
     written = spelled(change, manifest, names)
     if written.tensors.keys() == change.after.keys():
@@ -119,6 +133,7 @@ def document(
     )
     manifest = replace(
         manifest,
+        share_blocks=share_blocks,
         source=placed(manifest.source, change.source),
         other_sources=(*manifest.other_sources[:known], *others),
     )
@@ -131,4 +146,5 @@ def document(
         names,
         written.companions,
         written.file_names,
+        share_blocks,
     )

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from resnet_surgeon.errors import CheckpointError, UsageError
-from resnet_surgeon.formats import safetensors, torch_pickle, zip_frame
+from resnet_surgeon.formats import torch_pickle, zip_frame
 from resnet_surgeon.formats.tensors import LazyTensor, byte_size
 from resnet_surgeon.sources.sidecar import ending
 from resnet_surgeon.writing.document import Document
+from resnet_surgeon.writing.placement import starts
 
 # (position, size) -> the CRC-32 of these bytes of the file
 Checksum = Callable[[int, int], int]
@@ -42,12 +43,13 @@ class Form:
 
 
 def _safetensors(document: Document) -> Layout:
-    header = document.header()
+    arrangement = document.arrangement
+    header = document.header(arrangement)
 
     def frame(document: Document, _: Checksum) -> Iterator[tuple[int, bytes]]:
-        yield 0, document.header()
+        yield 0, document.header(arrangement)
 
-    placed = tuple(_from(len(header), safetensors.in_file_order(document.tensors)))
+    placed = tuple(_from(len(header), arrangement.tensors))
     return Layout(placed, len(header) + document.size(), frame)
 
 
@@ -59,15 +61,16 @@ def _from(position: int, tensors: Mapping[str, LazyTensor]) -> Iterator[tuple[in
 
 
 _ROOT = "archive"
+_ALIGNED = {".format_version": b"1", ".storage_alignment": b"%d" % zip_frame.ALIGNMENT}
 
 
 def _torch(document: Document) -> Layout:
     """As torch.save writes, with the manifest as one more member, which torch passes over."""
     before, after = _small_members(document)
-    storages = [
-        (f"{_ROOT}/data/{number}", byte_size(tensor)) for number, tensor in enumerate(document.tensors.values())
-    ]
-    members = zip_frame.places([*_sizes(before), *storages, *_sizes(after)])
+    tensors = {f"{_ROOT}/data/{number}": tensor for number, tensor in enumerate(document.tensors.values())}
+    storages = [(name, byte_size(tensor)) for name, tensor in tensors.items()]
+    places = starts(tensors) if document.shares_blocks else {}
+    members = zip_frame.places([*_sizes(before), *storages, *_sizes(after)], places)
     stored = members[len(before) : len(before) + len(storages)]
 
     def frame(document: Document, checksum: Checksum) -> Iterator[tuple[int, bytes]]:
@@ -93,8 +96,8 @@ def _small_members(document: Document) -> tuple[dict[str, bytes], dict[str, byte
     """What stands before the storages, and what after them."""
     before = {
         "data.pkl": torch_pickle.state_dict(document.tensors),
-        ".format_version": b"1",
-        ".storage_alignment": b"%d" % zip_frame.ALIGNMENT,
+        # By these torch works out where storages stand, if it is told to: not where they share blocks.
+        **({} if document.shares_blocks else _ALIGNED),
         "byteorder": b"little",
     }
     embedded = {f"extra/{key}": text.encode() for key, text in document.embedded.items()}

@@ -16,6 +16,7 @@ from resnet_surgeon.platform import disk, transfer
 from resnet_surgeon.platform.signals import check_signals
 from resnet_surgeon.sources.progress import Advance
 from resnet_surgeon.writing.background import Background
+from resnet_surgeon.writing.placement import BLOCK, whole_blocks
 
 _SLICE = 1 << 24  # bytes that are copied between two looks at signals and progress
 
@@ -34,6 +35,13 @@ class Copy:
     file: OpenFile
     offset: int
     size: int
+
+    def around(self, begin: int, size: int) -> tuple[Copy, ...]:
+        """What is left of it without the `size` bytes from `begin` of its file."""
+        head, end = begin - self.offset, begin + size
+        tail = self.offset + self.size - end
+        parts = (replace(self, size=head), Copy(self.position + end - self.offset, self.file, end, tail))
+        return tuple(part for part in parts if part.size)
 
     def ends_at(self, position: int, tensor: Stored) -> bool:
         """Whether the tensor's bytes follow, both where they are and where they go."""
@@ -121,6 +129,28 @@ def runs(placed: Iterable[tuple[int, LazyTensor]]) -> Iterator[Copy | Make]:
                 yield Make(position, tensor)
     if copy:
         yield copy
+
+
+def share_blocks(descriptor: int, runs: Iterable[Run], advance: Advance) -> list[Run]:
+    """Lets the new file have whole blocks of others, as far as they stand alike in both and the file system can; what
+    it could not do for one file it is not asked again. Returns the runs that are left to write.
+    """
+    left: list[Run] = []
+    unable: set[OpenFile] = set()
+    for run in runs:
+        left.append(run)
+        if not isinstance(run, Copy) or run.file in unable or (run.position - run.offset) % BLOCK:
+            continue
+        begin, size = whole_blocks(run.offset, run.size)
+        if not size:
+            continue
+        check_signals()
+        if transfer.share(run.file.descriptor, begin, descriptor, run.position + begin - run.offset, size):
+            left[-1:] = run.around(begin, size)
+            advance(size)
+        else:
+            unable.add(run.file)
+    return left
 
 
 def write_runs(

@@ -19,7 +19,7 @@ from resnet_surgeon.writing.background import Background
 from resnet_surgeon.writing.document import Document
 from resnet_surgeon.writing.forms import SAFETENSORS, form_of
 from resnet_surgeon.writing.publish import Temporaries, publish, turn
-from resnet_surgeon.writing.runs import write_runs
+from resnet_surgeon.writing.runs import share_blocks, write_runs
 from resnet_surgeon.writing.targets import cannot_write, checked_companion, checked_page, checked_pair
 
 
@@ -44,9 +44,10 @@ def write(content: Document, path: Path, *, force: bool, progress: Progress) -> 
         try:
             reading = Background(content.read_through)
             temporary, descriptor = temporaries.make(places.output)
-            disk.reserve(descriptor, layout.size)
             with progress(f"writing {path.name}", content.size()) as advance:
-                write_runs(descriptor, into_file(layout.tensors), advance, meanwhile=content.check_manifest)
+                runs = share_blocks(descriptor, into_file(layout.tensors), advance)
+                disk.reserve(descriptor, layout.size)  # but for what is there already
+                write_runs(descriptor, runs, advance, meanwhile=content.check_manifest)
                 content = reading.result()  # within, so that the bars go whatever comes meanwhile
             for position, data in layout.frame(content, partial(checksum, descriptor)):
                 write_at(descriptor, data, position)
@@ -106,7 +107,7 @@ def stream(content: Document, descriptor: int, progress: Progress) -> None:
     layout = SAFETENSORS.layout(content)
     widen_pipe(descriptor)
     try:
-        write_all(descriptor, content.header())
+        write_all(descriptor, content.header(content.arrangement))
         with progress("streaming", content.size()) as advance:
             *first, last = into_stream(layout.tensors)
             for run in first:

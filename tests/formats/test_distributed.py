@@ -211,6 +211,11 @@ def other_shape(metadata: Metadata) -> None:
     metadata.state_dict_metadata["fc.bias"] = metadata.state_dict_metadata["bn1.bias"]
 
 
+def other_dtype(metadata: Metadata) -> None:
+    bias: Any = metadata.state_dict_metadata["fc.bias"]
+    bias.properties.dtype = torch.float16
+
+
 LIES: dict[str, tuple[Callable[[Path, Metadata], None], str]] = {
     "a file is missing": (without_file, "no such file"),
     "a file is cut": (cut, "truncated"),
@@ -224,6 +229,11 @@ LIES: dict[str, tuple[Callable[[Path, Metadata], None], str]] = {
     "pieces that overlap": (rewritten(twice), "overlap"),
     "no place": (rewritten(drop), "a piece of `fc.bias` is missing"),
     "another shape": (rewritten(other_shape), "another shape"),
+    "another dtype": (rewritten(other_dtype), "another dtype"),
+    "pieces that were compressed": (
+        rewritten(lambda data: setattr(first(data), "transform_descriptors", ["zstd"])),
+        "were transformed",
+    ),
     "no tensors": (rewritten(lambda data: setattr(data, "state_dict_metadata", None)), "damaged"),
     "no places": (rewritten(lambda data: setattr(data, "storage_data", 3)), "damaged"),
 }

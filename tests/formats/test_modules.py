@@ -114,12 +114,15 @@ def hook(*_: object) -> None:
     pass
 
 
-def test_hooks_are_told_but_for_those_of_torch() -> None:
-    hooked = nn.Sequential(nn.Linear(2, 2), prune.identity(nn.Linear(2, 2), "weight"))  # type: ignore[no-untyped-call]
+def test_hooks_and_other_forwards_are_told_but_for_those_of_torch() -> None:
+    pruned = prune.identity(nn.Linear(2, 2), "weight")  # type: ignore[no-untyped-call]
+    hooked = nn.Sequential(nn.Linear(2, 2), pruned, nn.Linear(2, 2), nn.Linear(2, 2))
     hooked[0].register_forward_hook(hook)
+    hooked[2].register_forward_pre_hook(hook)
+    hooked[3].forward = hook
     node = opened(hooked).root
     assert isinstance(node, ModuleNode)
-    assert [path for path, layer in node.layers.items() if layer.has_hooks] == ["0"]
+    assert [path for path, layer in node.layers.items() if layer.has_hooks] == ["0", "2", "3"]
 
 
 def woven(depth: int, *, circle: bool) -> nn.Module:

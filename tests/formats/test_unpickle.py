@@ -114,6 +114,8 @@ CLOSED: dict[str, tuple[bytes, str, object, object]] = {
     "INST": (b"(I1\nS'x'\nia\nC\n.", "a.C", (1, "x"), None),
     "OBJ": (b"(ca\nC\nI1\no.", "a.C", (1,), None),
     "an extension": (b"\x80\x02\x82\x07)\x81.", "copyreg.extension 7", (), None),
+    "an extension of two bytes": (b"\x80\x02\x83\x07\x01)\x81.", "copyreg.extension 263", (), None),
+    "an extension of four": (b"\x80\x02\x84\x07\x00\x01\x00)\x81.", "copyreg.extension 65543", (), None),
     "protocol 0": (
         b"ccopy_reg\n_reconstructor\n(ca\nC\nc__builtin__\nobject\nNtR(dS'x'\nI1\nsb.",
         "a.C",
@@ -312,6 +314,13 @@ class _Tensor(torch.Tensor):
     ("data", "reason"),
     [
         (b"S'\n.", "damaged"),
+        (b"S'a\"\n.", "damaged"),
+        (b"Sxax\n.", "damaged"),
+        (b"(lp-1\n.", "damaged"),
+        (b"\x80\x02K\x01\x86.", "damaged"),
+        (b"\x80\x02(K\x01\x86.", "damaged"),
+        (b"\x80\x02](a.", "damaged"),
+        (b"\x80\x02}(X\x01\x00\x00\x00au.", "damaged"),
         (b"Ix\n.", "damaged"),
         (b"g99999999999999999999\n.", "damaged"),
         (b"\x80\x05\x97.", "opcode"),
@@ -336,13 +345,39 @@ class _Tensor(torch.Tensor):
         (b"\x80\x02X\x07\x00\x00\x00storage\x85Q.", "damaged"),
         (b"\x80\x02ccopyreg\n__newobj__\nh\x00\x85R.", "damaged"),
         (b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n)R.", "damaged"),
+        (b"\x80\x02ctorch._utils\n_rebuild_parameter\nK\x01\x85R.", "damaged"),
+        (b"\x80\x02ctorch\nSize\n]\x85R.", "damaged"),
+        (b"\x80\x02c__builtin__\nset\n}\x85R.", "damaged"),
+        (b"\x80\x02ccollections\nOrderedDict\nK\x01\x85R.", "damaged"),
+        (b"\x80\x02ccollections\nOrderedDict\n]X\x02\x00\x00\x00aba\x85R.", "damaged"),
+        (b"\x80\x02ccollections\nOrderedDict\n]]X\x01\x00\x00\x00aaa\x85R.", "damaged"),
         (b"\x80\x02cc\n" + b"x" * 2000 + b"\n.", "cut short"),
     ],
-    ids=range(26),
+    ids=range(39),
 )
 def test_damage_and_opcodes_without_use_are_refused(data: bytes, reason: str) -> None:
     with pytest.raises(CheckpointError, match=reason):
         unpickle(data)
+
+
+FLOATS = torch.FloatStorage
+REFERENCES = {
+    "too short": ("storage", FLOATS, "0", "cpu"),
+    "too long": ("storage", FLOATS, "0", "cpu", 24, None, None),
+    "a key that is a number": ("storage", FLOATS, 0, "cpu", 24),
+    "a type of no storage": ("storage", torch.nn.Linear, "0", "cpu", 24),
+    "a count that is text": ("storage", FLOATS, "0", "cpu", "24"),
+    "a count that is true": ("storage", FLOATS, "0", "cpu", True),
+    "a part without its length": ("storage", FLOATS, "0", "cpu", 24, ("1", 7)),
+    "a part that begins at text": ("storage", FLOATS, "0", "cpu", 24, ("1", "7", 6)),
+    "a part that is a list": ("storage", FLOATS, "0", "cpu", 24, ["1", 7, 6]),
+}
+
+
+@pytest.mark.parametrize("reference", REFERENCES.values(), ids=REFERENCES.keys())
+def test_references_to_storages_that_torch_does_not_write_are_refused(reference: tuple[object, ...]) -> None:
+    with pytest.raises(CheckpointError, match="is damaged"):
+        unpickle(pickle_of(part=reference))
 
 
 def listed(what: bytes, count: int) -> bytes:

@@ -25,6 +25,7 @@ from typing import Any
 
 import joblib
 import numpy
+import onnx
 import safetensors
 import torch
 from joblib import numpy_pickle
@@ -32,23 +33,26 @@ from safetensors.torch import save
 
 import resnet_surgeon as rs
 from resnet_surgeon import manifest as documents
+from resnet_surgeon.architecture.facts import applied
 from resnet_surgeon.architecture.recognise import recognise
 from resnet_surgeon.arithmetic.laws import Constant
 from resnet_surgeon.errors import ArchitectureError, CheckpointError, SurgeonError
 from resnet_surgeon.formats import npz, sniff, torch_legacy, torch_tar, torch_zip
+from resnet_surgeon.formats import onnx as our_onnx
 from resnet_surgeon.formats import safetensors as our_safetensors
 from resnet_surgeon.formats.container import Container
 from resnet_surgeon.formats.files import OpenFile
 from resnet_surgeon.formats.modules import ModuleNode
 from resnet_surgeon.formats.numpy_dtypes import WRAPPER
-from resnet_surgeon.formats.tensors import Initialised, LazyTensor, byte_size, content
+from resnet_surgeon.formats.tensors import Initialised, LazyTensor, Stored, byte_size, content
 from resnet_surgeon.formats.unpickle import unpickle
+from resnet_surgeon.formats.unread import Unread
 from resnet_surgeon.reporting.report import loading_code
-from resnet_surgeon.sources import modules
+from resnet_surgeon.sources import graphs, modules
 from resnet_surgeon.sources.source import open_source
 from tests.conftest import small_network
-from tests.formats import test_distributed, test_torch_tar, test_torch_zip, test_unpickle
-from tests.sources import test_texts
+from tests.formats import test_distributed, test_onnx, test_torch_tar, test_torch_zip, test_unpickle
+from tests.sources import test_graphs, test_texts
 
 _LARGEST = 1 << 22  # bytes of a tensor that is compared
 _TYPES = {
@@ -321,6 +325,65 @@ def _distributed() -> Path:
     return test_distributed.save(folder, state, test_distributed.in_pieces(2))
 
 
+def onnx_model(data: bytes) -> None:
+    """Beside the weights of a model: what the onnx package reads too has the same nodes and numbers; a graph that is
+    taken for a network computes what that does, layer by layer.
+    """
+    file = _opened(data)
+    file.folder = _exported()
+    try:
+        container = our_onnx.read(file)
+        ours = _read_all(container)
+    except SurgeonError:
+        return
+    graph = container.root
+    assert isinstance(graph, our_onnx.Graph)
+    _agrees_with_onnx(data, graph, {name: array for name, array in ours.items() if _is_within(graph[name], file)})
+    try:
+        found = graphs.found(graph, None, None, ())
+        layers = graphs.layers_of(graph, found.wrapping)
+        graphs.check(layers, applied(graphs.facts(layers), recognise(found.tensors)))
+    except SurgeonError:
+        return
+
+
+def _is_within(node: LazyTensor | Unread, file: OpenFile) -> bool:
+    return isinstance(node, Stored) and node.file is file
+
+
+def _agrees_with_onnx(
+    data: bytes, graph: our_onnx.Graph, ours: Mapping[str, tuple[str, tuple[int, ...], bytes]]
+) -> None:
+    try:
+        theirs: Any = onnx.load_from_string(data).graph
+    except Exception:
+        return
+    assert [(list(node.input), list(node.output), node.name) for node in theirs.node] == [
+        (list(node.inputs), list(node.outputs), node.name) for node in graph.nodes
+    ]
+    for one, other in zip(graph.nodes, theirs.node, strict=True):
+        attributes = {attribute.name: attribute for attribute in other.attribute}
+        for name, value in one.attributes.items():
+            if type(value) is int:
+                assert attributes[name].i == value
+            elif isinstance(value, tuple):
+                assert tuple(attributes[name].ints) == value
+    for constant in theirs.initializer:
+        if constant.name in ours:
+            array = onnx.numpy_helper.to_array(constant)
+            assert (array.shape, array.tobytes()) == ours[constant.name][1:], constant.name
+
+
+@functools.cache
+def _exported() -> Path:
+    """A folder with the model of a network of one stage, and its weights beside that."""
+    folder = Path(tempfile.mkdtemp(prefix="resnet-surgeon-fuzz-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    model = onnx.load_from_string(test_graphs.unfolded())
+    onnx.save(model, folder / "model.onnx", save_as_external_data=True, location="weights", size_threshold=0)
+    return folder
+
+
 TARGETS: dict[str, Callable[[bytes], None]] = {
     "safetensors": safetensors_file,
     "zip": zip_archive,
@@ -332,6 +395,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "manifest": manifest_document,
     "index": sharded_index,
     "npz": npz_archive,
+    "onnx": onnx_model,
     "joblib": joblib_file,
     "text": text_of_a_class,
     "wrapped": wrapped_checkpoint,
@@ -378,6 +442,11 @@ def seeds() -> Mapping[str, list[bytes]]:
         "tar": tar,
         "manifest": [text.encode() for text in documents_],
         "index": [json.dumps({"weight_map": {"a": "b.safetensors"}}).encode()[1:]],
+        "onnx": [
+            (_exported() / "model.onnx").read_bytes(),
+            test_onnx.WHOLE,
+            *(data for data, _ in test_onnx.DAMAGED.values()),
+        ],
         "npz": [_npz(save_npz, x=base.numpy(), y=base.numpy().T) for save_npz in (numpy.savez, numpy.savez_compressed)],
         "joblib": [
             _joblib({"x": base.numpy(), "y": base.numpy().T, "z": base.numpy().astype(kind)}) for kind in (">f4", ">c8")

@@ -66,6 +66,15 @@ def test_a_file_is_written_as_it_is_here(
 
 
 @pytest.mark.parametrize("system", SYSTEMS)
+def test_blocks_that_cannot_be_shared_are_copied(system: str, checkpoints: Path, tmp_path: Path, on: On) -> None:
+    source = checkpoints / "basic.safetensors"
+    here = rs.open(source).adapt(1).save(tmp_path / "here.safetensors", share_blocks=True)
+    done = on(system, "adapt", source, "--in-ch", "1", "-q", "--share-blocks", "-o", "there.safetensors")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "there.safetensors").read_bytes() == here.read_bytes()
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
 def test_a_stream_comes_in_and_goes_out_as_it_does_here(system: str, witness: Path, checkpoints: Path, on: On) -> None:
     first = on(system, "adapt", checkpoints / "basic.pth", "--in-ch", "1", "-q", "-o", "-")
     assert first.returncode == 0, first.stderr

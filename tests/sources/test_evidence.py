@@ -164,6 +164,12 @@ def test_the_config_of_transformers_says_where_the_stride_is(tmp_path: Path) -> 
     assert [stage.stride for stage in architecture.stages] == [2, 2]
 
 
+def test_a_config_in_the_current_folder_says_nothing_of_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = transformers_file(tmp_path, {"downsample_in_bottleneck": True})
+    monkeypatch.chdir(tmp_path)
+    assert rs.open(path.read_bytes()).architecture.bottleneck_stride == "conv2"
+
+
 def test_a_network_of_transformers_with_another_activation_is_refused(tmp_path: Path) -> None:
     path = transformers_file(tmp_path, {"hidden_act": "gelu"})
     with pytest.raises(ArchitectureError, match="hidden_act `gelu`"):

@@ -112,9 +112,10 @@ def test_a_missing_bias_is_said_to_be_filled(basic: ResNet) -> None:
         {"conv1.bias": torch.zeros(3)},
         {"conv1.bias": torch.zeros(64, dtype=torch.float64)},
         {"conv1.weight_orig": torch.zeros(64, 3, 7, 7), "conv1.weight_mask": torch.zeros(64, 3, 7, 1)},
+        {"conv1.weight_orig": torch.zeros(64, 3, 7, 7), "conv1.weight_mask": torch.zeros(64, 3, 7, 7).double()},
         {"conv1.weight_g": torch.zeros(64), "conv1.weight_v": torch.zeros(64, 3, 7, 7)},
     ],
-    ids=lambda change: " ".join(change),
+    ids=["a short bias", "a bias of another dtype", "a small mask", "a mask of another dtype", "norms of no shape"],
 )
 def test_parts_that_do_not_fit_each_other_are_refused(change: dict[str, torch.Tensor], basic: ResNet) -> None:
     state = {name: tensor for name, tensor in basic.state_dict().items() if name != "conv1.weight" or len(change) == 1}

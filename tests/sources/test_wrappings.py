@@ -16,6 +16,7 @@ import torchvision
 from safetensors.torch import save_file
 from torch import nn
 from torchvision.models import ResNet
+from torchvision.models.resnet import BasicBlock, Bottleneck
 
 import resnet_surgeon as rs
 from resnet_surgeon.arithmetic.laws import Constant
@@ -120,6 +121,20 @@ def test_a_librarys_own_model_computes_the_same(library: Callable[[], Any], kind
     assert (wrapping.kind, wrapping.prefix) == (kind, prefix)
     with torch.no_grad():
         torch.testing.assert_close(features(data), witness(images()), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("block", "shape"), [(Bottleneck, (21, 64)), (BasicBlock, (21, 64, 1, 1))], ids=["no convolution", "basic blocks"]
+)
+def test_what_torchvision_does_not_segment_with_is_not_dilated(
+    block: type[BasicBlock | Bottleneck], shape: tuple[int, ...]
+) -> None:
+    state = prefixed(small_network(block), "backbone.") | {"classifier.4.weight": torch.zeros(shape)}
+    network = rs.open(saved({name: tensor for name, tensor in state.items() if ".fc." not in name}), fc="none")
+    assert network.source.origin.wrapping == Wrapping(
+        "prefixed", None, "backbone.", ("classifier.4.weight",), classifier="none"
+    )
+    assert [stage.dilation for stage in network.architecture.stages] == [1, 1, 1, 1]
 
 
 def test_what_fastais_learner_saves_computes_the_same(tmp_path: Path) -> None:
@@ -236,17 +251,18 @@ def test_sequential_children_are_known(basic: ResNet) -> None:
         assert torch.equal(features(saved(cut.state_dict())), cut(images()))
 
 
-def test_mocos_queries_are_taken_and_its_head_is_left_out(basic: ResNet) -> None:
+@pytest.mark.parametrize(("one", "twin"), [("encoder_q", "encoder_k"), ("base_encoder", "momentum_encoder")])
+def test_mocos_queries_are_taken_and_its_head_is_left_out(one: str, twin: str, basic: ResNet) -> None:
     state = {
-        **prefixed(basic, "module.encoder_q."),
-        **prefixed(basic, "module.encoder_k."),
+        **prefixed(small_network(), f"module.{twin}."),
+        **prefixed(basic, f"module.{one}."),
         "module.queue": torch.zeros(3),
     }
     network = rs.open(saved({"state_dict": state, "arch": "resnet18"}))
     wrapping = network.source.origin.wrapping
     assert wrapping
-    assert (wrapping.kind, wrapping.prefix) == ("MoCo", "module.encoder_q.")
-    assert "module.encoder_q.fc.weight" in wrapping.left_out
+    assert (wrapping.kind, wrapping.prefix) == ("MoCo", f"module.{one}.")
+    assert f"module.{one}.fc.weight" in wrapping.left_out
     assert network.architecture.output_kind == "embedding"
 
 
@@ -349,6 +365,7 @@ def test_a_sharded_checkpoint_is_one_network(basic: ResNet, tmp_path: Path) -> N
         ("model-00002-of-00002.safetensors", "../model.safetensors", "is not a file beside it"),
         ('"fc.bias": "model-00002', '"fc.bias": "model-00001', "is not in its shard"),
         ('"fc.bias"', '"fc.bais"', "is not in its shard"),
+        (',\n    "fc.bias": "model-00002-of-00002.safetensors"', "", "`fc.bias`, which the index does not list there"),
         ("weight_map", "weights", "not the index of a sharded checkpoint"),
     ],
 )

@@ -33,11 +33,14 @@ STAGES = ("layer1", "layer2", "layer3", "layer4")
 
 @dataclass
 class Sound:
-    """A file just made, its source and a file in between, and how torch is to run when it is verified."""
+    """A file just made, its source and a file in between, the sources besides, and how torch is to run when it is
+    verified.
+    """
 
     path: Path
     source: Path
     middle: Path | None
+    others: list[Path]
     threads: int
     is_onednn: bool
     is_published: bool
@@ -51,7 +54,8 @@ class Sound:
                 _onednn(self.is_onednn),
                 published_as(self.source if self.is_published else None),
             ):
-                return rs.verify(path, against=against)
+                given = None if against is None else [against, *self.others]
+                return rs.verify(path, against=given)
         finally:
             torch.set_num_threads(threads)
 
@@ -83,13 +87,13 @@ def sound(seed: int, folder: Path) -> Sound:
     source = _source(draw, folder, story)
     is_published = source.parent.name == "published"
     with published_as(source if is_published else None):
-        path, middle = _operated(draw, source, folder, story)
+        path, middle, others = _operated(draw, source, folder, story)
     if draw.random() < 0.3:
         story.append("manifest written again")
         rewrite(path)
     threads, is_onednn = draw.choice([1, 2, 3]), draw.random() < 0.5
     story.append(f"{threads} threads, oneDNN {'on' if is_onednn else 'off'}")
-    return Sound(path, source, middle, threads, is_onednn, is_published, story)
+    return Sound(path, source, middle, others, threads, is_onednn, is_published, story)
 
 
 # The source.
@@ -258,21 +262,47 @@ CONTAINERS: dict[str, Callable[[State, Path], Path]] = {
 # What is done to it.
 
 
-def _operated(draw: random.Random, source: Path, folder: Path, story: list[str]) -> tuple[Path, Path | None]:
-    """The file, and one on the way to it. Stages of a pipe hand on bytes."""
+def _operated(
+    draw: random.Random, source: Path, folder: Path, story: list[str]
+) -> tuple[Path, Path | None, list[Path]]:
+    """The file, one on the way to it, and those that operations took. Stages of a pipe hand on bytes."""
     network = rs.open(source.read_bytes() if draw.random() < 0.3 and "index" not in source.name else source)
     middle = None
+    others: list[Path] = []
     for number in range(draw.choice([0, 1, 1, 2, 3])):
-        operation = draw.choice(OPERATIONS)(draw)
+        taken: list[Path] = []
+        if draw.random() < 0.3:
+            taken = [_another(draw, network, folder / f"other{number}{letter}.safetensors") for letter in "ab"]
+            operation, taken = draw.choice(JOINS)(draw, taken)
+        else:
+            operation = draw.choice(OPERATIONS)(draw)
         try:
             network = operation[1](network)
-        except rs.OperationError:
+        except (rs.OperationError, rs.UsageError):
+            continue
+        except rs.ArchitectureError:  # a state_dict that does not say enough
+            if not taken:
+                raise
             continue
         story.append(operation[0])
+        others += taken
         if draw.random() < 0.4:
             middle = network.save(folder / f"middle{number}.safetensors")
             network = rs.open(middle.read_bytes() if draw.random() < 0.5 else middle)
-    return network.save(folder / "file.safetensors"), middle
+    return network.save(folder / "file.safetensors"), middle, others
+
+
+def _another(draw: random.Random, network: Network, path: Path) -> Path:
+    """A file of the same network with other numbers: one of this tool, or a state_dict that knows nothing of it."""
+    network.save(path)
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    state = {name: tensor.flip(0).contiguous() if tensor.dim() else tensor for name, tensor in load_file(path).items()}
+    if draw.random() < 0.5:
+        metadata = {"format": "pt"}
+        path.with_suffix(".json").unlink()
+    save_file(state, path, metadata=metadata)
+    return path
 
 
 Operation = tuple[str, Callable[[Network], Network]]
@@ -371,6 +401,24 @@ def _cast_network(draw: random.Random) -> Operation:
     return f"cast {dtype} {keep_norm}", lambda network: network.cast(dtype, keep_norm)
 
 
+Joined = tuple[Operation, list[Path]]  # and the other networks that it takes
+
+
+def _average(draw: random.Random, others: list[Path]) -> Joined:
+    taken = others[: draw.choice([1, 2])]
+    weights = [draw.choice([1.0, 2.0, 0.3]) for _ in (0, *taken)] if draw.random() < 0.5 else None
+    story = f"average {[other.name for other in taken]} {weights}"
+    return (story, lambda network: network.average([*taken], weights)), taken
+
+
+def _graft(draw: random.Random, others: list[Path]) -> Joined:
+    layers = draw.choice([["fc"], ["layer1"], ["conv1", "bn1"], ["layer2", "fc"], ["heads.head1"], ["heads.a"]])
+    head = draw.choice([None, "grafted"]) if layers[-1] == "fc" or layers[0].startswith("heads") else None
+    story = f"graft {layers} as {head}"
+    return (story, lambda network: network.graft(others[0], layers, head)), others[:1]
+
+
+JOINS: tuple[Callable[[random.Random, list[Path]], Joined], ...] = (_average, _graft, _graft)
 OPERATIONS: tuple[Callable[[random.Random], Operation], ...] = (
     _adapt,
     _adapt,

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from resnet_surgeon.arithmetic.formulas import (
     AreaResampled,
+    Average,
     Cast,
     Combination,
     Crop,
@@ -23,6 +24,7 @@ from resnet_surgeon.arithmetic.formulas import (
     NormalisedWeight,
     Product,
     Repeat,
+    RowMeans,
     Scaled,
 )
 from resnet_surgeon.formats.files import OpenFile
@@ -105,6 +107,9 @@ OTHERS: dict[str, tuple[Formula, list[Tensor], tuple[int, ...]]] = {
     "scaled": (Combination((0.1,)), [weight(*LARGE)], LARGE),
     "a difference": (Combination((1.0, -1.0)), [weight(*LARGE), weight(*LARGE, seed=1)], LARGE),
     "an average": (Combination((0.5, 0.5)), [weight(*LARGE), weight(*LARGE, seed=1)], LARGE),
+    "a weighted mean": (Average((1.0, 3.0, 0.5)), [weight(*LARGE, seed=i) for i in range(3)], LARGE),
+    "means of rows": (RowMeans(4, ((0,), (), (1, 3))), [weight(4, 6), weight(3, 6, seed=1)], (3, 6)),
+    "means of numbers": (RowMeans(4, ((2,), (0, 1, 3))), [weight(4)], (2,)),
     "of two dtypes": (Combination((0.5, 0.5)), [weight(*LARGE), weight(*LARGE, seed=1).double()], LARGE),
     "product": (Product(), [weight(*LARGE), weight(*LARGE, seed=1)], LARGE),
     "cast": (Cast("F64"), [weight(*LARGE).double()], LARGE),

@@ -59,3 +59,15 @@ def test_a_folded_number_that_was_changed_fails(tensor: str, source: Path, tmp_p
     state[tensor].view(-1)[5] += 0.25
     save_file(state, path, metadata=metadata)
     assert {"computed", "normalization"} <= {check.name for check in rs.verify(path, against=source).failed}
+
+
+@pytest.mark.parametrize(("chain", "check"), [("channels", "stem"), ("folded", "stem"), ("folded", "normalization")])
+def test_filters_that_are_a_little_too_large_fail(chain: str, check: str, source: Path, tmp_path: Path) -> None:
+    """By more than they were rounded, but by less than one sees."""
+    path = made(chain, source, tmp_path)
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    state = load_file(path)
+    state["conv1.weight"] *= 1 + 128 * torch.finfo(state["conv1.weight"].dtype).eps
+    save_file(state, path, metadata=metadata)
+    assert check in {check.name for check in rs.verify(path, against=source).failed}

@@ -133,7 +133,15 @@ def test_a_folder_that_is_not_there_is_to_be_made_first(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "is_taken"), [('{"model_type": "resnet"}', True), ('{"model_type": "vit"}', False), ("notes", False)]
+    ("text", "is_taken"),
+    [
+        ('{"model_type": "resnet"}', True),
+        ('{"model_type": "vit"}', False),
+        ("notes", False),
+        ("[]", False),
+        ('{"model_type": "resnet", "more": "%s"}' % ("x" * (1 << 22)), False),
+    ],
+    ids=["a ResNet's", "another network's", "text", "a list", "too long"],
 )
 def test_a_configuration_takes_only_the_place_of_a_resnets(text: str, is_taken: bool, tmp_path: Path) -> None:
     path = tmp_path / "config.json"
@@ -143,6 +151,30 @@ def test_a_configuration_takes_only_the_place_of_a_resnets(text: str, is_taken: 
     else:
         with pytest.raises(AccessError, match="not a ResNet's configuration"):
             checked_companion(path, force=True)
+
+
+@pytest.mark.parametrize("check", [checked_companion, checked_page])
+def test_what_stands_beside_an_output_is_replaced_by_force_alone(
+    check: Callable[[Path, bool], Path], tmp_path: Path
+) -> None:
+    path = tmp_path / "beside"
+    assert check(path, False) == path.resolve()
+    path.write_text('{"model_type": "resnet"}' if check is checked_companion else "<html>")
+    assert check(path, True) == path.resolve()
+    with pytest.raises(AccessError, match="it exists already"):
+        check(path, False)
+
+
+def test_a_link_to_a_file_without_an_ending_is_followed(tmp_path: Path) -> None:
+    (tmp_path / "m.safetensors").symlink_to("blob")
+    assert checked_pair(tmp_path / "m.safetensors", False, []).output == (tmp_path / "blob").resolve()
+
+
+def test_a_file_is_no_folder_to_write_into(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(AccessError, match="file is not a folder") as caught:
+        checked_pair(tmp_path / "file" / "m.safetensors", False, [])
+    assert caught.value.hint is None
 
 
 def test_an_error_that_is_not_the_systems_is_told_in_its_own_words() -> None:
