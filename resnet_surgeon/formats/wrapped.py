@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 
 from resnet_surgeon.errors import CheckpointError, listed, printable
-from resnet_surgeon.formats import zip_directory
+from resnet_surgeon.formats import tar_members, zip_directory
 from resnet_surgeon.formats.deflate import MOST_RATIO, SMALL, inflated
 from resnet_surgeon.formats.files import CHUNK, OpenFile
 
@@ -54,14 +54,9 @@ def in_gzip(file: OpenFile) -> OpenFile:
 def in_tar(file: OpenFile) -> OpenFile:
     """The one checkpoint in a tar archive. Raises CheckpointError for none, for several, and for damage."""
     places: dict[str, tuple[int, int]] = {}
-    try:
-        with open(file.descriptor, "rb", closefd=False) as stream:
-            stream.seek(0)
-            for member in itertools.islice(tarfile.TarFile(fileobj=stream), _MOST_MEMBERS):
-                if member.type in (tarfile.REGTYPE, tarfile.AREGTYPE):
-                    places[member.name] = (member.offset_data, member.size)
-    except (tarfile.TarError, EOFError, ValueError, OverflowError, RecursionError):
-        raise CheckpointError("its tar archive is damaged") from None
+    for member in itertools.islice(tar_members.members(file), _MOST_MEMBERS):
+        if member.type in (tarfile.REGTYPE, tarfile.AREGTYPE):
+            places[member.name] = (member.offset_data, member.size)
     begin, size = places[_only(places)]
     if not 0 <= size <= file.size - begin:
         raise CheckpointError("its tar archive is truncated")
