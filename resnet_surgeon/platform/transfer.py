@@ -83,9 +83,7 @@ def share(source: int, offset: int, target: int, position: int, count: int) -> b
     btrfs and others) and these are whole blocks of both. Returns whether it does; if not, nothing was done.
     """
     if sys.platform == "linux":
-        with contextlib.suppress(
-            ImportError, OSError
-        ):  # which copying will hear of too
+        with contextlib.suppress(ImportError, OSError):  # which copying will hear of too
             import fcntl
 
             fcntl.ioctl(target, _FICLONERANGE, struct.pack("=qQQQ", source, offset, count, position))
