@@ -116,7 +116,7 @@ def _node(node: Any, left: list[int], depth: int) -> Node:
     for key, item in node.value:
         where = _place(key.start_mark)
         if not isinstance(key.value, str):
-            raise UnreadableError("a key is one word", where)
+            raise UnreadableError("a key must be one word", where)
         if key.value in made:
             raise UnreadableError(f"`{key.value}` stands here twice", where)
         made[key.value], keys[key.value] = _node(item, left, depth + 1), where

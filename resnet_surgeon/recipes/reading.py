@@ -86,7 +86,7 @@ def parsed(text: str, name: str, variables: Mapping[str, object]) -> tuple[Targe
     mistakes.check()
     _check_known(given, declared)
     if not targets:
-        mistakes.add(Place(1, 1), "it says nothing to build", "a recipe has `operations:`")
+        mistakes.add(Place(1, 1), "there is nothing to build", "a recipe has `operations:`")
     mistakes.check()
     return tuple(targets)
 
@@ -183,7 +183,7 @@ def _target(fields: Mapping[str, Node], document: Node, mistakes: Mistakes) -> T
     texts = {key: _text(fields[key], key, mistakes) for key in ("source", "output", "names") if key in fields}
     names: Any = texts.get("names") or "torchvision"
     if names not in NAMES:
-        mistakes.add(fields["names"].place, f"`names` is one of {', '.join(NAMES)}, not {names}")
+        mistakes.add(fields["names"].place, f"`names` must be one of {', '.join(NAMES)}, not {names}")
     opening = {key: _checked(OPENING[key], fields[key], key, mistakes) for key in OPENING if key in fields}
     operations = tuple(_operations(fields["operations"], mistakes))
     source = texts.get("source") or DEFAULT_NAME
@@ -206,7 +206,7 @@ def _matrix(node: Node | None, given: Mapping[str, Node], mistakes: Mistakes) ->
     made: dict[str, tuple[Node, ...]] = {}
     for name, values in _variables(node, mistakes).items():
         if not isinstance(values.value, tuple) or not values.value:
-            mistakes.add(values.place, f"`{name}` in the matrix is a list of values", f"{name}: [1, 2]")
+            mistakes.add(values.place, f"`{name}` in the matrix must be a list of values", f"{name}: [1, 2]")
         elif name not in given:
             made[name] = values.value
     return made
@@ -214,12 +214,12 @@ def _matrix(node: Node | None, given: Mapping[str, Node], mistakes: Mistakes) ->
 
 def _operations(node: Node, mistakes: Mistakes) -> Iterator[Operation]:
     if not isinstance(node.value, tuple):
-        mistakes.add(node.place, "`operations` is a list", "begin each with a dash: `- adapt: {in-ch: 1}`")
+        mistakes.add(node.place, "`operations` must be a list", "begin each with a dash: `- adapt: {in-ch: 1}`")
         return
     for item in node.value:
         is_word = isinstance(item.value, str)
         if not is_word and not (isinstance(item.value, dict) and len(item.value) == 1):
-            mistakes.add(item.place, "an operation is its name and its options", "for instance `adapt: {in-ch: 1}`")
+            mistakes.add(item.place, "an operation must be a name with options", "for instance `adapt: {in-ch: 1}`")
             continue
         name = item.value if is_word else next(iter(item.value))
         written = Node({}, item.place) if is_word else item.value[name]
@@ -240,7 +240,7 @@ def _operation(kind: Any, written: Node, place: Place, mistakes: Mistakes) -> Op
     lacking = [field for field in options(kind) if field.default is dataclasses.MISSING]
     for spelling, node in given.items():
         if known[spelling] in values:
-            mistakes.add(written.keys[spelling], f"{kind.name}: `{spelling}` is there under another name already")
+            mistakes.add(written.keys[spelling], f"{kind.name}: `{spelling}` is given under another name too")
         value = _places(node, spelling, mistakes) if known[spelling] in others(kind) else node.plain
         values[known[spelling]] = _checked(hints[known[spelling]], node, spelling, mistakes, value)
     lacking = [field for field in lacking if field.name not in values]
@@ -293,7 +293,7 @@ def _checked(hint: Any, node: Node, name: str, mistakes: Mistakes, value: Any = 
 def _text(node: Node, name: str, mistakes: Mistakes) -> str | None:
     if isinstance(node.value, str) and node.value:
         return node.value
-    mistakes.add(node.place, f"`{name}` is a text")
+    mistakes.add(node.place, f"`{name}` must be text")
     return None
 
 
@@ -302,7 +302,9 @@ def _mapping(
 ) -> dict[str, Node] | None:
     """The fields of a mapping without those that are not known; None for what is not one."""
     if not isinstance(node.value, dict):
-        mistakes.add(node.place, f"{what} has {word}s with values", f"such as `{known[0]}: ...`" if known else None)
+        mistakes.add(
+            node.place, f"{what} must have {word}s with values", f"such as `{known[0]}: ...`" if known else None
+        )
         return None
     for key in node.value:
         if known is not None and key not in known:
@@ -313,4 +315,4 @@ def _mapping(
 def _nearest(word: str, known: Iterable[str]) -> str:
     names = [*dict.fromkeys(known)]
     near = difflib.get_close_matches(word[:40], names, n=1)
-    return f"did you mean `{near[0]}`?" if near else f"there are {', '.join(names)}"
+    return f"did you mean `{near[0]}`?" if near else f"choose from {', '.join(names)}"

@@ -59,7 +59,7 @@ def filled_in(node: Node, values: Values, mistakes: Mistakes) -> Node:
             return ""
         found = _value(match[2], node, values, mistakes)
         if found is not None and isinstance(found.value, (tuple, dict)):
-            mistakes.add(node.place, f"`${{{match[2]}}}` is a list, which is no part of a text")
+            mistakes.add(node.place, f"`${{{match[2]}}}` is a list, which cannot be part of a text")
         return "" if found is None else _as_text(found.value)
 
     return replace(node, value=_USE.sub(text, node.value))

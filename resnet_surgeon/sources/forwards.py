@@ -16,6 +16,9 @@ from typing import Any, NoReturn
 from resnet_surgeon.formats.modules import Layer
 from resnet_surgeon.sources.class_text import ClassText, line_of, parsed
 from resnet_surgeon.sources.functions import (
+    FLATTEN,
+    IDENTITY,
+    MEAN,
     RELU,
     SEQUENCE,
     Data,
@@ -24,7 +27,7 @@ from resnet_surgeon.sources.functions import (
     after,
     operation,
     options_of,
-)
+)  # fmt: skip
 
 _MOST_TEXT = 1 << 19  # characters of all classes of a network that are parsed
 _MOST_NODES = 100_000  # that are followed for a network: ResNet-152 takes 3,000
@@ -96,6 +99,8 @@ _GOES_ON = _Unknown()  # what a block of statements without `return` comes to
 _FUNCTIONAL = ("F.", "nn.functional.", "torch.nn.functional.", "functional.", "torch.")
 _NEVER = {f"torch.jit.{name}" for name in ("is_scripting", "is_tracing")} | {"torch.is_grad_enabled"}
 _CONTEXTS = ("no_grad", "enable_grad", "set_grad_enabled", "autocast", "record_function", "inference_mode")
+# Where classes are defined whose names say what they compute.
+LIBRARIES = ("torch.", "torchvision.", "timm.", "segmentation_models_pytorch.", "resnet_surgeon.")
 _AROUND_FORWARD = ("__call__", "_call_impl", "_wrapped_call_impl", "__getattribute__", "__getattr__")
 _FORWARDS = ("forward", "_forward_impl")
 
@@ -118,7 +123,7 @@ class Reader:
         self.texts: dict[str, ClassText | None] = {}
         self.left = iter(range(_MOST_NODES))
         self.characters = 0
-        self.overwritten: dict[int, Data] = {}  # by identity: tensors that were added to in place
+        self.overwritten: dict[int, Data] = {}  # by identity: tensors that something else was written into
         self.set: dict[tuple[str, str], object] = {}  # attributes that a forward sets
 
     def outputs(self, path: str) -> list[Data] | None:
@@ -132,7 +137,7 @@ class Reader:
             return None
         try:
             value = self._call(_Method(path, text, entry), [Data()], {}, 0)
-            return [item for item in _items([value]) if isinstance(item, Data)]
+            return [item for item in _items([value]) if isinstance(item, Data) and id(item) not in self.overwritten]
         except RecursionError:
             raise UnfollowedError(path, f"def {entry.name}") from None
 
@@ -214,7 +219,7 @@ class Reader:
                 if isinstance(old, Data):
                     self.overwritten[id(old)] = old
                 self._assign(target, made, frame)
-            case ast.Expr(ast.Constant()) | ast.Pass() | ast.Assert() | ast.Import() | ast.ImportFrom():
+            case ast.Expr(ast.Constant()) | ast.Pass() | ast.Assert():
                 pass
             case ast.Expr(ast.Call(ast.Name("print"))):
                 pass
@@ -384,6 +389,7 @@ class Reader:
             frame.refuse(node)
         values = [self._value(value, frame) for value in node.args]
         named = {word.arg or "": self._value(word.value, frame) for word in node.keywords}
+        self._check_as_it_was([*values, *named.values()], node, frame)
         if isinstance(called, _Child):
             return self._layer(called.path, values, named, node, frame)
         if isinstance(called, _Method):
@@ -394,16 +400,21 @@ class Reader:
             return self._function(called.name, values, named, node, frame)
         return frame.refuse(node) if _has_data([*values, *named.values()]) else _UNKNOWN
 
+    def _check_as_it_was(self, values: Sequence[object], node: ast.AST, frame: _Frame) -> None:
+        """Refuses tensors that are not what their name says any more."""
+        if any(id(item) in self.overwritten for item in _items(values) if isinstance(item, Data)):
+            frame.refuse(node)
+
     def _layer(self, path: str, values: list[object], named: dict[str, object], node: ast.AST, frame: _Frame) -> object:
         """What a module makes of data."""
         self._take(1, node, frame)
-        if path not in self.stops and (text := self._text(path)) and (entry := self._entry(path, text)):
+        what = self.stops.get(path) or self.known(path)
+        is_known = what in (IDENTITY, RELU, FLATTEN, MEAN) and self.layers[path].kind.startswith(LIBRARIES)
+        text = None if path in self.stops or is_known else self._text(path)
+        if text and (entry := self._entry(path, text)):
             return self._call(_Method(path, text, entry), values, named, frame.depth)
         if len(values) != 1 or named or not isinstance(data := values[0], Data):
             frame.refuse(node)
-        if path in self.stops:
-            return _after(data, self.stops[path], node, frame)
-        what = self.known(path)
         if what == SEQUENCE:
             for child in self.children.get(path, []):
                 made = self._layer(child, [data], {}, node, frame)
@@ -411,7 +422,14 @@ class Reader:
                     frame.refuse(node)
                 data = made
             return data
-        return _after(data, what, node, frame)
+        is_in_place = what == RELU and self.layers[path].attributes.get("inplace") is True
+        return self._in_place(data, _after(data, what, node, frame), is_in_place)
+
+    def _in_place(self, data: Data, made: Data, is_in_place: bool) -> Data:
+        """What was made of data, into which it was written if `is_in_place`."""
+        if is_in_place and made is not data:
+            self.overwritten[id(data)] = data
+        return made
 
     def _of_value(
         self, method: _Bound, values: list[object], named: dict[str, object], node: ast.AST, frame: _Frame
@@ -419,7 +437,7 @@ class Reader:
         """A method of a tensor, or of something that holds some."""
         value, name = method.value, method.name
         if isinstance(value, Data):
-            return _of_tensor(value, name, values, named, node, frame)
+            return self._of_tensor(value, name, values, named, node, frame)
         if isinstance(value, list) and name == "append" and len(values) == 1:
             value.append(values[0])
             return None
@@ -427,7 +445,9 @@ class Reader:
             return [*getattr(value, name)()]
         if isinstance(value, _Child):
             if name in ("add", "add_relu") and self.layers[value.path].kind.rpartition(".")[2] == "FloatFunctional":
-                made = self._sum(values[0], values[1], node, frame) if len(values) == 2 else frame.refuse(node)
+                if len(values) != 2 or named:
+                    frame.refuse(node)
+                made = self._sum(values[0], values[1], node, frame)
                 return _after(made, RELU, node, frame) if name == "add_relu" and isinstance(made, Data) else made
             if name in ("children", "values") and self._holds_in_order(value.path):
                 return self._iterated(value, node, frame)
@@ -442,9 +462,9 @@ class Reader:
         prefix = next((prefix for prefix in _FUNCTIONAL if name.startswith(prefix)), None)
         if prefix and values and isinstance(data := values[0], Data):
             own = name.removeprefix(prefix)
-            if own == "add" and len(values) == 2:
+            if own == "add" and len(values) == 2 and not named:
                 return self._sum(values[0], values[1], node, frame)
-            return _of_tensor(data, own, values[1:], named, node, frame)
+            return self._of_tensor(data, own, values[1:], named, node, frame)
         match name, values:
             case "getattr", [_Child(path), str(attribute), *_]:
                 return self._of_module(path, attribute, node, frame)
@@ -463,6 +483,26 @@ class Reader:
             case (("dict" | "OrderedDict" | "collections.OrderedDict"), []):
                 return {}
         return frame.refuse(node) if _has_data([*values, *named.values()]) else _UNKNOWN
+
+    def _of_tensor(
+        self, data: Data, name: str, values: list[object], named: dict[str, object], node: ast.AST, frame: _Frame
+    ) -> object:
+        """What a function of torch makes of a tensor, or a method of it."""
+        self._check_as_it_was([data], node, frame)
+        match name:
+            case "size" if not values and not named:
+                return Size(data, (0, 1, 2, 3))
+            case "size" if len(values) == 1 and type(axis := values[0]) is int and -4 <= axis < 4:
+                return Size(data, (axis % 4,))
+            case "dim" | "numel":
+                return _UNKNOWN
+        options = options_of(name, values, named)
+        what = None if options is None else operation(data, name, options)
+        if what is None and (name.endswith("_") or _has_data([*values, *named.values()])):
+            frame.refuse(node)
+        is_in_place = name == "relu_" or (options or {}).get("inplace", False) is not False
+        made = _after(data, what or f"{name}()", node, frame)
+        return self._in_place(data, made, is_in_place and what == RELU)
 
     def _part(self, value: object, index: ast.expr, node: ast.AST, frame: _Frame) -> object:
         """An item, or a slice, of a value."""
@@ -496,6 +536,7 @@ class Reader:
     def _sum(self, one: object, other: object, node: ast.AST, frame: _Frame) -> object:
         """The sum of two tensors is the longer way, plus the shorter one."""
         if isinstance(one, Data) and isinstance(other, Data):
+            self._check_as_it_was([one, other], node, frame)
             long, short = sorted((one, other), key=lambda data: -len(data.steps))
             if len(short.steps) > _MOST_STEPS_ASIDE or any(name.startswith("add") for name in short.names):
                 frame.refuse(node)
@@ -579,21 +620,3 @@ def _after(data: Data, what: str, node: ast.AST, frame: _Frame) -> Data:
     if len(data.steps) == _MOST_STEPS:
         frame.refuse(node)
     return after(data, Step(what, frame.line(node)))
-
-
-def _of_tensor(
-    data: Data, name: str, values: list[object], named: dict[str, object], node: ast.AST, frame: _Frame
-) -> object:
-    """What a function of torch makes of a tensor, or a method of it."""
-    match name:
-        case "size" if not values and not named:
-            return Size(data, (0, 1, 2, 3))
-        case "size" if len(values) == 1 and type(axis := values[0]) is int and -4 <= axis < 4:
-            return Size(data, (axis % 4,))
-        case "dim" | "numel" | "is_cuda":
-            return _UNKNOWN
-    options = options_of(name, values, named)
-    what = None if options is None else operation(data, name, options)
-    if what is None and (name.endswith("_") or _has_data([*values, *named.values()])):
-        frame.refuse(node)
-    return _after(data, what or f"{name}()", node, frame)

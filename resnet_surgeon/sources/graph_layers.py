@@ -6,6 +6,7 @@ nothing and reads no weights.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -95,7 +96,7 @@ class Walk:
             outputs = [name for name in node.outputs if name]
             if len({*outputs}) < len(outputs) or (node.operator != "Constant" and not given.isdisjoint(outputs)):
                 raise refused(f"{node} gives a value that is there already")
-            if not given.issuperset(filter(None, node.inputs)) or not outputs:
+            if not given.issuperset(filter(None, node.inputs)) or not any(node.outputs[:1]):
                 raise refused(f"{node} takes what no node before it gives, or gives nothing")
             given.update(outputs)
             node = replace(node, inputs=tuple(self._same.get(name, name) for name in node.inputs))
@@ -106,11 +107,11 @@ class Walk:
                 if len(self._data(node)) != 1:
                     raise refused(f"{node} takes several values, so that it cannot be passed over")
                 self._same[outputs[0]] = self._data(node)[0]
-            elif node.operator in _PASSING and 1 <= len(node.inputs) <= 2:
+            elif node.operator in _PASSING and any(node.inputs[:1]) and len(node.inputs) <= 2:
                 self._same[outputs[0]] = node.inputs[0]
             else:
                 unread = _UNREAD.get(node.operator)
-                for name in dict.fromkeys(name for place, name in enumerate(node.inputs) if place != unread):
+                for name in dict.fromkeys(name for place, name in enumerate(node.inputs) if name and place != unread):
                     self._takers.setdefault(name, []).append(node)
         if unused:
             raise CheckpointError(f"--ignore {printable(min(unused))} fits no node of its graph")
@@ -246,15 +247,23 @@ class Walk:
         if not _POOLS[node.operator](node, self):
             self._refuse("is another pooling than the mean over all places", node)
         self.layers.append(GlobalPool("avgpool"))
-        at = replace(
-            at, name=node.outputs[0], is_flat=node.operator == "ReduceMean" and not _whole(node, "keepdims", 1)
-        )
-        shaping = next((self._next(at, kind) for kind in _SHAPINGS if self._next(at, kind)), None)
-        if shaping is None:
-            return at
-        if at.is_flat or not _SHAPINGS[shaping.operator](shaping, self):
-            self._refuse("shapes the features otherwise than one vector for each image", shaping)
-        return replace(at, name=shaping.outputs[0], is_flat=True)
+        is_vector = node.operator == "ReduceMean" and not _whole(node, "keepdims", 1)
+        return self._flattened(replace(at, name=node.outputs[0]), 2 if is_vector else 4)
+
+    def _flattened(self, at: _At, dimensions: int) -> _At:
+        """One vector for each image, if the graph makes that of the features, which have so many dimensions."""
+        while (node := self._next(at, "Squeeze")) is not None:
+            axes = {axis % dimensions for axis in _axes(node, self) or (0,)}
+            if min(axes) < 2:
+                self._refuse("shapes the features otherwise than one vector for each image", node)
+            at, dimensions = replace(at, name=node.outputs[0]), dimensions - len(axes)
+        # A linear layer behind a Reshape takes as many features as there are channels: their order can only be kept.
+        node = self._next(at, "Flatten") or self._next(at, "Reshape")
+        if node is None:
+            return replace(at, is_flat=dimensions == 2)
+        if node.operator == "Flatten" and node.attributes.get("axis", 1) not in (1, 1 - dimensions):
+            self._refuse("shapes the features otherwise than one vector for each image", node)
+        return replace(at, name=node.outputs[0], is_flat=True)
 
     def _classifier(self, at: _At) -> _At:
         """Linear layers with activations between them: `fc`, or its members by their numbers."""
@@ -400,20 +409,25 @@ def _pool(node: Node, walk: Walk) -> MaxPool:
     raise ArchitectureError(f"its maxpool, {node}, is neither torchvision's nor Caffe's")
 
 
-def _is_along_places(node: Node, walk: Walk) -> bool:
-    axes = _row_of(node, walk, "axes")
-    return axes is not None and sorted(axis % 4 for axis in axes) == [2, 3]
+def _is_over_places(node: Node, walk: Walk) -> bool:
+    return sorted(axis % 4 for axis in _axes(node, walk) or ()) == [2, 3]
 
 
 def _is_mean_of_7x7(node: Node, walk: Walk) -> bool:
     """As the first torchvision had it, which is the mean over all places of an image of 224x224."""
-    is_plain = not any(_row(node, "pads", ())) and _is_padded_by_numbers(node)
-    return _row(node, "kernel_shape", ()) == (7, 7) and is_plain and not _whole(node, "ceil_mode", 0)
+    is_plain = not any(_row(node, "pads", ())) and _is_padded_by_numbers(node) and not _whole(node, "ceil_mode", 0)
+    return _row(node, "kernel_shape", ()) == (7, 7) and is_plain and 7 * _stride(walk.layers) == 224
 
 
-def _row_of(node: Node, walk: Walk, name: str) -> tuple[int, ...] | None:
+def _stride(layers: Sequence[Part]) -> int:
+    """How much smaller the last feature map is than the image."""
+    blocks = [layer for part in layers if isinstance(part, Block) for layer in part.layers]
+    return math.prod(layer.stride for layer in (*layers, *blocks) if isinstance(layer, Convolution | MaxPool))
+
+
+def _axes(node: Node, walk: Walk) -> tuple[int, ...] | None:
     """Axes: an attribute until opset 12 or 17, since then an input."""
-    value = node.attributes.get(name) if name in node.attributes else walk.numbers(node, 1)
+    value = node.attributes.get("axes") if "axes" in node.attributes else walk.numbers(node, 1)
     if type(value) is not tuple or not all(type(number) is int and -4 <= number < 4 for number in value):
         return None
     return value
@@ -421,14 +435,8 @@ def _row_of(node: Node, walk: Walk, name: str) -> tuple[int, ...] | None:
 
 _POOLS: dict[str, Callable[[Node, Walk], bool]] = {
     "GlobalAveragePool": lambda node, walk: True,
-    "ReduceMean": _is_along_places,
+    "ReduceMean": _is_over_places,
     "AveragePool": _is_mean_of_7x7,
-}
-# A linear layer behind it takes as many features as there are channels: then a Reshape can only have kept their order.
-_SHAPINGS: dict[str, Callable[[Node, Walk], bool]] = {
-    "Flatten": lambda node, walk: node.attributes.get("axis", 1) in (1, -3),
-    "Reshape": lambda node, walk: True,
-    "Squeeze": _is_along_places,
 }
 
 

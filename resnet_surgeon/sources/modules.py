@@ -140,7 +140,7 @@ class _Module:
     def blocks(self) -> tuple[str, ...]:
         """Its blocks, by torchvision's paths."""
         found = (name.rpartition(".")[0] for name in self.paths if name.startswith("layer") and name.endswith(".conv1"))
-        return tuple(found)
+        return tuple(sorted(found, key=lambda block: [*map(int, block.removeprefix("layer").split("."))]))
 
     @property
     def is_of_transformers(self) -> bool:
@@ -194,6 +194,8 @@ class _Module:
                 continue
             kind = "linear" if module == "fc" else "norm" if "bn" in module or module.endswith(".1") else "conv"
             self._check_class(own, {"linear": {"Linear"}, "norm": _NORMS, "conv": {"Conv2d"}}[kind])
+            if kind == "norm":
+                self._check_empty(own, _IDENTITIES)  # timm's may have an activation
         for block in {*self.blocks} - {block for block in self.blocks if self._around(f"{block}.conv1", 1) in proven}:
             self._check_block(self._around(f"{block}.conv1", 1), architecture)
         for path, layer in self.layers.items():

@@ -345,5 +345,7 @@ def _in_the_way(obstacles: Sequence[_Part], ignored: Sequence[str], chosen: _Par
     ]
     if chosen is not None and any(0 < part.distance <= chosen.distance for part in obstacles):
         answers.append(Answer("fc", NO_CLASSIFIER, f"stop before them and {printable(chosen.path)}"))
-    reason = f"the data passes through {shown}, which torchvision's ResNets do not have"
+    means = [printable(part.path) for part in obstacles if _is_generalised_mean(part)]
+    pooling = f" ({listed(means)} is GeM pooling, by its exponent `p`)" if means else ""
+    reason = f"the data passes through {shown}, which torchvision's ResNets do not have{pooling}"
     return ArchitectureError(reason, answers=answers)

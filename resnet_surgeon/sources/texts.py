@@ -12,11 +12,9 @@ from dataclasses import dataclass
 
 from resnet_surgeon.errors import printable
 from resnet_surgeon.formats.modules import Layer
-from resnet_surgeon.sources.forwards import Reader, UnfollowedError
+from resnet_surgeon.sources.forwards import LIBRARIES, Reader, UnfollowedError
 from resnet_surgeon.sources.functions import MAXPOOL, MEAN, RELU, Data
 
-# Where classes are defined whose names say what they compute, if their text is not followed.
-_LIBRARIES = ("torch.", "torchvision.", "timm.", "segmentation_models_pytorch.", "resnet_surgeon.")
 _NORMS = {"FrozenBatchNorm2d", "SyncBatchNorm", "BatchNormAct2d"}  # whose forward is their own
 _SIZES = (224, 32)  # of the images for which a mean over so many places is one over all of them
 
@@ -144,8 +142,8 @@ def _outputs(reader: Reader, path: str) -> list[Data] | None:
     try:
         return reader.outputs(path)
     except UnfollowedError as error:
-        if reader.layers[path].kind.startswith(_LIBRARIES):
-            return None
+        if reader.layers[path].kind.startswith(LIBRARIES):
+            return None  # its name says what it is
         raise _differs(reader, error.path, f"that has {printable(error.line)}, which is not followed") from None
 
 

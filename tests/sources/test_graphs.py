@@ -235,7 +235,17 @@ def average_by_axes(graph: Graph) -> None:
     graph.node.remove(flatten)
 
 
+def squeeze(graph: Graph) -> None:
+    there = node(graph, "Flatten")
+    graph.initializer.append(numpy_helper.from_array(numpy.array([-1]), "axes"))
+    value, given = there.input[0], there.output[0]
+    graph.node.remove(there)
+    graph.node.insert(len(graph.node) - 1, helper.make_node("Squeeze", [value, "axes"], ["squeezed"]))
+    graph.node.insert(len(graph.node) - 1, helper.make_node("Squeeze", ["squeezed", "axes"], [given]))
+
+
 SPELLINGS: dict[str, Change] = {
+    "squeezed twice": squeeze,
     "other names": rename,
     "constants as nodes": inline,
     "nodes that pass on": pass_on,
@@ -248,6 +258,18 @@ SPELLINGS: dict[str, Change] = {
 def test_the_same_function_is_read_however_it_is_spelled(change: Change, tmp_path: Path) -> None:
     data = changed(folded(), change)
     check_same(rs.open(data), data, tmp_path)
+
+
+def average_7x7(graph: Graph) -> None:
+    """As the first torchvision had it: of an image of 224x224 the last feature map has 7x7 places."""
+    operator("GlobalAveragePool", "AveragePool")(graph)
+    set_attribute(graph, "AveragePool", "kernel_shape", [7, 7])
+    set_attribute(graph, "Conv", "strides", [8, 8])
+
+
+def test_a_mean_of_7x7_is_the_mean_over_all_places_where_an_image_of_224_leaves_as_many() -> None:
+    network = rs.open(changed(exported(row(stages=2)), average_7x7))
+    assert (network.architecture.stem_stride, network.architecture.avgpool) == (8, True)
 
 
 def drop_bias(graph: Graph) -> None:
@@ -334,6 +356,10 @@ REFUSED: dict[str, tuple[Change, str]] = {
     "a sum of one": (take_twice, "."),
     "a shortcut from elsewhere": (shortcut_from_elsewhere, "`MaxPool` .* has ended"),
     "another pooling": (operator("GlobalAveragePool", "GlobalMaxPool"), "`GlobalMaxPool` .* has ended"),
+    "a mean of 7x7 for images that are not 224x224": (
+        operator("GlobalAveragePool", "AveragePool"),
+        "another pooling than the mean",
+    ),
     "another domain": (operator("Conv", "FusedConv", domain="com.microsoft"), "`com.microsoft.FusedConv`"),
     "quantised": (operator("Conv", "QLinearConv", number=1), "quantised: `QLinearConv`"),
     "a scaled product": (partial(set_attribute, operator="Gemm", name="alpha", value=2.0), "scales"),
@@ -398,3 +424,22 @@ def test_a_graph_has_nothing_to_choose(options: dict[str, str]) -> None:
 def test_facts_that_contradict_the_graph_are_refused() -> None:
     with pytest.raises(ArchitectureError, match="maxpool cannot be both torchvision and none"):
         rs.open(folded(), assume="maxpool=none")
+
+
+def test_an_export_of_an_output_beside_its_manifest_speaks_for_itself(tmp_path: Path) -> None:
+    network = rs.open(folded()).adapt(1)
+    network.save(tmp_path / "model.safetensors")
+    (tmp_path / "model.onnx").write_bytes(unfolded())
+    found = rs.open(tmp_path / "model.onnx")
+    assert (found.architecture.in_channels, found.architecture.fused) == (3, False)
+    with pytest.raises(CheckpointError, match=r"model\.json` was named as its manifest, but does not fit it"):
+        rs.open(tmp_path / "model.onnx", manifest=tmp_path / "model.json")
+
+
+def test_a_manifest_that_the_graph_contradicts_is_refused(tmp_path: Path) -> None:
+    """Its tensors fit, but one of its strides is another."""
+    rs.open(unfolded()).save(tmp_path / "model.safetensors")
+    other = changed(unfolded(), partial(set_attribute, operator="Conv", name="strides", value=[1, 1]))
+    (tmp_path / "model.onnx").write_bytes(other)
+    with pytest.raises(ArchitectureError, match="conv1 is a Convolution of stride 1, where there should be 2"):
+        rs.open(tmp_path / "model.onnx", manifest=tmp_path / "model.json")

@@ -202,6 +202,7 @@ def test_a_layer_in_the_datas_way_is_refused_until_it_may_go(
     data = saved(packed(basic, prefix, **fc, **{path.replace(".", "__"): module}))
     error = refusal(data)
     assert f"the data passes through `{pattern.removesuffix('.*')}`" in error.reason
+    assert error.reason.endswith("is GeM pooling, by its exponent `p`)") == isinstance(module, Exponent)
     assert [(answer.option, answer.value) for answer in error.answers] == [("ignore", pattern)]
     network = rs.open(data, ignore=[pattern])
     assert network.architecture.heads[0].classes == 10

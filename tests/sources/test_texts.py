@@ -219,6 +219,19 @@ OTHER_BLOCKS = {
     ),
     "a factor of the residual": (BASIC.replace("+= residual", "+= 0.1 * residual"), "out += 0.1 * residual"),
     "attention": (BASIC.replace("residual = x", "out = self.attend(out)\nresidual = x"), "out = self.attend(out)"),
+    "a factor of the sum": (
+        BASIC.replace("out += residual", "out = torch.add(out, residual, alpha=0.5)"),
+        "out = torch.add(out, residual, alpha=0.5)",
+    ),
+    "a shortcut that is activated in place": (
+        BASIC.replace("out += residual", "unused = self.relu(residual)\nout += residual"),
+        "out += residual",
+    ),
+    "what was added to, in a list": (
+        BASIC.replace("out += residual", "kept = [out]\nout += x\nout = kept[0] + residual"),
+        "out = kept[0] + residual",
+    ),
+    "a name that is another's": ("import attention as F\n" + BLOCKS["short"], "import attention as F"),
     "what was added to": (BASIC.replace("return self.relu(out)", "return self.relu(other)").replace(
         "out += residual", "other = out\nout += residual"), "return self.relu(other)"),
 }  # fmt: skip
