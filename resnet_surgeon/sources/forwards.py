@@ -32,6 +32,7 @@ from resnet_surgeon.sources.functions import (
 _MOST_TEXT = 1 << 19  # characters of all classes of a network that are parsed
 _MOST_NODES = 100_000  # that are followed for a network: ResNet-152 takes 3,000
 _DEEPEST = 40  # calls in each other
+_MOST_ITEMS = 1000  # of lists in each other
 _MOST_STEPS = 1000  # that a tensor has passed
 _MOST_STEPS_ASIDE = 8  # of what is added to it: a downsample has two
 
@@ -43,6 +44,10 @@ class UnfollowedError(Exception):
         super().__init__(line)
         self.path = path
         self.line = line
+
+
+class _TooMuchError(Exception):
+    """Lists that no forward needs."""
 
 
 @dataclass(frozen=True)
@@ -138,7 +143,7 @@ class Reader:
         try:
             value = self._call(_Method(path, text, entry), [Data()], {}, 0)
             return [item for item in _items([value]) if isinstance(item, Data) and id(item) not in self.overwritten]
-        except RecursionError:
+        except (RecursionError, _TooMuchError):
             raise UnfollowedError(path, f"def {entry.name}") from None
 
     def forward_line(self, path: str) -> str | None:
@@ -587,7 +592,11 @@ def _is_all(node: ast.expr) -> bool:
 def _items(values: Sequence[object]) -> Iterator[object]:
     """The values, and for a tuple, list or dict those in it, one in the other; each object once."""
     waiting, seen = [*values], set[int]()
-    while waiting:
+    for count in itertools.count():
+        if not waiting:
+            return
+        if count == _MOST_ITEMS:
+            raise _TooMuchError
         value = waiting.pop()
         if not isinstance(value, (tuple, list, dict)):
             yield value

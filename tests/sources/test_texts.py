@@ -294,6 +294,9 @@ def test_text_that_is_no_class_with_a_forward_says_nothing(network: str) -> None
 
 ENDLESS = {
     "lists of lists": "a = []\n" + "a = [a, a]\n" * 500 + "return a",
+    "long lists that are passed on": "a = []\n"
+    "for b in range(1000):\n    for c in range(20):\n        a.append(b)\n"
+    "for b in range(1000):\n    for c in range(20):\n        observe(a)\nreturn x",
     "lists that double": "a = [x]\n" + "a = a + a\n" * 100 + "return a",
     "sums of sums": "x = x + x\n" * 1000 + "return x",
     "loops in loops": "for a in range(1000):\n    for b in range(1000):\n        pass\nreturn x",
