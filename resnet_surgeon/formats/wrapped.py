@@ -16,6 +16,7 @@ from resnet_surgeon.formats.deflate import MOST_RATIO, SMALL, inflated
 from resnet_surgeon.formats.files import CHUNK, OpenFile
 
 _ENDINGS = (".pth", ".pt", ".ckpt", ".bin", ".safetensors", ".pkl", ".tar", ".pth.tar", ".onnx")
+_EXPORTED = ".onnx"  # made of a checkpoint, which comes first where it is there too
 _PART = "data.pkl"  # of an archive of torch, which is no checkpoint by itself
 _MOST_MEMBERS = 10_000
 _FEW_PARTS, _SMALL_PART = 1000, 1 << 12  # of a file of gzip, whatever its size, and one more for each so many bytes
@@ -65,7 +66,8 @@ def in_tar(file: OpenFile) -> OpenFile:
 
 def _only(names: Iterable[str]) -> str:
     """The one name of a checkpoint."""
-    found = [*filter(_is_checkpoint, names)]
+    called = [*filter(_is_checkpoint, names)]
+    found = [name for name in called if not name.lower().endswith(_EXPORTED)] or called
     if not found:
         raise CheckpointError("it is an archive without a checkpoint in it")
     if len(found) > 1:

@@ -50,6 +50,7 @@ WRAPPED = {
     "gzip in two parts": gzip.compress(SAVED[:100]) + gzip.compress(SAVED[100:]),
     "tar in gzip": gzip.compress(tarred(*BESIDE[:1], MODEL)),
     "gzip of an older file": gzip.compress(test_torch_legacy.SAVED),
+    "zip with an export beside it": zipped(MODEL, ("model.onnx", b"\x08\x07")),
     "zip of an older file": zipped(("old.pth.tar", test_torch_legacy.SAVED)),
 }
 
