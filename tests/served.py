@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import math
 import os
 import pkgutil
 import signal
@@ -172,6 +173,9 @@ def _import_rooms(wanted: Callable[[str], bool]) -> None:
         room = module.name.split(".")[1]
         if room != "__main__" and wanted(room):
             importlib.import_module(module.name)
+    from resnet_surgeon.cli import progress
+
+    progress._LINE_AFTER = math.inf  # a slow machine prints what a quick one does
 
 
 def _needs_torch(words: list[str]) -> bool:

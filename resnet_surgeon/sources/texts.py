@@ -64,7 +64,8 @@ def compared(
         return frozenset(proven), None
     has_classifier = parts.classifier is not None and _holds(around, parts.classifier)
     maxpool = _check_network(reader, around, outputs, parts, has_classifier)
-    return frozenset({*proven, around, parts.scope}), maxpool
+    ends = {parts.classifier} if parts.classifier is not None and has_classifier else set()
+    return frozenset({*proven, around, parts.scope, *ends}), maxpool
 
 
 def _check_leaves(reader: Reader, modules: Mapping[str, Layer], parts: Parts) -> None:
@@ -102,10 +103,13 @@ def _check_network(
     following = next(iter(data.names[len(stem) :]), "")
     maxpool = following if following.startswith(MAXPOOL) else None
     trunk = [*stem, *([maxpool] if maxpool else []), *parts.blocks]
-    if not has_classifier:
-        _check(reader, around, outputs, trunk, is_all=False)
-    else:
-        _check(reader, around, outputs, [*trunk, _mean(data.names, parts, maxpool), "fc"], is_all=True)
+    pooled = [*trunk, _mean(data.names, parts, maxpool)]
+    if has_classifier:
+        _check(reader, around, outputs, [*pooled, "fc"], is_all=True)
+    elif parts.classifier is None:
+        _check(reader, around, outputs, trunk, is_all=False)  # what follows is left out
+    elif not any(data.names == (*trunk,) for data in outputs):
+        _check(reader, around, outputs, pooled, is_all=True)
     return maxpool.removeprefix(MAXPOOL) if maxpool else "none"
 
 

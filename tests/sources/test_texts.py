@@ -368,6 +368,34 @@ def test_what_stands_between_a_network_and_its_classifier_is_refused_until_it_is
     assert rs.open(tmp_path / "model.pth", assume="torchvision").architecture.heads
 
 
+@pytest.mark.parametrize(
+    ("between", "end", "reason"),
+    [
+        (nn.Dropout(), "", None),
+        (nn.Tanh(), "", r"`fc\.0` is of the class `.*Tanh`"),
+        (nn.Dropout(), "x = F.normalize(x)\n", r"with a forward that has `x = F\.normalize\(x\)`"),
+    ],
+    ids=["nothing", "another layer", "a function"],
+)
+def test_what_stands_between_a_backbone_with_text_and_its_classifier_is_seen(
+    between: nn.Module, end: str, reason: str | None
+) -> None:
+    model: nn.Module = Wrapped()
+    model.fc = nn.Sequential(between, model.fc)  # type: ignore[arg-type]
+    source = open_source(saved(model), fc="fc.1")
+    assert source.container
+    node = modules.at(source.container.root, source.found.path)
+    assert isinstance(node, ModuleNode)
+    body = STEM + STAGES + FLATTENED + end + "return x"
+    node.layers["backbone"] = replace(node.layers["backbone"], source=text(body), kind="net.Net")  # type: ignore[index]
+    claims = modules.says(node, source.found.names, recognise(source.tensors), settled=False)
+    if reason is None:
+        assert len([*claims]) == 2
+        return
+    with pytest.raises(ArchitectureError, match=reason):
+        list(claims)
+
+
 def test_a_stem_in_a_sequential_does_not_hide_the_network_around_it(tmp_path: Path) -> None:
     """Without the text, its class is all that there is: the maxpool may stand outside of the stem."""
     torch.save(Net(True), tmp_path / "model.pth")
