@@ -188,12 +188,7 @@ def _prepare(words: list[str]) -> None:
 
 
 def _main(requests: socket.socket, system: str = "") -> None:
-    if system == _LISTENING:
-        _prepare([])
-        from resnet_surgeon.cli.main import main
-
-        _listen(requests, _prepare, main)
-    if system:
+    if system and system != _LISTENING:
         played = importlib.import_module(f"tests.platform.{system}")
         played.become()
         sys.platform = played.PLATFORM
@@ -202,7 +197,7 @@ def _main(requests: socket.socket, system: str = "") -> None:
     _prepare([])
     from resnet_surgeon.cli.main import main
 
-    _serve(requests, _prepare, main)
+    (_listen if system else _serve)(requests, _prepare, main)
 
 
 if __name__ == "__main__":
