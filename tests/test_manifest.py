@@ -68,6 +68,11 @@ def test_heads_in_a_manifest_have_names_that_modules_can_have(name: str, checkpo
         from_json(json.dumps(document))
 
 
+def test_its_text_is_sorted_and_indented_by_one(manifest: Manifest) -> None:
+    document = json.loads(manifest.to_json())
+    assert manifest.to_json() == json.dumps(document, sort_keys=True, indent=1, ensure_ascii=False) + "\n"
+
+
 def test_its_operations_can_be_applied_again(manifest: Manifest, checkpoints: Path) -> None:
     network = rs.open(checkpoints / "bottleneck.pth")
     for record in manifest.operations:
