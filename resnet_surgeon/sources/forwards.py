@@ -127,6 +127,7 @@ class Reader:
                 self.children.setdefault(path.rpartition(".")[0], []).append(path)
         self.texts: dict[str, ClassText | None] = {}
         self.left = iter(range(_MOST_NODES))
+        self.followed: set[str] = set()  # modules by the text of whose forward data went
         self.characters = 0
         self.overwritten: dict[int, Data] = {}  # by identity: tensors that something else was written into
         self.set: dict[tuple[str, str], object] = {}  # attributes that a forward sets
@@ -140,10 +141,16 @@ class Reader:
         entry = self._entry(path, text) if text else None
         if text is None or entry is None:
             return None
+        before = {*self.followed}
+        self.followed.add(path)
         try:
             value = self._call(_Method(path, text, entry), [Data()], {}, 0)
             return [item for item in _items([value]) if isinstance(item, Data) and id(item) not in self.overwritten]
+        except UnfollowedError:
+            self.followed = before
+            raise
         except RecursionError:
+            self.followed = before
             raise UnfollowedError(path, f"def {entry.name}") from None
 
     def forward_line(self, path: str) -> str | None:
@@ -435,6 +442,7 @@ class Reader:
         is_known = what in (IDENTITY, RELU, FLATTEN, MEAN) and self.layers[path].kind.startswith(LIBRARIES)
         text = None if path in self.stops or is_known else self._text(path)
         if text and (entry := self._entry(path, text)):
+            self.followed.add(path)
             return self._call(_Method(path, text, entry), values, named, frame.depth)
         if len(values) != 1 or named or not isinstance(data := values[0], Data):
             frame.refuse(node)

@@ -61,10 +61,12 @@ def compared(
     if outputs is None:
         around, outputs = parts.scope, _outputs(reader, parts.scope)
     if outputs is None:
-        return frozenset(proven), None
+        _check_containers(reader, parts)
+        return frozenset({*proven, *reader.followed}), None
     has_classifier = parts.classifier is not None and _holds(around, parts.classifier)
     maxpool = _check_network(reader, around, outputs, parts, has_classifier)
-    return frozenset({*proven, around, parts.scope}), maxpool
+    _check_containers(reader, parts)
+    return frozenset({*proven, *reader.followed, around, parts.scope}), maxpool
 
 
 def _check_leaves(reader: Reader, modules: Mapping[str, Layer], parts: Parts) -> None:
@@ -73,6 +75,15 @@ def _check_leaves(reader: Reader, modules: Mapping[str, Layer], parts: Parts) ->
         line = reader.forward_line(own)
         if line is not None and modules[own].kind.rpartition(".")[2] not in _NORMS:
             raise _differs(reader, own, f"of its own ({printable(line)})")
+
+
+def _check_containers(reader: Reader, parts: Parts) -> None:
+    """Raises DiffersError for a forward of its own of what holds layers in the network, unless data went through it."""
+    paths = {own[: match.start()] for own in parts.layers.values() for match in re.finditer(r"\.", own)}
+    for path in sorted(paths - reader.followed - {*parts.blocks.values()}):
+        line = reader.forward_line(path) if _holds(parts.scope, path) else None
+        if line is not None and not reader.layers[path].kind.startswith(LIBRARIES):
+            raise _differs(reader, path, f"of its own ({printable(line)})")
 
 
 def _is_proven_block(reader: Reader, own: str, block: str, parts: Parts) -> bool:
@@ -103,7 +114,12 @@ def _check_network(
     maxpool = following if following.startswith(MAXPOOL) else None
     trunk = [*stem, *([maxpool] if maxpool else []), *parts.blocks]
     if not has_classifier:
-        _check(reader, around, outputs, trunk, is_all=False)
+        features = [*trunk, _mean(data.names, parts, maxpool)]
+        rest = data.names[len(features) :]
+        # What tensors are not in the network is told, and stated, elsewhere.
+        is_left_out = data.names[: len(features)] == (*features,) and rest and rest[0].startswith("the Linear ")
+        if not is_left_out and not any(data.names == (*trunk,) for data in outputs):
+            _check(reader, around, outputs, features, is_all=True)
     else:
         _check(reader, around, outputs, [*trunk, _mean(data.names, parts, maxpool), "fc"], is_all=True)
     return maxpool.removeprefix(MAXPOOL) if maxpool else "none"
@@ -142,7 +158,7 @@ def _outputs(reader: Reader, path: str) -> list[Data] | None:
     try:
         return reader.outputs(path)
     except UnfollowedError as error:
-        if reader.layers[path].kind.startswith(LIBRARIES):
+        if all(reader.layers[told].kind.startswith(LIBRARIES) for told in (path, error.path)):
             return None  # its name says what it is
         raise _differs(reader, error.path, f"that has {printable(error.line)}, which is not followed") from None
 
