@@ -45,7 +45,7 @@ faults: $(VENV)/dev
 	@$(COMPILE)
 	$(BIN)/python -m pytest tests/hazards/faults.py $(PYTEST_OPTIONS)
 
-# ROOMS=formats MUTANTS=500 make mutants
+# ROOMS=formats/unpickle MUTANTS=500 SEED=1 make mutants
 ROOMS ?= operations formats writing verification sources manifest
 MUTANTS ?= 100
 mutants: $(VENV)/dev

@@ -16,7 +16,7 @@ _SIZES = {FIXED64: 8, FIXED32: 4}
 _LONGEST_VARINT = 10
 _LARGEST_TAG = (1 << 32) - 1
 _WINDOW = 1 << 12  # bytes that are read at once: between a model's tensors there are few
-_MOST_FIELDS = 1_000_000  # in a file: an unoptimised ResNet-152 has some 50,000
+_MOST_FIELDS = 200_000  # in a file: an unoptimised ResNet-152 has some 40,000
 
 
 class Field(NamedTuple):
@@ -99,6 +99,9 @@ class Wire:
 
     def _varint(self, position: int, end: int) -> tuple[int, int]:
         """The number at `position`, seven bits a byte, the lowest first; and the offset behind it."""
+        first = position - self._start
+        if position < end and 0 <= first < len(self._window) and self._window[first] < 0x80:
+            return self._window[first], position + 1  # as most are
         value = 0
         for count, byte in enumerate(self._take(position, min(_LONGEST_VARINT, end - position)), start=1):
             value |= (byte & 0x7F) << 7 * (count - 1)

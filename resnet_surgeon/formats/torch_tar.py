@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import NoReturn
 
 from resnet_surgeon.errors import CheckpointError, printable
+from resnet_surgeon.formats import tar_members
 from resnet_surgeon.formats.constructors import storage_dtype
 from resnet_surgeon.formats.container import Container
 from resnet_surgeon.formats.files import OpenFile
@@ -71,24 +72,19 @@ def _parts(file: OpenFile, ledger: Ledger) -> dict[str, Pickles]:
         raise CheckpointError(f"its tar archive {reason}")
 
     parts: dict[str, Pickles] = {}
-    try:
-        with open(file.descriptor, "rb", closefd=False) as stream:
-            stream.seek(0)
-            for count, member in enumerate(tarfile.TarFile(fileobj=stream)):
-                if count == _MOST_MEMBERS:
-                    refuse(f"has more than {_MOST_MEMBERS} members")
-                name = member.name.removeprefix("./")
-                if name in ("", "."):
-                    continue
-                if name not in _PARTS or member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE):
-                    refuse(f"holds {printable(member.name)}, which torch never wrote")
-                if name in parts:
-                    refuse(f"holds {name} twice")
-                if not 0 <= member.size <= file.size - member.offset_data:
-                    refuse(f"is truncated in {name}")
-                parts[name] = Pickles(file.read, member.offset_data, member.offset_data + member.size, ledger)
-    except (tarfile.TarError, EOFError, ValueError, OverflowError, RecursionError):
-        refuse("is damaged")
+    for count, member in enumerate(tar_members.members(file)):
+        if count == _MOST_MEMBERS:
+            refuse(f"has more than {_MOST_MEMBERS} members")
+        name = member.name.removeprefix("./")
+        if name in ("", "."):
+            continue
+        if name not in _PARTS or member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE):
+            refuse(f"holds {printable(member.name)}, which torch never wrote")
+        if name in parts:
+            refuse(f"holds {name} twice")
+        if not 0 <= member.size <= file.size - member.offset_data:
+            refuse(f"is truncated in {name}")
+        parts[name] = Pickles(file.read, member.offset_data, member.offset_data + member.size, ledger)
     for name in _PARTS:
         if name not in parts:
             refuse(f"lacks {name}")

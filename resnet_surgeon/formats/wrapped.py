@@ -11,11 +11,12 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 
 from resnet_surgeon.errors import CheckpointError, listed, printable
-from resnet_surgeon.formats import zip_directory
+from resnet_surgeon.formats import tar_members, zip_directory
 from resnet_surgeon.formats.deflate import MOST_RATIO, SMALL, inflated
 from resnet_surgeon.formats.files import CHUNK, OpenFile
 
 _ENDINGS = (".pth", ".pt", ".ckpt", ".bin", ".safetensors", ".pkl", ".tar", ".pth.tar", ".onnx")
+_EXPORTED = ".onnx"  # made of a checkpoint, which comes first where it is there too
 _PART = "data.pkl"  # of an archive of torch, which is no checkpoint by itself
 _MOST_MEMBERS = 10_000
 _FEW_PARTS, _SMALL_PART = 1000, 1 << 12  # of a file of gzip, whatever its size, and one more for each so many bytes
@@ -54,14 +55,9 @@ def in_gzip(file: OpenFile) -> OpenFile:
 def in_tar(file: OpenFile) -> OpenFile:
     """The one checkpoint in a tar archive. Raises CheckpointError for none, for several, and for damage."""
     places: dict[str, tuple[int, int]] = {}
-    try:
-        with open(file.descriptor, "rb", closefd=False) as stream:
-            stream.seek(0)
-            for member in itertools.islice(tarfile.TarFile(fileobj=stream), _MOST_MEMBERS):
-                if member.type in (tarfile.REGTYPE, tarfile.AREGTYPE):
-                    places[member.name] = (member.offset_data, member.size)
-    except (tarfile.TarError, EOFError, ValueError, OverflowError, RecursionError):
-        raise CheckpointError("its tar archive is damaged") from None
+    for member in itertools.islice(tar_members.members(file), _MOST_MEMBERS):
+        if member.type in (tarfile.REGTYPE, tarfile.AREGTYPE):
+            places[member.name] = (member.offset_data, member.size)
     begin, size = places[_only(places)]
     if not 0 <= size <= file.size - begin:
         raise CheckpointError("its tar archive is truncated")
@@ -70,7 +66,8 @@ def in_tar(file: OpenFile) -> OpenFile:
 
 def _only(names: Iterable[str]) -> str:
     """The one name of a checkpoint."""
-    found = [*filter(_is_checkpoint, names)]
+    called = [*filter(_is_checkpoint, names)]
+    found = [name for name in called if not name.lower().endswith(_EXPORTED)] or called
     if not found:
         raise CheckpointError("it is an archive without a checkpoint in it")
     if len(found) > 1:

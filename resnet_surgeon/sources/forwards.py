@@ -32,6 +32,7 @@ from resnet_surgeon.sources.functions import (
 _MOST_TEXT = 1 << 19  # characters of all classes of a network that are parsed
 _MOST_NODES = 100_000  # that are followed for a network: ResNet-152 takes 3,000
 _DEEPEST = 40  # calls in each other
+_MOST_ITEMS = 1000  # of lists in each other
 _MOST_STEPS = 1000  # that a tensor has passed
 _MOST_STEPS_ASIDE = 8  # of what is added to it: a downsample has two
 
@@ -43,6 +44,10 @@ class UnfollowedError(Exception):
         super().__init__(line)
         self.path = path
         self.line = line
+
+
+class _TooMuchError(Exception):
+    """Lists that no forward needs."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +154,7 @@ class Reader:
         except UnfollowedError:
             self.followed = before
             raise
-        except RecursionError:
+        except (RecursionError, _TooMuchError):
             self.followed = before
             raise UnfollowedError(path, f"def {entry.name}") from None
 
@@ -366,7 +371,13 @@ class Reader:
         """Whether it is true as Python has it; None where that is not known."""
         if isinstance(value, _Child):
             is_container = self.layers[value.path].kind.startswith("torch.nn.modules.container.")
-            return bool(self.children.get(value.path)) if self._holds_in_order(value.path) else None if is_container else True
+            return (
+                bool(self.children.get(value.path))
+                if self._holds_in_order(value.path)
+                else None
+                if is_container
+                else True
+            )
         return bool(value) if value is None or isinstance(value, (bool, int, float, str, tuple, list, dict)) else None
 
     def _compared(self, one: object, operator: ast.cmpop, other: object, node: ast.AST, frame: _Frame) -> object:
@@ -640,7 +651,11 @@ def _is_all(node: ast.expr) -> bool:
 def _items(values: Sequence[object]) -> Iterator[object]:
     """The values, and for a tuple, list or dict those in it, one in the other; each object once."""
     waiting, seen = [*values], set[int]()
-    while waiting:
+    for count in itertools.count():
+        if not waiting:
+            return
+        if count == _MOST_ITEMS:
+            raise _TooMuchError
         value = waiting.pop()
         if not isinstance(value, (tuple, list, dict)):
             yield value

@@ -96,7 +96,7 @@ class Walk:
             outputs = [name for name in node.outputs if name]
             if len({*outputs}) < len(outputs) or (node.operator != "Constant" and not given.isdisjoint(outputs)):
                 raise refused(f"{node} gives a value that is there already")
-            if not given.issuperset(filter(None, node.inputs)) or not outputs:
+            if not given.issuperset(filter(None, node.inputs)) or not any(node.outputs[:1]):
                 raise refused(f"{node} takes what no node before it gives, or gives nothing")
             given.update(outputs)
             node = replace(node, inputs=tuple(self._same.get(name, name) for name in node.inputs))
@@ -107,11 +107,11 @@ class Walk:
                 if len(self._data(node)) != 1:
                     raise refused(f"{node} takes several values, so that it cannot be passed over")
                 self._same[outputs[0]] = self._data(node)[0]
-            elif node.operator in _PASSING and 1 <= len(node.inputs) <= 2:
+            elif node.operator in _PASSING and any(node.inputs[:1]) and len(node.inputs) <= 2:
                 self._same[outputs[0]] = node.inputs[0]
             else:
                 unread = _UNREAD.get(node.operator)
-                for name in dict.fromkeys(name for place, name in enumerate(node.inputs) if place != unread):
+                for name in dict.fromkeys(name for place, name in enumerate(node.inputs) if name and place != unread):
                     self._takers.setdefault(name, []).append(node)
         if unused:
             raise CheckpointError(f"--ignore {printable(min(unused))} fits no node of its graph")

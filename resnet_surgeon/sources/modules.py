@@ -189,6 +189,8 @@ class _Module:
             return
         if self.scope not in proven:
             self._check_network(architecture)
+        if self.paths.get("fc") not in proven:
+            self._check_classifier()
         self._check_containers(proven)
         for module, own in self.paths.items():
             if module.startswith("fc."):  # its shapes tell which of the two it is
@@ -228,10 +230,6 @@ class _Module:
         pools = [name for name, layer in self.children(self.scope) if _own_name(layer) in _MEANS]
         if len(pools) > 1:
             self._refuse(self.scope, f"averages in {printable(pools[0])} and {printable(pools[1])}")
-        if "fc" in self.paths and "." in (inner := self.paths["fc"].removeprefix(self.scope).strip(".")):
-            for name, layer in self.children(self._around("fc", 1)):
-                if not inner.endswith(f".{name}"):
-                    self._check_child(f"{self._around('fc', 1)}.{name}", layer, _IDENTITIES)
         for stage in architecture.stages:
             own = self._around(f"{stage.name}.0.conv1", 2)
             self._check_class(own, {"Sequential"})
@@ -240,6 +238,13 @@ class _Module:
             while "." in inner:
                 inner = inner.rpartition(".")[0]
                 self._check_class(".".join(filter(None, (self.scope, inner))), {"Sequential", "ModuleList"})
+
+    def _check_classifier(self) -> None:
+        """Checks the classes beside a classifier that is not a child of the network itself."""
+        if "fc" in self.paths and "." in (inner := self.paths["fc"].removeprefix(self.scope).strip(".")):
+            for name, layer in self.children(self._around("fc", 1)):
+                if not inner.endswith(f".{name}"):
+                    self._check_child(f"{self._around('fc', 1)}.{name}", layer, _IDENTITIES)
 
     def _check_block(self, block: str, architecture: Architecture) -> None:
         """Checks the classes of a block, by its path in the file."""

@@ -163,9 +163,16 @@ def open_source(
         raise UsageError("weights are chosen for a model name, not for a file", subject="weights", hint=hint)
     given = None if manifest is None else sidecar.named(manifest)
     source = _in_file(files.located(location, progress), key, fc, ignore, progress)
-    if given is None and source.container and source.entry is None and MANIFEST_KEY not in source.metadata:
+    if given is None and source.entry is None and source.container and _may_have_sidecar(source.container):
         given = sidecar.beside(source.container.file)
     return replace(source, sidecar=given, stated=facts)
+
+
+def _may_have_sidecar(container: Container) -> bool:
+    """Whether a document beside the file may be its manifest. An export lies beside what it was made of as often, and a
+    graph says by itself what it computes.
+    """
+    return MANIFEST_KEY not in container.metadata and container.kind != "onnx"
 
 
 def _random(name: str, seed: int) -> Source:

@@ -66,7 +66,8 @@ def compared(
     has_classifier = parts.classifier is not None and _holds(around, parts.classifier)
     maxpool = _check_network(reader, around, outputs, parts, has_classifier)
     _check_containers(reader, parts)
-    return frozenset({*proven, *reader.followed, around, parts.scope}), maxpool
+    ends = {parts.classifier} if parts.classifier is not None and has_classifier else set()
+    return frozenset({*proven, *reader.followed, around, parts.scope, *ends}), maxpool
 
 
 def _check_leaves(reader: Reader, modules: Mapping[str, Layer], parts: Parts) -> None:
@@ -113,15 +114,14 @@ def _check_network(
     following = next(iter(data.names[len(stem) :]), "")
     maxpool = following if following.startswith(MAXPOOL) else None
     trunk = [*stem, *([maxpool] if maxpool else []), *parts.blocks]
-    if not has_classifier:
-        features = [*trunk, _mean(data.names, parts, maxpool)]
-        rest = data.names[len(features) :]
-        # What tensors are not in the network is told, and stated, elsewhere.
-        is_left_out = data.names[: len(features)] == (*features,) and rest and rest[0].startswith("the Linear ")
-        if not is_left_out and not any(data.names == (*trunk,) for data in outputs):
-            _check(reader, around, outputs, features, is_all=True)
-    else:
-        _check(reader, around, outputs, [*trunk, _mean(data.names, parts, maxpool), "fc"], is_all=True)
+    pooled = [*trunk, _mean(data.names, parts, maxpool)]
+    following = next(iter(data.names[len(pooled) :]), "")
+    if has_classifier:
+        _check(reader, around, outputs, [*pooled, "fc"], is_all=True)
+    elif parts.classifier is None and data.names[: len(pooled)] == (*pooled,) and following.startswith("the Linear "):
+        pass  # that its tensors are left out is told, and stated, elsewhere
+    elif not any(data.names == (*trunk,) for data in outputs):
+        _check(reader, around, outputs, pooled, is_all=True)
     return maxpool.removeprefix(MAXPOOL) if maxpool else "none"
 
 

@@ -17,8 +17,8 @@ from resnet_surgeon.formats.tensors import BITS, LazyTensor, Stored, byte_size
 
 BLOCK = 4096  # bytes: the block of XFS and btrfs on almost every machine
 # What is tried, since a stranger's file may have any number: the longest stretches, how many of their first tensors are
-# left out, the most common sizes of tensors between them.
-_STRETCHES, _LEFT_OUT, _SIZES = 256, 4, 32
+# left out, how many small tensors stand between them, and of how many sizes.
+_STRETCHES, _LEFT_OUT, _SMALL, _SIZES = 256, 4, 4096, 32
 
 
 @dataclass(frozen=True)
@@ -66,14 +66,34 @@ def arranged(tensors: Mapping[str, LazyTensor]) -> Arrangement:
     in_order = in_file_order(tensors)
     longest = sorted(_stretches(tensors), key=lambda one: -whole_blocks(one.offset, one.size)[1])
     waiting = [one for one in longest[:_STRETCHES] if _can_share(one, tensors)]
-    if not waiting:
+    first = next((one for one in waiting if one.offset % 8 == 0), None)
+    if first is None:
         return Arrangement(in_order)
-    first = waiting.pop(0)
-    sizes = {name: byte_size(tensor) for name, tensor in in_order.items()}
-    taken = {*first.names, *(name for one in waiting for name in one.names)}
+    waiting.remove(first)
+    placed, end = _chained(first, waiting, in_order)
+    left = in_order.keys() - {*placed}
+    rest = [name for name in in_order if name in left]
+    # What is not aligned behind these, such as counters of 8 bytes, stands before them.
+    before = [name for name in rest if end % _itemsize(tensors[name])]
+    start = first.offset - sum(byte_size(tensors[name]) for name in before)
+    if start % 8:
+        return Arrangement(in_order)
+    behind = [name for name in rest if not end % _itemsize(tensors[name])]
+    return Arrangement({name: tensors[name] for name in (*before, *placed, *behind)}, (BLOCK, start % BLOCK))
+
+
+def _chained(
+    first: _Stretch, waiting: list[_Stretch], tensors: Mapping[str, LazyTensor]
+) -> tuple[tuple[str, ...], int]:
+    """The names from the first stretch to the last that comes to its place, with those that fill the gaps, wide
+    elements first; and where they end.
+    """
+    sizes = {name: byte_size(tensor) for name, tensor in tensors.items()}
+    small = [name for name in tensors if 0 < sizes[name] < BLOCK][:_SMALL]
+    bound = {*first.names, *(name for one in waiting for name in one.names)}
     placed, end = [*first.names], first.end
     while waiting:
-        free = [name for name in in_order if name not in taken and end % _itemsize(tensors[name]) == 0]
+        free = [name for name in small if name not in bound and end % _itemsize(tensors[name]) == 0]
         found = _next(waiting, end, Counter(sizes[name] for name in free), sizes)
         if found is None:
             break
@@ -84,18 +104,10 @@ def arranged(tensors: Mapping[str, LazyTensor]) -> Arrangement:
                 counts[sizes[name]] -= 1
                 filling.append(name)
         placed += [*filling, *tail.names]
-        taken = (taken - {*whole.names}) | {*filling, *tail.names}
+        bound = (bound - {*whole.names}) | {*filling, *tail.names}
         waiting.remove(whole)
         end = tail.end
-    left = in_order.keys() - {*placed}
-    rest = [name for name in in_order if name in left]
-    # What is not aligned behind these, such as counters of 8 bytes, stands before them.
-    before = [name for name in rest if end % _itemsize(tensors[name])]
-    start = first.offset - sum(byte_size(tensors[name]) for name in before)
-    if start % 8:
-        return Arrangement(in_order)
-    behind = [name for name in rest if not end % _itemsize(tensors[name])]
-    return Arrangement({name: tensors[name] for name in (*before, *placed, *behind)}, (BLOCK, start % BLOCK))
+    return tuple(placed), end
 
 
 def _stretches(tensors: Mapping[str, LazyTensor]) -> Iterator[_Stretch]:
@@ -137,15 +149,14 @@ def _itemsize(tensor: LazyTensor) -> int:
 
 
 def _next(
-    waiting: Sequence[_Stretch], end: int, free: Mapping[int, int], sizes: Mapping[str, int]
+    waiting: Sequence[_Stretch], end: int, free: Counter[int], sizes: Mapping[str, int]
 ) -> tuple[_Stretch, _Stretch, dict[int, int]] | None:
     """The stretch that can come next, the tail of it that does, and how many tensors of which size fill the gap before,
     of the `free` ones: where the fewest tensors are moved for it.
     """
     best: tuple[_Stretch, _Stretch, dict[int, int]] | None = None
     fewest = len(sizes)
-    small = Counter({size: count for size, count in free.items() if 0 < size < BLOCK})
-    descending = sorted(small.most_common(_SIZES), reverse=True)
+    descending = sorted(free.most_common(_SIZES), reverse=True)
     for whole in waiting:
         for left_out, tail in enumerate(_tails(whole, sizes)):
             counts = _filling((tail.offset - end) % BLOCK, descending)

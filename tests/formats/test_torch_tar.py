@@ -17,6 +17,7 @@ import torch
 from resnet_surgeon.errors import CheckpointError
 from resnet_surgeon.formats import torch_tar
 from resnet_surgeon.formats.files import OpenFile
+from resnet_surgeon.formats.modules import ModuleNode
 from resnet_surgeon.formats.tensors import content
 from tests.formats.test_torch_zip import BASE, raw
 
@@ -214,3 +215,22 @@ def test_a_truncated_archive_is_refused() -> None:
             read(data[:size])
     with pytest.raises(CheckpointError, match="truncated in tensors"):
         read(data[: data.index(NOISE)])
+
+
+def test_a_whole_module_has_the_text_of_its_class() -> None:
+    """The class is a reference out of the pickle: to itself, its file and its text."""
+
+    def text(words: str) -> bytes:
+        return b"X" + struct.pack("<I", len(words)) + words.encode()
+
+    reference = b"cnet\nNet\n" + text("net.py") + text("class Net: pass") + b"\x87Q"
+    tensors = b"}(" + text("weight") + text("1000") + b"Qu"
+    state = b"}(" + text("_parameters") + tensors + text("_buffers") + b"}" + text("_modules") + b"}u"
+
+    def change(parts: dict[str, bytes]) -> None:
+        parts["pickle"] = b"\x80\x02" + reference + b")\x81" + state + b"b."
+
+    root = torch_tar.read(OpenFile.spooled(archive_of({"weight": BASE}, change), "test")).root
+    assert isinstance(root, ModuleNode)
+    assert content(root["weight"]) == raw(BASE)  # type: ignore[arg-type]
+    assert (root.layers[""].kind, root.layers[""].source) == ("net.Net", "class Net: pass")

@@ -250,6 +250,11 @@ def test_the_archive_that_torch_1_4_tried_out_is_read() -> None:
     assert content(read(beta)["x"]) == raw(BASE)
 
 
+def test_where_there_are_both_folders_the_storages_are_those_of_today() -> None:
+    both = with_member(PLAIN, "archive/tensors/0", bytes(BASE.nbytes))
+    assert content(read(both)["x"]) == raw(BASE) == raw(torch.load(io.BytesIO(both))["x"])
+
+
 COMPRESSED = rezipped(SAVED, lambda *member: member, compression=zipfile.ZIP_DEFLATED)
 
 
@@ -376,6 +381,9 @@ def with_extra(kind: int, length: int, content: bytes) -> bytes:
     return buffer.getvalue()
 
 
+HALF = with_extra(1, 4, bytes(4) + struct.pack("<2H", 0x4246, 4) + bytes(4))
+
+
 def appended(beginning: bytes) -> bytes:
     """The archive behind something else, as those that extract themselves are."""
     buffer = io.BytesIO(beginning)
@@ -458,6 +466,10 @@ AMBIGUOUS = {
     "an extra field that is cut": (with_extra(0x4246, 9, b"short"), "truncated"),
     "a 64-bit size that stands nowhere": (
         patched(PLAIN, (directory_entry(WITHIN, PLAIN) + 24, "I", 0xFFFFFFFF)),
+        "truncated",
+    ),
+    "a 64-bit size of which half stands in another field": (
+        patched(HALF, (directory_entry(WITHIN, HALF) + 24, "I", 0xFFFFFFFF)),
         "truncated",
     ),
     "a script before it, which its offsets count": (appended(b"#!/bin/sh\n"), "does not begin"),

@@ -50,6 +50,7 @@ WRAPPED = {
     "gzip in two parts": gzip.compress(SAVED[:100]) + gzip.compress(SAVED[100:]),
     "tar in gzip": gzip.compress(tarred(*BESIDE[:1], MODEL)),
     "gzip of an older file": gzip.compress(test_torch_legacy.SAVED),
+    "zip with an export beside it": zipped(MODEL, ("model.onnx", b"\x08\x07")),
     "zip of an older file": zipped(("old.pth.tar", test_torch_legacy.SAVED)),
 }
 
@@ -59,6 +60,13 @@ def test_the_checkpoint_inside_is_read(data: bytes) -> None:
     root = read(data).root
     assert isinstance(root, dict)
     assert content(root["x"]) == raw(BASE)
+
+
+def headed(size: int, kind: bytes = tarfile.REGTYPE, attributes: dict[str, str] | None = None) -> bytes:
+    """A tar archive of one member, which says that it has this size; `attributes` overrule that."""
+    member = tarfile.TarInfo("model.pth")
+    member.size, member.type, member.pax_headers = size, kind, attributes or {}
+    return member.tobuf(tarfile.PAX_FORMAT if attributes else tarfile.GNU_FORMAT) + bytes(2048)
 
 
 def often(count: int) -> bytes:
@@ -78,6 +86,11 @@ REFUSED = {
         "the checksum of its member does not hold",
     ),
     "a tar that is cut": (tarred(MODEL)[:1500], "tar archive is damaged"),
+    "a tar of a negative size": (headed(-1024), "tar archive is damaged"),
+    "a tar of a size without end": (headed(1 << 62), "tar archive is damaged"),
+    "a tar of a name without end": (headed(1 << 40, tarfile.GNUTYPE_LONGNAME), "tar archive is damaged"),
+    "a tar of attributes without end": (headed(1 << 40, tarfile.XHDTYPE), "tar archive is damaged"),
+    "a tar of two sizes, one negative": (headed(0, attributes={"size": "-1024"}), "tar archive is truncated"),
     "several": (zipped(MODEL, ("b.pth", SAVED)), "2 checkpoints, `weights/model.pth`, `b.pth`"),
     "none in a zip": (zipped(("notes.txt", b"x"), ("more/notes.txt", b"y")), "does not have the single folder"),
     "none in a tar": (tarred(("notes.txt", b"x")), "without a checkpoint"),

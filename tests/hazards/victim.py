@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import resource
 import signal
@@ -137,6 +138,9 @@ def _import_everything() -> None:
     for module in pkgutil.walk_packages(resnet_surgeon.__path__, "resnet_surgeon."):
         if module.name.split(".")[1] not in ("module", "verification", "reporting", "__main__"):
             importlib.import_module(module.name)
+    from resnet_surgeon.cli import progress
+
+    progress._LINE_AFTER = math.inf  # a slow machine prints what a quick one does
     "\x1b".encode("unicode_escape")  # Python loads this codec when it is first used
     for argv in json.loads(sys.argv[1]):
         _tried_quietly(argv)

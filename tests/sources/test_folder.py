@@ -38,6 +38,8 @@ FOLDERS: dict[str, tuple[tuple[str, ...], dict[str, str], str]] = {
     ),
     "Lightning": (("hparams.yaml", "checkpoints/epoch=3-step=40.ckpt"), {}, "checkpoints/epoch=3-step=40.ckpt"),
     "Lightning with a last one": (("last.ckpt", "epoch=3.ckpt"), {}, "last.ckpt"),
+    "an export beside what it was made of": (("model.onnx", "model.onnx.data", "model.pth"), {}, "model.pth"),
+    "an export alone": (("model.onnx", "model.onnx.data"), {}, "model.onnx"),
     "only one": (("weights.pth", "log.txt", "optimizer.pt"), {}, "weights.pth"),
 }
 

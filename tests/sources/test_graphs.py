@@ -438,3 +438,22 @@ def test_a_graph_has_nothing_to_choose(options: dict[str, str]) -> None:
 def test_facts_that_contradict_the_graph_are_refused() -> None:
     with pytest.raises(ArchitectureError, match="maxpool cannot be both torchvision and none"):
         rs.open(folded(), assume="maxpool=none")
+
+
+def test_an_export_of_an_output_beside_its_manifest_speaks_for_itself(tmp_path: Path) -> None:
+    network = rs.open(folded()).adapt(1)
+    network.save(tmp_path / "model.safetensors")
+    (tmp_path / "model.onnx").write_bytes(unfolded())
+    found = rs.open(tmp_path / "model.onnx")
+    assert (found.architecture.in_channels, found.architecture.fused) == (3, False)
+    with pytest.raises(CheckpointError, match=r"model\.json` was named as its manifest, but does not fit it"):
+        rs.open(tmp_path / "model.onnx", manifest=tmp_path / "model.json")
+
+
+def test_a_manifest_that_the_graph_contradicts_is_refused(tmp_path: Path) -> None:
+    """Its tensors fit, but one of its strides is another."""
+    rs.open(unfolded()).save(tmp_path / "model.safetensors")
+    other = changed(unfolded(), partial(set_attribute, operator="Conv", name="strides", value=[1, 1]))
+    (tmp_path / "model.onnx").write_bytes(other)
+    with pytest.raises(ArchitectureError, match="conv1 is a Convolution of stride 1, where there should be 2"):
+        rs.open(tmp_path / "model.onnx", manifest=tmp_path / "model.json")

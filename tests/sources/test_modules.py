@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from timm.layers.adaptive_avgmax_pool import SelectAdaptivePool2d
+from timm.layers.norm_act import BatchNormAct2d
 from torch import nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
@@ -143,6 +144,16 @@ def test_a_graph_of_torch_fx_is_refused_until_it_is_stated_to_be_a_resnet(tmp_pa
     with pytest.raises(ArchitectureError, match="of the class `torch.fx.graph_module.GraphModule`"):
         rs.open(tmp_path / "graph.pt")
     assert rs.open(tmp_path / "graph.pt", assume="torchvision").architecture.heads
+
+
+@pytest.mark.parametrize("acts", [False, True])
+def test_norms_of_timm_are_taken_without_an_activation_in_them(acts: bool) -> None:
+    model = network(norm_layer=partial(BatchNormAct2d, apply_act=acts))
+    if not acts:
+        assert said(model) == PLAIN
+        return
+    with pytest.raises(ArchitectureError, match=r"`bn1\.act` is of the class `.*ReLU`"):
+        said(model)
 
 
 class MyResNet(ResNet):  # type: ignore[misc]

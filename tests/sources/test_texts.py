@@ -347,6 +347,9 @@ def test_text_that_is_no_class_with_a_forward_says_nothing(network: str) -> None
 
 ENDLESS = {
     "lists of lists": "a = []\n" + "a = [a, a]\n" * 500 + "return a",
+    "long lists that are passed on": "a = []\n"
+    "for b in range(1000):\n    for c in range(20):\n        a.append(b)\n"
+    "for b in range(1000):\n    for c in range(20):\n        observe(a)\nreturn x",
     "lists that double": "a = [x]\n" + "a = a + a\n" * 100 + "return a",
     "sums of sums": "x = x + x\n" * 1000 + "return x",
     "loops in loops": "for a in range(1000):\n    for b in range(1000):\n        pass\nreturn x",
@@ -485,6 +488,34 @@ def test_what_stands_between_a_network_and_its_classifier_is_refused_until_it_is
     with pytest.raises(ArchitectureError, match=r"has `return self\.fc\(F\.normalize\(x\)\)"):
         rs.open(tmp_path / "model.pth")
     assert rs.open(tmp_path / "model.pth", assume="torchvision").architecture.heads
+
+
+@pytest.mark.parametrize(
+    ("between", "end", "reason"),
+    [
+        (nn.Dropout(), "", None),
+        (nn.Tanh(), "", r"`fc\.0` is of the class `.*Tanh`"),
+        (nn.Dropout(), "x = F.normalize(x)\n", r"with a forward that has `x = F\.normalize\(x\)`"),
+    ],
+    ids=["nothing", "another layer", "a function"],
+)
+def test_what_stands_between_a_backbone_with_text_and_its_classifier_is_seen(
+    between: nn.Module, end: str, reason: str | None
+) -> None:
+    model: nn.Module = Wrapped()
+    model.fc = nn.Sequential(between, model.fc)  # type: ignore[arg-type]
+    source = open_source(saved(model), fc="fc.1")
+    assert source.container
+    node = modules.at(source.container.root, source.found.path)
+    assert isinstance(node, ModuleNode)
+    body = STEM + STAGES + FLATTENED + end + "return x"
+    node.layers["backbone"] = replace(node.layers["backbone"], source=text(body), kind="net.Net")  # type: ignore[index]
+    claims = modules.says(node, source.found.names, recognise(source.tensors), settled=False)
+    if reason is None:
+        assert len([*claims]) == 2
+        return
+    with pytest.raises(ArchitectureError, match=reason):
+        list(claims)
 
 
 def test_a_stem_in_a_sequential_does_not_hide_the_network_around_it(tmp_path: Path) -> None:
