@@ -465,9 +465,9 @@ class Reader:
                 data = made
             return data
         layer, made = self.layers[path], _after(data, what, node, frame)
-        if made is not data and path not in self.stops:
-            if layer.attributes.get("inplace") not in (None, False) or not layer.kind.startswith(LIBRARIES):
-                self._overwrite(data, node, frame)
+        may_write = layer.attributes.get("inplace") not in (None, False) or not layer.kind.startswith(LIBRARIES)
+        if made is not data and path not in self.stops and may_write:
+            self._overwrite(data, node, frame)
         return made
 
     def _overwrite(self, data: Data, node: ast.AST, frame: _Frame) -> None:
