@@ -174,7 +174,7 @@ def hook(*_: object) -> None:
 
 class Doubled(nn.Sequential):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return 2 * super().forward(x)  # type: ignore[no-any-return]
+        return 2 * super().forward(x)  # type: ignore[no-any-return, no-untyped-call]
 
 
 REFUSED: dict[str, tuple[Callable[[ResNet], object], str]] = {
@@ -228,7 +228,7 @@ REFUSED: dict[str, tuple[Callable[[ResNet], object], str]] = {
         r"`fc` is of the class `.*\.Doubled`",
     ),
     "a downsample of a class of its own": (
-        lambda model: setattr(model.layer2[0], "downsample", Doubled(*model.layer2[0].downsample)),  # type: ignore[arg-type]
+        lambda model: setattr(model.layer2[0], "downsample", Doubled(*model.layer2[0].downsample)),
         r"`layer2\.0\.downsample` is of the class `.*\.Doubled`",
     ),
     "another padding": (lambda model: setattr(model.conv1, "padding", (0, 0)), "padded otherwise"),
