@@ -107,7 +107,10 @@ def _gunzipped(file: OpenFile) -> Iterator[bytes]:
             waiting = decompressor.unused_data if decompressor.eof else decompressor.unconsumed_tail
             done += len(piece)
             if done > most:
-                raise CheckpointError(f"{file.size} bytes would expand to over {most}, far more than a checkpoint's do")
+                raise CheckpointError(
+                    f"{file.size} bytes would expand to over {most}, far more than a checkpoint's do",
+                    hint="if you know where it is from, unpack it first, with `gunzip -k`",
+                )
             yield piece
     if not decompressor.eof:
         raise CheckpointError("it is truncated: its gzip data has no end")

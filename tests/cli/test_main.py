@@ -175,7 +175,7 @@ def test_a_terminal_is_never_waited_for() -> None:
 
 @pytest.mark.parametrize(("patience", "is_drawn"), [("-1", True), ("float('inf')", False)])
 def test_a_terminal_gets_a_progress_bar_if_it_takes_long(patience: str, is_drawn: bool, tmp_path: Path) -> None:
-    script = f"from resnet_surgeon.cli import main, progress; progress._PATIENCE = {patience}; main.main()"
+    script = f"from resnet_surgeon.cli import main, progress; progress._BAR_AFTER = {patience}; main.main()"
     controller, terminal = pty.openpty()
     process = subprocess.Popen(
         [sys.executable, "-c", script, *RANDOM, "-o", "out.safetensors"],
