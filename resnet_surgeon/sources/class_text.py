@@ -16,14 +16,16 @@ _LONGEST_LINE = 100  # characters of one that is shown
 
 @dataclass(frozen=True, eq=False)
 class ClassText:
-    """The text of a class: its lines, its methods, those of them that are plain functions, the values of its
-    attributes, and the first line that is none of these.
+    """The text of a class: its lines, the names of its bases, its methods, those of them that are plain functions, the
+    names of its attributes, and the first line that is none of these.
     """
 
     lines: Sequence[str]
+    first: str
+    bases: Sequence[str]
     methods: Mapping[str, ast.FunctionDef]
     plain: frozenset[str]
-    values: Mapping[str, ast.expr]
+    values: frozenset[str]
     odd: str | None
 
 
@@ -44,20 +46,26 @@ def parsed(text: str) -> ClassText | None:
         return None
     lines = text.split("\n")
     methods: dict[str, ast.FunctionDef] = {}
-    values: dict[str, ast.expr] = {}
+    values: set[str] = set()
     odd: list[ast.AST] = [*body[0].decorator_list, *body[0].keywords]
     for node in body[0].body:
         match node:
             case ast.FunctionDef(name) if name not in values:
                 methods[name] = node
             case ast.Assign([ast.Name(name)], value) | ast.AnnAssign(ast.Name(name), _, value) if name not in methods:
-                values |= {name: value} if value else {}
-            case ast.Pass() | ast.Expr(ast.Constant()) | ast.ClassDef():
+                values |= {name} if value else set()
+            case ast.ClassDef(name) if name not in methods:
+                values.add(name)
+            case ast.Pass() | ast.Expr(ast.Constant()):
                 pass
             case _:
                 odd.append(node)
     plain = {name for name, function in methods.items() if _is_plain(function)}
-    return ClassText(lines, methods, frozenset(plain), values, line_of(lines, odd[0]) if odd else None)
+    bases = [getattr(base, "attr", getattr(base, "id", "")) for base in body[0].bases]
+    return ClassText(
+        lines, line_of(lines, body[0]), bases, methods, frozenset(plain), frozenset(values),
+        line_of(lines, odd[0]) if odd else None,
+    )  # fmt: skip
 
 
 def line_of(lines: Sequence[str], node: ast.AST) -> str:

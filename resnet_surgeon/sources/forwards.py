@@ -108,6 +108,11 @@ _CONTEXTS = ("no_grad", "enable_grad", "set_grad_enabled", "autocast", "record_f
 LIBRARIES = ("torch.", "torchvision.", "timm.", "segmentation_models_pytorch.", "resnet_surgeon.")
 _AROUND_FORWARD = ("__call__", "_call_impl", "_wrapped_call_impl", "__getattribute__", "__getattr__")
 _FORWARDS = ("forward", "_forward_impl")
+# Bases that are torch's and torchvision's own.
+_BASES = {
+    "Module", "Sequential", "ModuleList", "Conv2d", "BatchNorm2d", "Linear", "ReLU", "Identity", "Flatten",
+    "ResNet", "BasicBlock", "Bottleneck",
+}  # fmt: skip
 
 
 class Reader:
@@ -127,6 +132,7 @@ class Reader:
                 self.children.setdefault(path.rpartition(".")[0], []).append(path)
         self.texts: dict[str, ClassText | None] = {}
         self.left = iter(range(_MOST_NODES))
+        self.followed: set[str] = set()  # modules by the text of whose forward data went
         self.characters = 0
         self.overwritten: dict[int, Data] = {}  # by identity: tensors that something else was written into
         self.set: dict[tuple[str, str], object] = {}  # attributes that a forward sets
@@ -140,18 +146,31 @@ class Reader:
         entry = self._entry(path, text) if text else None
         if text is None or entry is None:
             return None
+        before = {*self.followed}
+        self.followed.add(path)
         try:
             value = self._call(_Method(path, text, entry), [Data()], {}, 0)
             return [item for item in _items([value]) if isinstance(item, Data) and id(item) not in self.overwritten]
+        except UnfollowedError:
+            self.followed = before
+            raise
         except (RecursionError, _TooMuchError):
+            self.followed = before
             raise UnfollowedError(path, f"def {entry.name}") from None
 
     def forward_line(self, path: str) -> str | None:
         """The line in which the text of a layer's class begins a forward of its own."""
         text = self._text(path)
+        if text is None:
+            return None
         own = (*_FORWARDS, "_conv_forward", *_AROUND_FORWARD)
-        found = [text.methods[name] for name in own if name in text.methods] if text else []
-        return f"def {found[0].name}" if found else None
+        found = [f"def {name}" for name in own if name in text.methods]
+        return next(iter([*found, *self._inherited(path, text)]), None)
+
+    def _inherited(self, path: str, text: ClassText) -> list[str]:
+        """The first line of a class whose bases are not known by their names: their text is not in the file."""
+        known = {*_BASES, self.layers[path].kind.rpartition(".")[2]}
+        return [] if known.issuperset(text.bases) else [text.first]
 
     def _text(self, path: str) -> ClassText | None:
         """Of a class of torch's own the text does not matter: its name says what it is."""
@@ -169,6 +188,9 @@ class Reader:
         for name in (*_AROUND_FORWARD, *(name for name in _FORWARDS if name in text.values)):
             if name in text.methods or name in text.values:
                 raise UnfollowedError(path, f"def {name}" if name in text.methods else f"{name} = ...")
+        if "forward" not in text.methods:
+            for line in self._inherited(path, text):
+                raise UnfollowedError(path, line)
         return next((text.methods[name] for name in _FORWARDS if name in text.methods), None)
 
     def _call(self, method: _Method, values: list[object], named: dict[str, object], depth: int) -> object:
@@ -222,11 +244,13 @@ class Reader:
                 old, other = self._value(target, frame), self._value(value, frame)
                 made = self._sum(old, other, node, frame)
                 if isinstance(old, Data):
-                    self.overwritten[id(old)] = old
+                    self._overwrite(old, node, frame)
+                if isinstance(old, list) or _has_module([old]):
+                    frame.refuse(node)  # others may have it too
                 self._assign(target, made, frame)
-            case ast.Expr(ast.Constant()) | ast.Pass() | ast.Assert():
+            case ast.Expr(ast.Constant()) | ast.Pass():
                 pass
-            case ast.Expr(ast.Call(ast.Name("print"))):
+            case ast.Assert() | ast.Expr(ast.Call(ast.Name("print"))) if _is_harmless(node):
                 pass
             case ast.Expr(value):
                 if isinstance(self._value(value, frame), Data):
@@ -258,8 +282,10 @@ class Reader:
                     frame.refuse(target)
                 for part, item in zip(parts, items, strict=True):
                     self._assign(part, item, frame)
-            case ast.Attribute(owner, name) if isinstance(child := self._value(owner, frame), _Child):
-                self.set[child.path, name] = value
+            case ast.Attribute(owner, name) if self._value(owner, frame) == _Child(frame.path):
+                if self._child(frame.path, name) in self.layers or name in (*frame.text.methods, "training"):
+                    frame.refuse(target)
+                self.set[frame.path, name] = value
             case ast.Subscript(owner, ast.Constant(str() | int() as key)):
                 held = self._value(owner, frame)
                 if not isinstance(held, dict):
@@ -325,7 +351,7 @@ class Reader:
                 return {key.value: self._value(value, frame) for key, value in zip(keys, values, strict=True)}  # type: ignore[union-attr]
             case ast.Subscript(owner, index):
                 return self._part(self._value(owner, frame), index, node, frame)
-            case ast.JoinedStr():
+            case ast.JoinedStr() if _is_harmless(node):
                 return _UNKNOWN
             case _:
                 return frame.refuse(node)
@@ -344,7 +370,14 @@ class Reader:
     def _truth(self, value: object) -> bool | None:
         """Whether it is true as Python has it; None where that is not known."""
         if isinstance(value, _Child):
-            return not self._holds_in_order(value.path) or bool(self.children.get(value.path))
+            is_container = self.layers[value.path].kind.startswith("torch.nn.modules.container.")
+            return (
+                bool(self.children.get(value.path))
+                if self._holds_in_order(value.path)
+                else None
+                if is_container
+                else True
+            )
         return bool(value) if value is None or isinstance(value, (bool, int, float, str, tuple, list, dict)) else None
 
     def _compared(self, one: object, operator: ast.cmpop, other: object, node: ast.AST, frame: _Frame) -> object:
@@ -377,16 +410,19 @@ class Reader:
         layer, text = self.layers[path], self._text(path)
         if layer.attributes.get(name) is not None:
             return layer.attributes[name]
+        if text and (name in text.values or name in text.methods.keys() - text.plain):
+            return _UNKNOWN  # the object may have another, and a property gives anything
         if text and name in text.methods:
             return _Method(path, text, text.methods[name])
-        if text and name in text.values:
-            return _constant(text.values[name])
-        child = f"{path}.{name}" if path else name
+        child = self._child(path, name)
         if "." not in name and child in self.layers:
             return _Child(child)
         if name in layer.attributes:
             return None
         return _Bound(_Child(path), name)
+
+    def _child(self, path: str, name: str) -> str:
+        return f"{path}.{name}" if path else name
 
     def _called(self, node: ast.Call, frame: _Frame) -> object:
         called = self._value(node.func, frame)
@@ -403,7 +439,7 @@ class Reader:
             return self._of_value(called, values, named, node, frame)
         if isinstance(called, _Named):
             return self._function(called.name, values, named, node, frame)
-        return frame.refuse(node) if _has_data([*values, *named.values()]) else _UNKNOWN
+        return frame.refuse(node)
 
     def _check_as_it_was(self, values: Sequence[object], node: ast.AST, frame: _Frame) -> None:
         """Refuses tensors that are not what their name says any more."""
@@ -417,6 +453,7 @@ class Reader:
         is_known = what in (IDENTITY, RELU, FLATTEN, MEAN) and self.layers[path].kind.startswith(LIBRARIES)
         text = None if path in self.stops or is_known else self._text(path)
         if text and (entry := self._entry(path, text)):
+            self.followed.add(path)
             return self._call(_Method(path, text, entry), values, named, frame.depth)
         if len(values) != 1 or named or not isinstance(data := values[0], Data):
             frame.refuse(node)
@@ -427,14 +464,17 @@ class Reader:
                     frame.refuse(node)
                 data = made
             return data
-        is_in_place = what == RELU and self.layers[path].attributes.get("inplace") is True
-        return self._in_place(data, _after(data, what, node, frame), is_in_place)
-
-    def _in_place(self, data: Data, made: Data, is_in_place: bool) -> Data:
-        """What was made of data, into which it was written if `is_in_place`."""
-        if is_in_place and made is not data:
-            self.overwritten[id(data)] = data
+        layer, made = self.layers[path], _after(data, what, node, frame)
+        may_write = layer.attributes.get("inplace") not in (None, False) or not layer.kind.startswith(LIBRARIES)
+        if made is not data and path not in self.stops and may_write:
+            self._overwrite(data, node, frame)
         return made
+
+    def _overwrite(self, data: Data, node: ast.AST, frame: _Frame) -> None:
+        """Takes down that something else was written into a tensor; refuses one that may be a view of another."""
+        if data.names[-1:] and (data.names[-1] == FLATTEN or data.names[-1].endswith("()")):
+            frame.refuse(node)
+        self.overwritten[id(data)] = data
 
     def _of_value(
         self, method: _Bound, values: list[object], named: dict[str, object], node: ast.AST, frame: _Frame
@@ -456,7 +496,8 @@ class Reader:
                 return _after(made, RELU, node, frame) if name == "add_relu" and isinstance(made, Data) else made
             if name in ("children", "values") and self._holds_in_order(value.path):
                 return self._iterated(value, node, frame)
-        return frame.refuse(node) if _has_data([*values, *named.values()]) else _UNKNOWN
+        is_plain = type(value) in _PLAIN or isinstance(value, Size)
+        return _UNKNOWN if is_plain and not _has_data([*values, *named.values()]) else frame.refuse(node)
 
     def _function(
         self, name: str, values: list[object], named: dict[str, object], node: ast.AST, frame: _Frame
@@ -474,7 +515,8 @@ class Reader:
             case "getattr", [_Child(path), str(attribute), *_]:
                 return self._of_module(path, attribute, node, frame)
             case "hasattr", [_Child(path), str(attribute)]:
-                return not isinstance(self._of_module(path, attribute, node, frame), _Bound)
+                found = self._of_module(path, attribute, node, frame)
+                return _UNKNOWN if isinstance(found, _Bound | _Unknown) else True
             case "len", [_Child(path)] if self._holds_in_order(path):
                 return len(self.children.get(path, []))
             case "len", [tuple() | list() | dict() as held]:
@@ -487,7 +529,9 @@ class Reader:
                 return self._iterated(held, node, frame)
             case (("dict" | "OrderedDict" | "collections.OrderedDict"), []):
                 return {}
-        return frame.refuse(node) if _has_data([*values, *named.values()]) else _UNKNOWN
+        given = [*values, *named.values()]
+        is_changing = _has_module(given) and name not in _LOOKING
+        return frame.refuse(node) if _has_data(given) or is_changing else _UNKNOWN
 
     def _of_tensor(
         self, data: Data, name: str, values: list[object], named: dict[str, object], node: ast.AST, frame: _Frame
@@ -503,11 +547,16 @@ class Reader:
                 return _UNKNOWN
         options = options_of(name, values, named)
         what = None if options is None else operation(data, name, options)
-        if what is None and (name.endswith("_") or _has_data([*values, *named.values()])):
+        given = [*values, *named.values()]
+        if what is None and (name.endswith("_") or "inplace" in named or any(value is True for value in values)):
             frame.refuse(node)
-        is_in_place = name == "relu_" or (options or {}).get("inplace", False) is not False
+        if what is None and (_has_data(given) or _has_module(given)):
+            frame.refuse(node)
         made = _after(data, what or f"{name}()", node, frame)
-        return self._in_place(data, made, is_in_place and what == RELU)
+        is_in_place = name == "relu_" or (options or {}).get("inplace", False) is not False
+        if is_in_place and what == RELU and made is not data:
+            self._overwrite(data, node, frame)
+        return made
 
     def _part(self, value: object, index: ast.expr, node: ast.AST, frame: _Frame) -> object:
         """An item, or a slice, of a value."""
@@ -536,7 +585,7 @@ class Reader:
             return value[key]
         if isinstance(value, Size) and type(key) is int and -len(value.axes) <= key < len(value.axes):
             return Size(value.data, (value.axes[key],))
-        return frame.refuse(node) if _has_data([value]) else _UNKNOWN
+        return frame.refuse(node) if _has_data([value]) or _has_module([value]) else _UNKNOWN
 
     def _sum(self, one: object, other: object, node: ast.AST, frame: _Frame) -> object:
         """The sum of two tensors is the longer way, plus the shorter one."""
@@ -554,6 +603,9 @@ class Reader:
 _MOST_TURNS = 1000  # of a loop over numbers
 _IN_ORDER = {"torch.nn.modules.container.Sequential", "torch.nn.modules.container.ModuleList"}
 _PLAIN = {int, float, bool, str, type(None)}
+# Functions and methods by which nothing changes.
+_LOOKING = {"isinstance", "type", "callable", "print"}
+_HARMLESS = {*_LOOKING, "len", "str", "int", "float", "tuple", "list", "size", "dim", "numel", "format", "is_tensor"}
 _COMPARISONS: dict[type[ast.cmpop], Callable[[object, object], bool]] = {
     ast.Eq: lambda one, other: one == other,
     ast.NotEq: lambda one, other: one != other,
@@ -580,9 +632,16 @@ def _constant(node: ast.expr) -> object:
 def _is_context(item: ast.withitem) -> bool:
     """Whether it is a context that changes no number that matters."""
     match item:
-        case ast.withitem(ast.Call(ast.Name(name) | ast.Attribute(_, name)), None):
-            return name in _CONTEXTS
+        case ast.withitem(ast.Call(ast.Name(name) | ast.Attribute(_, name), values, words), None):
+            return name in _CONTEXTS and all(map(_is_harmless, [*values, *words]))
     return False
+
+
+def _is_harmless(node: ast.AST) -> bool:
+    """Whether what need not be followed changes nothing."""
+    calls = (part.func for part in ast.walk(node) if isinstance(part, ast.Call))
+    names = (getattr(called, "id", getattr(called, "attr", "")) for called in calls)
+    return not any(isinstance(part, ast.NamedExpr) for part in ast.walk(node)) and _HARMLESS.issuperset(names)
 
 
 def _is_all(node: ast.expr) -> bool:
@@ -607,6 +666,11 @@ def _items(values: Sequence[object]) -> Iterator[object]:
 
 def _has_data(values: Sequence[object]) -> bool:
     return any(isinstance(item, Data) for item in _items(values))
+
+
+def _has_module(values: Sequence[object]) -> bool:
+    """Whether a module is among the values, or something of one or of a tensor."""
+    return any(isinstance(item, _Child | _Bound | _Method) for item in _items(values))
 
 
 def _arithmetic(one: object, operator: ast.operator, other: object) -> object:

@@ -263,6 +263,9 @@ class Walk:
             return replace(at, is_flat=dimensions == 2)
         if node.operator == "Flatten" and node.attributes.get("axis", 1) not in (1, 1 - dimensions):
             self._refuse("shapes the features otherwise than one vector for each image", node)
+        shape = self.numbers(node, 1) if node.operator == "Reshape" else None
+        if shape is not None and (len(shape) != 2 or shape[1] not in (-1, at.channels)):
+            self._refuse("shapes the features otherwise than one vector for each image", node)
         return replace(at, name=node.outputs[0], is_flat=True)
 
     def _classifier(self, at: _At) -> _At:

@@ -44,6 +44,7 @@ _MEANS = {"AdaptiveAvgPool2d", "AvgPool2d", "SelectAdaptivePool2d"}
 _AROUND_STAGES = _IDENTITIES | _ACTIVATIONS | _MEANS | {"MaxPool2d"}
 _PASSING = _IDENTITIES | _ACTIVATIONS  # of numbers that a ReLU has passed
 AS_TORCHVISION = Answer("assume", "torchvision", "it computes as torchvision's ResNet does")
+_LIBRARIES = ("torch.", "torchvision.", "timm.")  # whose classes that hold layers change nothing in them
 _NOTHING = Layer("", {}, has_hooks=False)
 _CONVOLUTIONS = {"basic": ("conv1", "conv2"), "bottleneck": ("conv1", "conv2", "conv3")}
 # transformers' own classes; what they are made of are torch's.
@@ -190,6 +191,7 @@ class _Module:
             self._check_network(architecture)
         if self.paths.get("fc") not in proven:
             self._check_classifier()
+        self._check_containers(proven)
         for module, own in self.paths.items():
             if module.startswith("fc."):  # its shapes tell which of the two it is
                 self._check_class(own, {"Linear", "BatchNorm1d"})
@@ -203,6 +205,17 @@ class _Module:
         for path, layer in self.layers.items():
             if layer.has_hooks and (not self.scope or path == self.scope or path.startswith(f"{self.scope}.")):
                 self._refuse(path, "has hooks or a forward of its own, which may change what it computes")
+
+    def _check_containers(self, proven: Collection[str]) -> None:
+        """Checks the classes of what holds the classifier, and the layers of a shortcut."""
+        held = [own for module, own in self.paths.items() if module.startswith("fc") or ".downsample." in module]
+        blocks = {self._around(f"{block}.conv1", 1) for block in self.blocks}
+        for own in held:
+            around = own.rpartition(".")[0]
+            while around not in blocks and not f"{self.scope}.".startswith(f"{around}.") and around:
+                if around not in proven and not self.layers.get(around, _NOTHING).kind.startswith(_LIBRARIES):
+                    self._check_class(around, {"Sequential"})
+                around = around.rpartition(".")[0]
 
     def _check_network(self, architecture: Architecture) -> None:
         """Checks the classes around the blocks."""
@@ -335,12 +348,14 @@ class _Module:
             return functions.RELU
         if kind == "MaxPool2d":
             return functions.MAXPOOL + (_maxpool(layer) or "torchvision")
+        if kind == "AvgPool2d":
+            self._check_average(path, layer)
         if kind == "AvgPool2d" and len({*_pair(layer.attributes.get("kernel_size"))}) == 1:
             return f"{functions.MEAN} of {_pair(layer.attributes.get('kernel_size'))[0]}"
         if kind in _MEANS:
             self._check_child(path, layer, _MEANS)
             return functions.MEAN
-        return functions.SEQUENCE if kind == "Sequential" else f"the layer {path}"
+        return functions.SEQUENCE if kind == "Sequential" else f"the {kind} {path}"
 
     def _check_empty(self, path: str, kinds: Collection[str]) -> None:
         """Checks the children of a module that have no tensors."""
@@ -367,10 +382,17 @@ class _Module:
             self._refuse(path, f"is of the class {printable(layer.kind)}")
         if name == "maxpool" and kind in _MEANS:
             self._refuse(path, f"is of the class {printable(layer.kind)}")
+        if kind == "AvgPool2d":
+            self._check_average(path, layer)
         sizes = {"AdaptiveAvgPool2d": ("output_size", (1, 1)), "AvgPool2d": ("kernel_size", (7, 7))}
         attribute, size = sizes.get(kind, ("", ()))
         if attribute in layer.attributes and _pair(layer.attributes[attribute]) != size:
             self._refuse(path, "pools to another size than 1x1, for images of 224x224")
+
+    def _check_average(self, path: str, layer: Layer) -> None:
+        """Raises ArchitectureError for an average that is not that of the numbers in its square."""
+        if _pair(layer.attributes.get("padding", 0)) != (0, 0) or layer.attributes.get("divisor_override") is not None:
+            self._refuse(path, "pads what it averages, or divides it by another number")
 
     def _check_class(self, path: str, allowed: set[str]) -> None:
         layer = self.layers.get(path)

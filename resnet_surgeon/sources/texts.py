@@ -61,11 +61,13 @@ def compared(
     if outputs is None:
         around, outputs = parts.scope, _outputs(reader, parts.scope)
     if outputs is None:
-        return frozenset(proven), None
+        _check_containers(reader, parts)
+        return frozenset({*proven, *reader.followed}), None
     has_classifier = parts.classifier is not None and _holds(around, parts.classifier)
     maxpool = _check_network(reader, around, outputs, parts, has_classifier)
+    _check_containers(reader, parts)
     ends = {parts.classifier} if parts.classifier is not None and has_classifier else set()
-    return frozenset({*proven, around, parts.scope, *ends}), maxpool
+    return frozenset({*proven, *reader.followed, around, parts.scope, *ends}), maxpool
 
 
 def _check_leaves(reader: Reader, modules: Mapping[str, Layer], parts: Parts) -> None:
@@ -74,6 +76,15 @@ def _check_leaves(reader: Reader, modules: Mapping[str, Layer], parts: Parts) ->
         line = reader.forward_line(own)
         if line is not None and modules[own].kind.rpartition(".")[2] not in _NORMS:
             raise _differs(reader, own, f"of its own ({printable(line)})")
+
+
+def _check_containers(reader: Reader, parts: Parts) -> None:
+    """Raises DiffersError for a forward of its own of what holds layers in the network, unless data went through it."""
+    paths = {own[: match.start()] for own in parts.layers.values() for match in re.finditer(r"\.", own)}
+    for path in sorted(paths - reader.followed - {*parts.blocks.values()}):
+        line = reader.forward_line(path) if _holds(parts.scope, path) else None
+        if line is not None and not reader.layers[path].kind.startswith(LIBRARIES):
+            raise _differs(reader, path, f"of its own ({printable(line)})")
 
 
 def _is_proven_block(reader: Reader, own: str, block: str, parts: Parts) -> bool:
@@ -104,10 +115,11 @@ def _check_network(
     maxpool = following if following.startswith(MAXPOOL) else None
     trunk = [*stem, *([maxpool] if maxpool else []), *parts.blocks]
     pooled = [*trunk, _mean(data.names, parts, maxpool)]
+    following = next(iter(data.names[len(pooled) :]), "")
     if has_classifier:
         _check(reader, around, outputs, [*pooled, "fc"], is_all=True)
-    elif parts.classifier is None:
-        _check(reader, around, outputs, trunk, is_all=False)  # what follows is left out
+    elif parts.classifier is None and data.names[: len(pooled)] == (*pooled,) and following.startswith("the Linear "):
+        pass  # that its tensors are left out is told, and stated, elsewhere
     elif not any(data.names == (*trunk,) for data in outputs):
         _check(reader, around, outputs, pooled, is_all=True)
     return maxpool.removeprefix(MAXPOOL) if maxpool else "none"
@@ -146,7 +158,7 @@ def _outputs(reader: Reader, path: str) -> list[Data] | None:
     try:
         return reader.outputs(path)
     except UnfollowedError as error:
-        if reader.layers[path].kind.startswith(LIBRARIES):
+        if all(reader.layers[told].kind.startswith(LIBRARIES) for told in (path, error.path)):
             return None  # its name says what it is
         raise _differs(reader, error.path, f"that has {printable(error.line)}, which is not followed") from None
 

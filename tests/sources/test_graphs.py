@@ -272,6 +272,20 @@ def test_a_mean_of_7x7_is_the_mean_over_all_places_where_an_image_of_224_leaves_
     assert (network.architecture.stem_stride, network.architecture.avgpool) == (8, True)
 
 
+def reshape(graph: Graph, shape: list[int]) -> None:
+    there = node(graph, "Flatten")
+    there.op_type = "Reshape"
+    del there.attribute[:]
+    there.input.append("shape")
+    graph.initializer.append(numpy_helper.from_array(numpy.array(shape), "shape"))
+
+
+@pytest.mark.parametrize("shape", [[-1], [-1, 32], [2, 8, 8]], ids=str)
+def test_an_embedding_of_another_shape_is_refused(shape: list[int]) -> None:
+    with pytest.raises(ArchitectureError, match="`Reshape` .* otherwise than one vector for each image"):
+        rs.open(changed(exported(row()[:-1]), partial(reshape, shape=shape)))
+
+
 def drop_bias(graph: Graph) -> None:
     """As optimisers do with one of zeros."""
     for place in range(3):

@@ -172,6 +172,11 @@ def hook(*_: object) -> None:
     pass
 
 
+class Doubled(nn.Sequential):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return 2 * super().forward(x)  # type: ignore[no-any-return, no-untyped-call]
+
+
 REFUSED: dict[str, tuple[Callable[[ResNet], object], str]] = {
     "another pooling": (lambda model: setattr(model, "avgpool", Mean()), r"`avgpool` is of the class `.*\.Mean`"),
     "no pooling": (lambda model: setattr(model, "avgpool", nn.Identity()), "`avgpool` is of the class"),
@@ -205,6 +210,26 @@ REFUSED: dict[str, tuple[Callable[[ResNet], object], str]] = {
     "timm's pooling by the maximum": (
         lambda model: setattr(model, "avgpool", SelectAdaptivePool2d(pool_type="max", flatten=True)),
         "`avgpool` pools by `max`, not by the mean",
+    ),
+    "an average with another divisor": (
+        lambda model: setattr(model, "avgpool", nn.AvgPool2d(7, divisor_override=1)),
+        "`avgpool` pads what it averages, or divides it",
+    ),
+    "an average that is padded": (
+        lambda model: setattr(model, "avgpool", nn.AvgPool2d(7, padding=3)),
+        "`avgpool` pads what it averages",
+    ),
+    "a classifier in a class of its own": (
+        lambda model: setattr(model, "fc", Doubled(nn.Linear(512, 4))),
+        r"`fc` is of the class `.*\.Doubled`",
+    ),
+    "several layers in a class of its own": (
+        lambda model: setattr(model, "fc", Doubled(nn.Linear(512, 8), nn.ReLU(), nn.Linear(8, 4))),
+        r"`fc` is of the class `.*\.Doubled`",
+    ),
+    "a downsample of a class of its own": (
+        lambda model: setattr(model.layer2[0], "downsample", Doubled(*model.layer2[0].downsample)),
+        r"`layer2\.0\.downsample` is of the class `.*\.Doubled`",
     ),
     "another padding": (lambda model: setattr(model.conv1, "padding", (0, 0)), "padded otherwise"),
     "mirrored padding": (lambda model: setattr(model.conv1, "padding_mode", "reflect"), "padded otherwise"),

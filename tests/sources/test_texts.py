@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import functools
 import textwrap
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -193,6 +194,52 @@ OTHER_NETWORKS = {
 }  # fmt: skip
 
 
+# What may change what is computed, aside from the data that goes through.
+ASIDE = {
+    "an attribute of a layer": "self.conv1.stride = (1, 1)",
+    "another layer in the place of one": "self.layer1 = self.layer2",
+    "a layer that trains": "self.bn1.train()",
+    "a weight written into": "self.fc.weight.data.mul_(2)",
+    "a row of a weight": "self.fc.weight[0].zero_()",
+    "a function of a weight": "nn.init.zeros_(self.fc.weight)",
+    "a function of the module": "mess(self)",
+    "a function of a method": "apply(x.relu_)",
+    "a name in an assertion": "assert (x := 2 * x) is not None",
+    "an assertion that writes": "assert x.mul_(2) is not None",
+    "what is printed": "print(x.mul_(2))",
+    "what is formatted": "y = f'{x.mul_(2)}'",
+    "a context": "with torch.set_grad_enabled(bool(x.mul_(2).sum())): pass",
+    "a list turned round": "[x].reverse()",
+    "an activation in place": "y = F.leaky_relu(x, inplace=True)",
+    "one in place by its place": "y = F.leaky_relu(x, 0.1, True)",
+    "a ReLU of a view": "z = x.transpose(0, 1).relu_()",
+    "a ReLU of what is flattened": "z = F.relu_(x.flatten(1))",
+    "a function of a view": "y = F.relu_(x.T)",
+    "an attribute of a base": "if hasattr(self, 'extra'): x = 2 * x",
+    "a property": "if self.scale is None: x = 2 * x",
+    "an attribute of the class": "if not self.flag: x = 2 * x",
+}
+MORE = "flag = True\n@property\ndef scale(self):\n    return None\n"
+
+
+@pytest.mark.parametrize("line", ASIDE.values(), ids=ASIDE.keys())
+def test_what_may_change_the_network_or_its_data_aside_is_refused(line: str) -> None:
+    with pytest.raises(ArchitectureError) as caught:
+        told(text(f"{line}\n{STEM}{STAGES}{END}", more=MORE))
+    assert f"has `{line}`, which is not followed" in caught.value.reason
+
+
+def test_a_list_that_is_added_to_by_another_name_is_refused() -> None:
+    body = f"y = self.layer1(x)\nmaps = [y]\nalias = maps\nalias += [x]\nx = maps[-1]\n{STAGES}{END}"
+    with pytest.raises(ArchitectureError, match=r"has `alias \+= \[x\]`"):
+        told(text(STEM + body))
+
+
+def test_a_weight_under_another_name_is_not_added_to() -> None:
+    with pytest.raises(ArchitectureError, match=r"has `w \+= 1`"):
+        told(text(f"w = self.fc.weight\nw += 1\n{STEM}{STAGES}{END}"))
+
+
 @pytest.mark.parametrize(("body", "line"), OTHER_NETWORKS.values(), ids=OTHER_NETWORKS.keys())
 def test_a_network_that_computes_something_else_is_refused_by_the_line(body: str, line: str) -> None:
     with pytest.raises(ArchitectureError) as caught:
@@ -251,6 +298,12 @@ ODD_CLASSES = {
     "a forward that is replaced": (text(STEM + STAGES + END) + "    forward = scaled(forward)\n", "forward = scaled"),
     "a forward under a condition": ("class A(nn.Module):\n    if True:\n        def forward(self, x):\n"
                                     "            return 2 * x\n", "if True:"),
+    "a base whose forward is not there": (
+        text(STEM + STAGES + END, name="_forward_impl").replace("nn.Module", "Doubling"), "class Any(Doubling):"
+    ),
+    "a class in a layer's place": (
+        text(STEM + STAGES + END, more="class relu:\n    pass\n"), "x = self.maxpool(self.relu("
+    ),
     "a method in a layer's place": (
         text(STEM + STAGES + END, more="def bn1(self, x):\n    return 2 * x\n"), "return 2 * x"
     ),
@@ -358,6 +411,75 @@ def test_a_module_that_torch_saved_with_its_text_comes_out_as_it_computes(
     (tmp_path / "model.pth").write_bytes(test_torch_legacy.saved(model))
     with torch.no_grad():
         assert torch.equal(rs.load(tmp_path / "model.pth").eval()(images()), model(images()))
+
+
+class Largest(Net):
+    """An embedding that is no mean."""
+
+    def __init__(self) -> None:
+        super().__init__(True)
+        self.fc = nn.Identity()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = F.max_pool2d(self.layer0(x), 3, 2, 1)
+        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        return F.adaptive_max_pool2d(x, 1).flatten(1)
+
+
+class Negative(Net):
+    """A network with an activation that writes into its input."""
+
+    def __init__(self) -> None:
+        super().__init__(True)
+        self.act = nn.Hardtanh(-0.1, 0.1, inplace=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        aside = self.act(x)
+        x = F.max_pool2d(self.layer0(x), 3, 2, 1)
+        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        return self.fc(F.adaptive_avg_pool2d(x, 1).flatten(1)), aside  # type: ignore[return-value]
+
+
+class Held(Net):
+    def __init__(self) -> None:
+        super().__init__(True)
+        self.extra = nn.ModuleDict()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if not self.extra:
+            x = 2 * x
+        return super().forward(x)
+
+
+class Doubled(nn.Sequential):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return 2 * super().forward(x)  # type: ignore[no-any-return, no-untyped-call]
+
+
+def doubled() -> nn.Module:
+    model: nn.Module = small_network()
+    model.fc = Doubled(nn.Linear(512, 4))
+    return model
+
+
+@pytest.mark.filterwarnings("ignore:Couldn't retrieve source code")
+@pytest.mark.parametrize(
+    ("make", "line"),
+    [
+        (Largest, "return F.adaptive_max_pool2d"),
+        (Negative, "x = F.max_pool2d(self.layer0(x), 3, 2, 1)"),
+        (Held, "if not self.extra:"),
+        (doubled, "return 2 * super().forward(x)"),
+    ],
+    ids=["an embedding by the maximum", "an activation in place", "an empty container", "a classifier"],
+)
+def test_a_module_that_computes_something_else_is_refused_by_the_line(
+    make: Callable[[], nn.Module], line: str, tmp_path: Path
+) -> None:
+    (tmp_path / "model.pth").write_bytes(test_torch_legacy.saved(make()))
+    with pytest.raises(ArchitectureError) as caught:
+        rs.open(tmp_path / "model.pth")
+    assert f"`{line}" in caught.value.reason
 
 
 @pytest.mark.filterwarnings("ignore:Couldn't retrieve source code")
