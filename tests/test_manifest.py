@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -188,6 +189,20 @@ DAMAGE: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "half of a character": (lambda d: d.update(dropped=["\ud800"]), "its manifest holds text that is not Unicode"),
     "an unknown operation": (lambda d: d.update(operations=[{"prune": {}}]), "an operation is one of adapt, "),
     "an operation with a wrong option": (lambda d: d["operations"][0]["adapt"].update(in_channels=0), "at least 1"),
+    "another source by its place": (
+        lambda d: d.update(operations=[{"average": {"others": ["/etc/passwd"], "weights": None}}]),
+        "operation average: it names another source by its number",
+    ),
+    "a tensor of a source that there is not": (
+        lambda d: d["tensors"]["bn1.bias"]["provenance"].update(source=1),
+        "it has a tensor of another source than its 1",
+    ),
+    "a trained tensor of a source that there is not": (
+        lambda d: d["tensors"]["bn1.bias"].update(
+            provenance={"how": "trained", "began": d["tensors"]["bn1.bias"]["provenance"] | {"source": 1}}
+        ),
+        "it has a tensor of another source than its 1",
+    ),
     "an endless stage": (
         lambda d: d["architecture"]["stages"][0].update(blocks=10**9),
         "blocks is not a whole number of at most 65536",
@@ -208,6 +223,13 @@ def test_a_damaged_manifest_is_refused(
     damage(document)
     with pytest.raises(CheckpointError, match=reason):
         from_json(json.dumps(document))
+
+
+def test_a_manifest_that_could_not_be_read_again_is_not_valid(checkpoints: Path) -> None:
+    manifest = rs.open(checkpoints / "basic.pth").manifest()
+    manifest.check()
+    with pytest.raises(CheckpointError, match=r"its manifest would not be valid: notes\[0\] is not one line"):
+        replace(manifest, notes=("one\ntwo",)).check()
 
 
 @pytest.mark.parametrize("again", ['"groups": 1, "groups": 1', '"groups": 2, "groups": 1', '"groups": NaN'])

@@ -237,6 +237,18 @@ def test_whichever_call_fails_the_old_file_stands_or_the_whole_new_one(
     pytest.fail("it never succeeded")
 
 
+def test_nothing_is_written_with_a_manifest_that_nobody_could_read(
+    checkpoints: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = rs.open(checkpoints / "basic.pth").adapt(1)
+    monkeypatch.setattr("resnet_surgeon.history.recording.notes_of", lambda manifest: ("one\ntwo",))
+    with pytest.raises(CheckpointError, match="its manifest would not be valid"):
+        network.save(tmp_path / "out.safetensors")
+    with (tmp_path / "stream").open("wb") as stream, pytest.raises(CheckpointError, match="would not be valid"):
+        network.stream(stream.fileno())
+    assert {path.name: path.stat().st_size for path in tmp_path.iterdir()} == {"stream": 0}
+
+
 def streamed(network: rs.Network) -> bytes:
     """What comes out of the other end of a pipe."""
     reader, writer = os.pipe()
