@@ -293,6 +293,18 @@ def test_a_module_without_a_layer_for_its_maxpool_is_asked_about(tmp_path: Path)
     assert rs.open(tmp_path / "a.pth", assume="maxpool=none").architecture.maxpool_is_identity
 
 
+def test_norms_that_do_not_say_their_eps_are_warned_of(tmp_path: Path) -> None:
+    """As frozen ones of several libraries, which add none."""
+    model = small_network()
+    for layer in model.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            del layer.eps
+    torch.save(model, tmp_path / "model.pth")
+    (warning,) = rs.open(tmp_path / "model.pth").manifest().source.warnings
+    assert "do not say their eps" in warning
+    assert rs.open(tmp_path / "model.pth", assume="eps=0").manifest().source.warnings == ()
+
+
 def test_tensors_of_no_module_are_refused(tmp_path: Path) -> None:
     model = nn.Module()
     model._buffers.update({f"net.{name}": tensor for name, tensor in small_network().state_dict().items()})
