@@ -124,3 +124,9 @@ def test_numbers_that_overflow_are_refused(tmp_path: Path) -> None:
     with pytest.raises(OperationError, match="not finite"):
         rs.open(tmp_path / "large.pth").average([tmp_path / "large.pth"]).save(tmp_path / "out.safetensors")
     assert not (tmp_path / "out.safetensors").exists()
+
+
+@pytest.mark.parametrize("other", [3.5, None, 0], ids=str)
+def test_what_is_no_other_network_is_refused(other: Any, checkpoints: Path) -> None:
+    with pytest.raises(rs.UsageError, match="a path, a model's name, or an opened network"):
+        rs.open(checkpoints / "basic.pth").average([other])
