@@ -205,9 +205,24 @@ def maxpool(architecture: Architecture) -> Layer:
     """What stands in the place of torchvision's maxpool."""
     if architecture.maxpool_is_identity:
         return Identity("maxpool")
-    if architecture.maxpool == "caffe":
-        return MaxPool("maxpool", kernel=3, stride=2, padding=0, ceil_mode=True)
-    return MaxPool("maxpool", kernel=3, stride=2, padding=1)
+    return _MAXPOOLS[architecture.maxpool]
+
+
+_MAXPOOLS = {
+    "torchvision": MaxPool("maxpool", kernel=3, stride=2, padding=1),
+    "caffe": MaxPool("maxpool", kernel=3, stride=2, padding=0, ceil_mode=True),
+}
+
+
+def maxpool_with(
+    kernel: object, stride: object, padding: object, dilation: object, ceil_mode: object
+) -> tuple[str, MaxPool] | None:
+    """The maxpool of these sizes, each a pair for height and width, with whose it is: torchvision's or Caffe's."""
+    for kind, pool in _MAXPOOLS.items():
+        sizes = tuple((size, size) for size in (pool.kernel, pool.stride, pool.padding, 1))
+        if (kernel, stride, padding, dilation) == sizes and ceil_mode == pool.ceil_mode:
+            return kind, pool
+    return None
 
 
 def blocks(architecture: Architecture, stage: Stage, path: str) -> Iterator[Block]:

@@ -7,7 +7,7 @@ or looked up. Knows no network.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +31,12 @@ class Layer:
     attributes: Mapping[str, object]
     has_hooks: bool
     source: str | None = None
+
+
+def common_path(paths: Sequence[str]) -> str:
+    """The path of the module around all of these."""
+    components = zip(*(path.split(".") for path in paths), strict=False)
+    return ".".join(names[0] for names in itertools.takewhile(lambda names: len({*names}) == 1, components))
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import Any
 
 from resnet_surgeon.fields import hints_of
 from resnet_surgeon.operations import OPERATIONS
+from resnet_surgeon.operations.checkpoint import takes_one_other
 from resnet_surgeon.recipes.reading import NAMES, OPENING, options, others, spellings
 
 _VARIABLE = {"type": "string", "pattern": r"\$\{[A-Za-z_][A-Za-z0-9_]*\}"}
@@ -90,8 +91,8 @@ def _operation(name: str, kind: Any, option: Any) -> dict[str, Any]:
     def holds(field: str) -> dict[str, Any]:
         if field not in others(kind):
             return dict(option(hints[field]))
-        is_many = "Sequence" in str(hints[field])
-        return {"anyOf": [place, {"type": "array", "minItems": 1, "items": place}]} if is_many else dict(place)
+        many = {"anyOf": [place, {"type": "array", "minItems": 1, "items": place}]}
+        return dict(place) if takes_one_other(kind) else many
 
     described: dict[str, Any] = {
         "type": "object",

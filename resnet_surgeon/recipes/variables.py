@@ -74,9 +74,9 @@ def _as_text(value: object) -> str:
 def _value(name: str, node: Node, values: Values, mistakes: Mistakes) -> Node | None:
     if name in values:
         return values[name]
-    near = difflib.get_close_matches(name[:40], itertools.islice(values, 100), n=1)
+    near = difflib.get_close_matches(name[:40], itertools.islice(values, _SHOWN), n=1)
     known = (
-        f"the variables are {', '.join(itertools.islice(values, 100))}"
+        f"the variables are {', '.join(itertools.islice(values, _SHOWN))}"
         if values
         else "give it under `variables:`, or by `--set`"
     )

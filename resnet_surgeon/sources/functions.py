@@ -7,8 +7,10 @@ Knows their options, and no text.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+
+from resnet_surgeon.architecture.layers import maxpool_with
 
 MEAN = "mean"
 RELU = "relu"
@@ -102,8 +104,11 @@ def operation(data: Data, name: str, options: Mapping[str, object]) -> str | Non
         case "dropout" | "dropout2d":
             return IDENTITY if options["training"] is False else None
         case "max_pool2d":
-            told = [_pair(options[key]) for key in ("kernel_size", "stride", "padding", "dilation")]
-            return max_pool(told, options["ceil_mode"])
+            kernel, stride, padding, dilation = (
+                _pair(options[key]) for key in ("kernel_size", "stride", "padding", "dilation")
+            )
+            pool = maxpool_with(kernel, stride, padding, dilation, options["ceil_mode"])
+            return MAXPOOL + pool[0] if pool else None
         case "avg_pool2d":
             return _average(data, options)
         case "adaptive_avg_pool2d":
@@ -119,18 +124,6 @@ def operation(data: Data, name: str, options: Mapping[str, object]) -> str | Non
             return FLATTEN if data.is_pooled and isinstance(shape, tuple) and len(shape) == 2 else None
         case _:
             return IDENTITY if name in _SAME else None
-
-
-def max_pool(sizes: Sequence[object], ceil_mode: object) -> str | None:
-    """The step that a maximum is, by kernel, stride, padding and dilation, each a pair."""
-    return _MAXIMA.get((*sizes, ceil_mode))
-
-
-# By kernel, stride, padding, dilation and ceil_mode.
-_MAXIMA: dict[tuple[object, ...], str] = {
-    ((3, 3), (2, 2), (1, 1), (1, 1), False): f"{MAXPOOL}torchvision",
-    ((3, 3), (2, 2), (0, 0), (1, 1), True): f"{MAXPOOL}caffe",
-}
 
 
 def _pair(value: object) -> object:

@@ -22,6 +22,7 @@ from resnet_surgeon.architecture.layers import (
     MaxPool,
     Norm,
     Part,
+    maxpool_with,
 )
 from resnet_surgeon.architecture.spec import STAGE_NAMES, Function
 from resnet_surgeon.errors import Answer, ArchitectureError, CheckpointError, listed, printable
@@ -405,10 +406,9 @@ def _pool(node: Node, walk: Walk) -> MaxPool:
     """torchvision's maxpool, or Caffe's."""
     kernel, strides = _row(node, "kernel_shape", ()), _row(node, "strides", (1, 1))
     pads, is_ceil = _row(node, "pads", (0, 0, 0, 0)), bool(_whole(node, "ceil_mode", 0))
-    is_plain = _row(node, "dilations", (1, 1)) == (1, 1) and _is_padded_by_numbers(node) and len(node.outputs) == 1
-    for padding, ceil_mode in ((1, False), (0, True)):
-        if is_plain and (kernel, strides, pads, is_ceil) == ((3, 3), (2, 2), (padding,) * 4, ceil_mode):
-            return MaxPool("maxpool", 3, 2, padding, ceil_mode)
+    found = maxpool_with(kernel, strides, pads[:2], _row(node, "dilations", (1, 1)), is_ceil)
+    if found and pads == pads[:2] * 2 and _is_padded_by_numbers(node) and len(node.outputs) == 1:
+        return found[1]
     raise ArchitectureError(f"its maxpool, {node}, is neither torchvision's nor Caffe's")
 
 

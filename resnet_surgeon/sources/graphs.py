@@ -28,7 +28,7 @@ from resnet_surgeon.errors import ArchitectureError, CheckpointError
 from resnet_surgeon.formats.onnx import Graph
 from resnet_surgeon.formats.tensors import Initialised, LazyTensor
 from resnet_surgeon.sources.graph_layers import refused, walked
-from resnet_surgeon.sources.modules import Convolutions, dilated
+from resnet_surgeon.sources.modules import Convolutions, dilated, strided_side
 from resnet_surgeon.sources.remainder import NO_CLASSIFIER
 from resnet_surgeon.sources.spelling import spelled
 from resnet_surgeon.sources.wrappings import Found, Wrapping
@@ -85,15 +85,12 @@ def facts(layers: Sequence[Part]) -> Facts:
     for block in blocks:
         stages.setdefault(block.name.partition(".")[0], []).append(block)
     dilated_stages, strides = dilated([_convolutions(name, members) for name, members in stages.items()])
-    strided = {place for block in blocks for place, layer in enumerate(_within(block)[:2], 1) if layer.stride > 1}
+    strided = {layer.name for block in blocks for layer in _within(block)[:2] if layer.stride > 1}
     is_bottleneck = bool(blocks) and blocks[0].kind == "bottleneck"
-    if is_bottleneck and len(strided) > 1:
-        raise ArchitectureError("some of its bottlenecks have the stride in conv1, others in conv2")
-    if not is_bottleneck and strided - {1}:
+    if not is_bottleneck and strided - {"conv1"}:
         raise ArchitectureError("some of its blocks have the stride in their second convolution")
-    side: Literal["conv1", "conv2"] = "conv1" if strided == {1} else "conv2"
     return Facts(
-        bottleneck_stride=side if is_bottleneck and strided else None,
+        bottleneck_stride=strided_side(strided) if is_bottleneck else None,  # type: ignore[arg-type]
         strides=strides,
         stem_stride=next(layer.stride for layer in layers if isinstance(layer, Convolution)),
         maxpool=_maxpool(layers),

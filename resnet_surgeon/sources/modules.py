@@ -7,16 +7,16 @@ the text of its classes, else by its name. Knows names, attributes and text, exe
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 from resnet_surgeon.architecture.facts import Claim, Facts
+from resnet_surgeon.architecture.layers import maxpool_with
 from resnet_surgeon.architecture.spec import Architecture, HiddenActivation, HiddenDropout, Stage
 from resnet_surgeon.errors import Answer, ArchitectureError, printable
-from resnet_surgeon.formats.modules import Layer, ModuleNode
+from resnet_surgeon.formats.modules import Layer, ModuleNode, common_path
 
 # Classes by their own names: libraries and courses copy torchvision's under the same ones.
 _NETWORKS = {"ResNet", "QuantizableResNet", "ResNetEncoder", "IntermediateLayerGetter", "Sequential"}
@@ -92,6 +92,13 @@ def leaves_maxpool_open(node: ModuleNode, names: Mapping[str, str]) -> bool:
     return not module.is_sequential and "maxpool" not in kinds and "MaxPool2d" not in kinds.values()
 
 
+def strided_side(strided: Collection[str]) -> str | None:
+    """The one convolution of bottlenecks that has a stride, of those that have. Raises ArchitectureError for two."""
+    if len(strided) > 1:
+        raise ArchitectureError("some of its bottlenecks have the stride in conv1, others in conv2")
+    return next(iter(strided), None)
+
+
 @dataclass(frozen=True)
 class Convolutions:
     """Of a stage: the stride of its first block, and the dilations of its blocks."""
@@ -135,7 +142,7 @@ class _Module:
     @cached_property
     def scope(self) -> str:
         """The path of the network itself: of the module around its stem and all its stages."""
-        return _shared([self.stem, *(self._around(f"{block}.conv1", 1) for block in self.blocks)])
+        return common_path([self.stem, *(self._around(f"{block}.conv1", 1) for block in self.blocks)])
 
     @cached_property
     def blocks(self) -> tuple[str, ...]:
@@ -460,15 +467,14 @@ class _Module:
         """Which convolution of the bottlenecks has the stride."""
         if architecture.block != "bottleneck":
             return None
-        strided = {
-            name
-            for stage in architecture.stages
-            for name in ("conv1", "conv2")
-            if (self.number(f"{stage.name}.0.{name}", "stride") or 1) > 1
-        }
-        if len(strided) > 1:
-            raise ArchitectureError("some of its bottlenecks have the stride in conv1, others in conv2")
-        return next(iter(strided), None)
+        return strided_side(
+            {
+                name
+                for stage in architecture.stages
+                for name in ("conv1", "conv2")
+                if (self.number(f"{stage.name}.0.{name}", "stride") or 1) > 1
+            }
+        )
 
     def maxpool(self) -> str | None:
         """What stands between the stem and the stages: torchvision's maxpool, Caffe's, or none."""
@@ -500,23 +506,11 @@ def _maxpool(layer: Layer) -> str | None:
     told = [layer.attributes.get(name) for name in ("kernel_size", "stride", "padding", "dilation", "ceil_mode")]
     if told == [None] * 5:
         return None
-    kind = _MAXPOOLS.get((*map(_pair, told[:4]), told[4]))
-    if kind is None:
+    kernel, stride, padding, dilation = map(_pair, told[:4])
+    found = maxpool_with(kernel, stride, padding, dilation, told[4])
+    if found is None:
         raise ArchitectureError("its maxpool is neither torchvision's nor Caffe's")
-    return kind
-
-
-# By kernel, stride, padding, dilation and ceil_mode.
-_MAXPOOLS: dict[tuple[object, ...], str] = {
-    ((3, 3), (2, 2), (1, 1), (1, 1), False): "torchvision",
-    ((3, 3), (2, 2), (0, 0), (1, 1), True): "caffe",
-}
-
-
-def _shared(paths: Sequence[str]) -> str:
-    """The path of the module around all of these."""
-    components = zip(*(path.split(".") for path in paths), strict=False)
-    return ".".join(names[0] for names in itertools.takewhile(lambda names: len({*names}) == 1, components))
+    return found[0]
 
 
 def _own_name(layer: Layer) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from resnet_surgeon.errors import printable
-from resnet_surgeon.formats.modules import Layer
+from resnet_surgeon.formats.modules import Layer, common_path
 from resnet_surgeon.sources.forwards import LIBRARIES, Reader, UnfollowedError
 from resnet_surgeon.sources.functions import MAXPOOL, MEAN, RELU, Data
 
@@ -56,7 +56,8 @@ def compared(
     reader = Reader(modules, stops, known)
     _check_leaves(reader, modules, parts)
     proven = {own for block, own in parts.blocks.items() if _is_proven_block(reader, own, block, parts)}
-    around = _shared(parts.scope, parts.classifier.rpartition(".")[0]) if parts.classifier is not None else parts.scope
+    scopes = [parts.scope] if parts.classifier is None else [parts.scope, parts.classifier.rpartition(".")[0]]
+    around = common_path(scopes)
     outputs = _outputs(reader, around)
     if outputs is None:
         around, outputs = parts.scope, _outputs(reader, parts.scope)
@@ -165,16 +166,6 @@ def _outputs(reader: Reader, path: str) -> list[Data] | None:
 
 def _differs(reader: Reader, path: str, does: str) -> DiffersError:
     return DiffersError(path, f"is of the class {printable(reader.layers[path].kind)}, with a forward {does}")
-
-
-def _shared(one: str, other: str) -> str:
-    """The path of the module around two others."""
-    parts = []
-    for part, same in zip(one.split("."), other.split("."), strict=False):
-        if part != same:
-            break
-        parts.append(part)
-    return ".".join(parts)
 
 
 def _holds(around: str, path: str) -> bool:

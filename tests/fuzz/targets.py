@@ -232,8 +232,13 @@ def npz_archive(data: bytes) -> None:
     except Exception:
         return
     for name, (_, shape, bytes_) in ours.items():
-        little = values[name].astype(values[name].dtype.newbyteorder("<"))
-        assert (little.shape, little.tobytes()) == (shape, bytes_), name
+        assert _in_little_endian(values[name]) == (shape, bytes_), name
+
+
+def _in_little_endian(array: Any) -> tuple[tuple[int, ...], bytes]:
+    """An array's shape and bytes, as we have them."""
+    little = array.astype(array.dtype.newbyteorder("<"))
+    return little.shape, little.tobytes()
 
 
 class _Arrays(numpy_pickle.NumpyUnpickler):  # type: ignore[misc]
@@ -258,8 +263,7 @@ def joblib_file(data: bytes) -> None:
         return
     for name, (_, shape, bytes_) in ours.items():
         if isinstance(values[name], numpy.ndarray):
-            little = values[name].astype(values[name].dtype.newbyteorder("<"))
-            assert (little.shape, little.tobytes()) == (shape, bytes_), name
+            assert _in_little_endian(values[name]) == (shape, bytes_), name
 
 
 def text_of_a_class(data: bytes) -> None:
