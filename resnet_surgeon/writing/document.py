@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
+from resnet_surgeon.dataclass import dataclass
 from resnet_surgeon.errors import CheckpointError
 from resnet_surgeon.formats import safetensors
 from resnet_surgeon.formats.arriving import ArrivingFile

@@ -6,9 +6,10 @@ Knows tensors and descriptors; neither names nor manifests.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Protocol
 
+from resnet_surgeon.dataclass import dataclass
 from resnet_surgeon.errors import CheckpointError
 from resnet_surgeon.formats.files import OpenFile
 from resnet_surgeon.formats.tensors import LazyTensor, Stored, byte_size, chunks
