@@ -5,7 +5,7 @@ Knows the formats' headers; writes nothing.
 
 from __future__ import annotations
 
-import secrets
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import field, replace
 
@@ -123,7 +123,7 @@ def document(
     def placed(origin: Origin, source: Source) -> Origin:
         if origin.container is None or origin.sha256 is not None:
             return origin
-        place = secrets.token_hex(32)  # unlike any text that is there already
+        place = os.urandom(32).hex()  # unlike any text that is there already
         places[place] = identified if identified and source is change.source else source.identified
         return replace(origin, sha256=place)
 

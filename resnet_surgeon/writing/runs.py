@@ -19,6 +19,7 @@ from resnet_surgeon.sources.progress import Advance
 from resnet_surgeon.writing.background import Background
 from resnet_surgeon.writing.placement import BLOCK, whole_blocks
 
+_MUCH = 1 << 18  # bytes with which a disk may as well begin
 _SLICE = 1 << 24  # bytes that are copied between two looks at signals and progress
 
 
@@ -53,7 +54,11 @@ class Copy:
         """Into a file."""
 
         def copy(done: int, count: int) -> int:
-            return transfer.copy(self.file.descriptor, self.offset + done, descriptor, self.position + done, count)
+            position = self.position + done
+            count = transfer.copy(self.file.descriptor, self.offset + done, descriptor, position, count)
+            if count >= _MUCH:
+                disk.begin_to_sync(descriptor, position, count)
+            return count
 
         self._in_slices(copy, advance)
 
