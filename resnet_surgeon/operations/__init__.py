@@ -1,8 +1,8 @@
 """The operations, one file each. This registry is all that the other rooms know of them.
 
 To add one: write its file, name it here, among the methods of `Network` and in the program's help. The command, the
-manifest's schema and the docs follow from its fields. The file of each is imported when it is asked for: a command needs
-one of them.
+manifest's schema and the docs follow from its fields. The file of each is imported when it is asked for: a command
+needs one of them.
 """
 
 from __future__ import annotations
