@@ -1,6 +1,6 @@
 """Frozen dataclasses that are quick to define. Knows nothing of what they hold.
 
-The standard library compiles seven methods for each class, and for all classes of this package that takes longer than
+The standard library compiles six methods for each class, and for all classes of this package that takes longer than
 copying a ResNet-50. Here `__init__` alone is compiled; each of the others is one function for all classes.
 """
 
