@@ -299,8 +299,7 @@ _FUNCTIONS: dict[Function, Callable[[], nn.Module]] = {
 
 @contextmanager
 def without_numbers() -> Iterator[None]:
-    """Modules that are made within have shapes alone, for numbers to be put in their place: none are drawn, nor laid out.
-    """
+    """Modules that are made within have shapes alone: numbers, which are put in their place later, are not drawn."""
     with torch.device("meta"), _Undrawn():
         yield
 

@@ -33,8 +33,8 @@ def checks(module: nn.Module, heads: tuple[Head, ...], dtype: torch.dtype) -> It
 
 
 def _reached(output: Tensor) -> set[int]:
-    """The identities of the parameters that have a gradient of the output: the ends of the graph that torch would follow
-    backwards, without working them out.
+    """The identities of the parameters that a gradient of the output leads to: the ends of the graph that torch would
+    follow backwards. No gradient is worked out.
     """
     waiting, seen = [output.grad_fn], set()
     found = set()
