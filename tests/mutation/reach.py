@@ -41,7 +41,7 @@ def begin() -> None:
 def end() -> dict[str, list[int]]:
     """The lines that this process came to since it began, and those of the processes that ended: by module."""
     sys.settrace(None)
-    threading.settrace(None)  # type: ignore[arg-type]
+    threading.settrace(None)
     for path in Path(os.environ[_PLACE]).glob("*.json"):
         _lines.update(map(tuple, json.loads(path.read_text("utf-8"))))
         path.unlink()
