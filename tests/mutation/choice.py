@@ -19,12 +19,13 @@ from tests.mutation import reach
 
 @dataclass(frozen=True)
 class Test:
-    """A test that passes: the seconds of the processor that it takes when it is watched, and the lines that it comes
-    to, by the paths of their modules.
+    """A test that passes: the seconds of the processor that it takes when it is watched, whether it runs commands, for
+    which a server has to start, and the lines that it comes to, by the paths of their modules.
     """
 
     id: str
     seconds: float
+    runs_commands: bool
     lines: dict[str, list[int]]
 
 
@@ -43,9 +44,10 @@ class Watched:
         try:
             return (yield)
         finally:
-            test = Test(item.nodeid, 0, reach.end())
-            if test.id in self._passed:
-                self._out.write(json.dumps({**asdict(test), "seconds": processor_time() - before}) + "\n")
+            lines, seconds = reach.end(), processor_time() - before
+            if item.nodeid in self._passed:
+                test = Test(item.nodeid, seconds, "server" in getattr(item, "fixturenames", ()), lines)
+                self._out.write(json.dumps(asdict(test)) + "\n")
                 self._out.flush()
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -72,17 +74,16 @@ def written(path: Path) -> list[Test]:
 
 
 def choice(tests: list[Test], module: Path, source: str, line: int, seconds: float) -> list[Test]:
-    """The tests that come to the statement that this line of a module is in, and then, if that leaves time, those that
-    come to the module at all: to what is remembered, or made on import, only the first test comes that needs it. Each
-    kind begins with the file that mirrors the module, and has the quick ones first; all take about so many seconds.
+    """The tests that come to the statement that this line of a module is in, or, where it is in no function, to the module;
+    as many as take about so many seconds. What is quick to start and mirrors the module comes first.
     """
     there = _statement(source, line)
     ranked = []
     for test in tests:
-        if lines := test.lines.get(str(module)):
-            elsewhere = not any(line in there for line in lines)
+        lines = test.lines.get(str(module), ())
+        if lines if there is None else any(line in there for line in lines):
             mirrors = Path(test.id.split("::")[0]).stem == f"test_{module.stem}"
-            ranked.append((elsewhere, not mirrors, test.seconds, test.id, test))
+            ranked.append((test.runs_commands, not mirrors, test.seconds, test.id, test))
     chosen, taken = [], 0.0
     for *_, test in sorted(ranked, key=lambda each: each[:4]):
         if taken + test.seconds <= seconds:
@@ -91,14 +92,16 @@ def choice(tests: list[Test], module: Path, source: str, line: int, seconds: flo
     return chosen
 
 
-def _statement(source: str, line: int) -> range:
-    """The lines of the innermost statement that a line is in; without its body, if it has one."""
-    lines = range(line, line + 1)
+def _statement(source: str, line: int) -> range | None:
+    """The lines of the innermost statement of a function that a line is in; without its body, if it has one."""
+    found, in_function = None, False
     for node in ast.walk(ast.parse(source)):  # from the outside in
         if isinstance(node, ast.stmt) and node.lineno <= line <= (node.end_lineno or 0):
-            body = getattr(node, "body", None)
-            lines = range(node.lineno, max(body[0].lineno if body else (node.end_lineno or 0) + 1, node.lineno + 1))
-    return lines if line in lines else range(line, line + 1)
+            body, end = getattr(node, "body", None), (node.end_lineno or 0) + 1
+            if in_function:
+                found = range(node.lineno, body[0].lineno if body and line < body[0].lineno else end)
+            in_function = in_function or isinstance(node, ast.FunctionDef)
+    return found
 
 
 def processor_time() -> float:
