@@ -74,8 +74,8 @@ def written(path: Path) -> list[Test]:
 
 
 def choice(tests: list[Test], module: Path, source: str, line: int, seconds: float) -> list[Test]:
-    """The tests that come to the statement that this line of a module is in, or, where it is in no function, to the module;
-    as many as take about so many seconds. What is quick to start and mirrors the module comes first.
+    """The tests that come to the statement that this line of a module is in, or, where it is in no function, to the
+    module; as many as take about so many seconds. What is quick to start and mirrors the module comes first.
     """
     there = _statement(source, line)
     ranked = []
