@@ -146,7 +146,8 @@ CONDITIONS = [
     "1 != 2", "not 1 != 1", "1 + 2 == 3", "3 - 2 == 1", "2 * 3 == 6", "-1 < 0", "not 0", "1 and 2", "not (1 and 0)",
     "0 or 1", "not (0 or None)", "(5, 6)[1] == 6", "[5, 6][-2] == 5", "len([5, 6, 7][1:]) == 2",
     "len((5, 6)[:-1]) == 1", "{'a': 5}['a'] == 5", "len(range(3)) == 3", "(1 if 0 else 2) == 2",
-    "(1 if 5 else 2) == 1", "self.conv1 is not None", "not self.conv1 is None", "self.layer1", "len(self.layer1) == 1", "hasattr(self, 'fc')", "not self.training",
+    "(1 if 5 else 2) == 1", "self.conv1 is not None", "not self.conv1 is None", "self.layer1",
+    "len(self.layer1) == 1", "hasattr(self, 'fc')", "not self.training",
 ]  # fmt: skip
 
 
