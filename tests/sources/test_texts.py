@@ -113,6 +113,12 @@ NETWORKS = {
     "a mean over its last two sizes": (
         STEM + STAGES + "x = F.avg_pool2d(x, (x.size(-2), x.size(-1)))\nreturn self.fc(x.view(x.size(0), -1))", ""
     ),
+    "a mean over a square": (STEM + STAGES + "return self.fc(F.avg_pool2d(x, x.size(3)).view((x.size(0), -1)))", ""),
+    "a mean over its height": (STEM + STAGES + "return self.fc(F.avg_pool2d(x, x.shape[2]).flatten(1))", ""),
+    "a mean over its last two axes": (STEM + STAGES + "return self.fc(x.mean((-2, -1)))", ""),
+    "means over its last axes": (STEM + STAGES + "return self.fc(x.mean(-2).mean(-1))", ""),
+    "squeezed": (STEM + STAGES + "return self.fc(self.avgpool(x.contiguous()).squeeze(3).squeeze(2))", ""),
+    "squeezed from behind": (STEM + STAGES + "return self.fc(self.avgpool(x).squeeze(-2).squeeze(-1))", ""),
     "an attribute that holds it": (
         STEM + "self.kept = x\nx = self.kept\n" + STAGES + FLATTENED + "return self.fc(x)", ""
     ),
@@ -229,6 +235,17 @@ OTHER_NETWORKS = {
     "a part at another place": (STEM + STAGES + "return self.fc(self.avgpool(x)[:, :, 0, 1])", "return self.fc(self."),
     "a dropout of maps that always acts": (STEM + STAGES + "x = F.dropout2d(x, 0.5)\n" + END, "x = F.dropout2d"),
     "a mean over 7x4": (STEM + STAGES + "return self.fc(F.avg_pool2d(x, (7, 4)).flatten(1))", "return self.fc(F.avg"),
+    "a mean with a divisor": (
+        STEM + STAGES + "return self.fc(F.avg_pool2d(x, 7, divisor_override=3).flatten(1))", "return self.fc(F.avg"
+    ),
+    "a mean with a divisor by its place": (
+        STEM + STAGES + "return self.fc(F.avg_pool2d(x, 7, 7, 0, False, True, 3).flatten(1))", "return self.fc(F.avg_po"
+    ),
+    "a mean at every second place": (STEM + STAGES + "return self.fc(F.avg_pool2d(x, 7, 2).flatten(1))", "return"),
+    "the mean of one axis twice": (
+        STEM + STAGES + "return self.fc(x.mean(3, True).mean(3, True).flatten(1))", "return self.fc(x.mean(3, True)"
+    ),
+    "a squeeze of the images": (STEM + STAGES + "return self.fc(self.avgpool(x).squeeze(0).flatten(1))", "return"),
     "a mean with a border": (STEM + STAGES + "return self.fc(F.avg_pool2d(x, 7, 7, 3).flatten(1))", "return self.fc(F"),
     "a mean over the images": (STEM + STAGES + "return self.fc(x.mean((0, 2, 3)))", "return self.fc(x.mean"),
     "a mean over no axis": (STEM + STAGES + "return self.fc(x.mean(()))", "return self.fc(x.mean(()))"),
