@@ -12,7 +12,7 @@ import torch
 from resnet_surgeon.architecture.outputs import outputs as named_outputs
 from resnet_surgeon.errors import UsageError
 from resnet_surgeon.history.opening import Opening
-from resnet_surgeon.module import ResNet, to_torch
+from resnet_surgeon.module import ResNet, to_torch, without_numbers
 from resnet_surgeon.network import Network
 from resnet_surgeon.network import open as open_network
 from resnet_surgeon.sources.location import Location
@@ -46,7 +46,7 @@ def load(
     has_names = outputs == "dict" and not network.architecture.maps  # which have theirs
     with ThreadPoolExecutor(1) as executor:
         manifest = executor.submit(network.manifest)  # reads the file through for its digest, if it has no manifest yet
-        with torch.device("meta"):
+        with without_numbers():
             names = [output.name for output in named_outputs(network.architecture)] if has_names else None
             module = ResNet(network.architecture, names)
         state = {name: to_torch(tensor).to(target) for name, tensor in network.tensors.items()}

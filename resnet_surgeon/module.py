@@ -8,11 +8,13 @@ by operation.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from resnet_surgeon.architecture import layers
 from resnet_surgeon.architecture.parameters import GENERALISED_MEAN
@@ -293,6 +295,25 @@ _FUNCTIONS: dict[Function, Callable[[], nn.Module]] = {
     "tanh": nn.Tanh,
     "sigmoid": nn.Sigmoid,
 }
+
+
+@contextmanager
+def without_numbers() -> Iterator[None]:
+    """Modules that are made within have shapes alone: numbers, which are put in their place later, are not drawn."""
+    with torch.device("meta"), _Undrawn():
+        yield
+
+
+class _Undrawn(TorchFunctionMode):
+    """Filling a tensor in place does nothing: on the meta device it takes as long as all else that makes a module."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Sequence[type], args: Sequence[Any] = (), kwargs: Any = None
+    ) -> Any:
+        return args[0] if func in _FILLING else func(*args, **(kwargs or {}))
+
+
+_FILLING = (Tensor.normal_, Tensor.uniform_, Tensor.fill_, Tensor.zero_)
 
 
 def to_torch(tensor: LazyTensor) -> Tensor:

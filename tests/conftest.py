@@ -27,7 +27,7 @@ from torchvision.models import ResNet
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from resnet_surgeon.sources import catalog
-from resnet_surgeon.verification import forward
+from resnet_surgeon.verification import activations, forward
 from tests import PATIENCE
 from tests.served import Server
 
@@ -110,7 +110,8 @@ def images(channels: int = 3, size: int = 64, batch: int = 2) -> torch.Tensor:
 def small_batches() -> Iterator[None]:
     """`verify` runs networks on images; small ones show what these tests look for as well as large ones."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(forward, "_BATCHES", ((1, 64, 64), (2, 32, 48), (3, 33, 65)))
+        patch.setattr(forward, "_BATCHES", ((1, 64, 64), (2, 33, 48)))
+        patch.setattr(activations, "_PROBE", (1, 64, 48))
         yield
 
 

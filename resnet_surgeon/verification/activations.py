@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 _MOST_NUMBERS = 1 << 25  # in one batch of images
 _SMALLEST_SIDE = 16
-PROBE = (2, 96, 96)  # batch, height and width of the images that layers are compared on
 _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 Size = tuple[int, int, int]  # batch, height, width
+_PROBE: Size = (2, 64, 64)  # of the images that layers are compared on: the last stage still sees each of its weights
 
 
 def fitting(size: Size, channels: int) -> Size:
@@ -22,6 +22,11 @@ def fitting(size: Size, channels: int) -> Size:
     while batch * channels * height * width > _MOST_NUMBERS and min(height, width) >= 2 * _SMALLEST_SIDE:
         height, width = height // 2, width // 2
     return batch, height, width
+
+
+def probe(channels: int) -> Size:
+    """The size of images of so many channels that layers are compared on."""
+    return fitting(_PROBE, channels)
 
 
 def images(channels: int, size: Size, dtype: torch.dtype) -> Tensor:

@@ -18,7 +18,7 @@ from resnet_surgeon.arithmetic.formulas import Cast, FoldedBias, FoldedWeight
 from resnet_surgeon.formats.tensors import LazyTensor
 from resnet_surgeon.manifest import Computed, Manifest, Provenance
 from resnet_surgeon.module import DTYPES, to_torch
-from resnet_surgeon.verification.activations import PROBE, activations, fitting, images, relative, submodule
+from resnet_surgeon.verification.activations import activations, images, probe, relative, submodule
 from resnet_surgeon.verification.layers import Correspondence, Naming
 from resnet_surgeon.verification.proof import Check, some
 
@@ -187,7 +187,7 @@ def outputs(
     if not alike or alike[-1][0].startswith("heads."):
         return
     last, _, origin = alike[-1]
-    image = images(channels, fitting(PROBE, channels), dtype)
+    image = images(channels, probe(channels), dtype)
     got = activations(module, [last], image)[last].output
     expected = activations(source, [origin], image)[origin].output
     difference = relative(got, expected)

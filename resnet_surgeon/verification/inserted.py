@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from resnet_surgeon.arithmetic.formulas import Cast, FoldedBias, FoldedWeight
 from resnet_surgeon.manifest import Computed, Initialised, Manifest, Provenance
-from resnet_surgeon.verification.activations import PROBE, fitting, images, submodule
+from resnet_surgeon.verification.activations import images, probe, submodule
 from resnet_surgeon.verification.laws import hands_on
 from resnet_surgeon.verification.layers import Correspondence
 from resnet_surgeon.verification.proof import Check, some
@@ -78,7 +78,7 @@ def outputs(
     others = [unit.name for unit in pairs.units if unit.name not in names]
     if [pairs.origins.get(name) for name in others] != [*pairs.source_units]:
         return
-    image = images(channels, fitting(PROBE, channels), dtype)
+    image = images(channels, probe(channels), dtype)
     ours, theirs = (_outputs(network(image.clone())) for network in (witness, source))
     if not all(bool(output.isfinite().all()) for output in (*ours, *theirs)):
         return

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from resnet_surgeon.architecture.spec import STEM_WEIGHT
-from resnet_surgeon.verification.activations import PROBE, activations, fitting, images, output_of, same_bits, submodule
+from resnet_surgeon.verification.activations import activations, images, output_of, probe, same_bits, submodule
 from resnet_surgeon.verification.layers import Correspondence
 from resnet_surgeon.verification.proof import Check, some
 
@@ -43,7 +43,7 @@ def _same(
     pairs: Correspondence, module: nn.Module, source: nn.Module, in_channels: int, dtype: torch.dtype
 ) -> dict[str, bool]:
     """Which units give the activations of those that they are said to be."""
-    image = images(in_channels, fitting(PROBE, in_channels), dtype)
+    image = images(in_channels, probe(in_channels), dtype)
     theirs = activations(source, [*pairs.source_units], image)
     stand_in = None
     if "conv1" not in pairs.origins:

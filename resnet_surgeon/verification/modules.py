@@ -22,7 +22,7 @@ from resnet_surgeon.architecture.spec import (
 )
 from resnet_surgeon.architecture.variants import variant_name
 from resnet_surgeon.formats.tensors import LazyTensor
-from resnet_surgeon.module import DTYPES, ResNet, to_torch
+from resnet_surgeon.module import DTYPES, ResNet, to_torch, without_numbers
 
 
 def common_dtype(*networks: Mapping[str, LazyTensor]) -> torch.dtype:
@@ -41,7 +41,7 @@ def loaded(
     """The module in evaluation mode, its numbers in `dtype`; those named in `casts` were cast to these dtypes before,
     one after the other. Raises RuntimeError if not all tensors fit.
     """
-    with torch.device("meta"):
+    with without_numbers():
         module = build(architecture)
     state = {name: _cast(to_torch(tensor), casts.get(name, ())) for name, tensor in tensors.items()}
     module.load_state_dict(state, strict=True, assign=True)

@@ -21,7 +21,7 @@ from resnet_surgeon.formats.tensors import Initialised, byte_size
 from resnet_surgeon.manifest import Manifest, Provenance
 from resnet_surgeon.module import DTYPES, to_torch
 from resnet_surgeon.verification import formulas
-from resnet_surgeon.verification.activations import PROBE, fitting, images, relative, submodule
+from resnet_surgeon.verification.activations import images, probe, relative, submodule
 from resnet_surgeon.verification.formulas import Linear
 from resnet_surgeon.verification.layers import Naming
 from resnet_surgeon.verification.proof import Check
@@ -43,7 +43,7 @@ def check(
     ours, theirs = (copy.deepcopy(submodule(network, "conv1")).double() for network in (module, source))
     witness = _Witness(theirs.get_parameter("weight"), conv1(manifest.architecture), record.dtype, naming)
     channels = manifest.architecture.in_channels
-    image = images(channels, fitting(PROBE, max(channels, original.in_channels)), torch.float64)
+    image = images(channels, probe(max(channels, original.in_channels)), torch.float64)
     shares = witness.shares(record.provenance, image, image.abs(), ())
     if not shares:
         return
@@ -203,7 +203,7 @@ def _normalised(
     ):
         return
     channels = len(std.std)
-    noise = images(channels, fitting(PROBE, channels), torch.float64)
+    noise = images(channels, probe(channels), torch.float64)
     image = torch.sigmoid(noise)
     mean, deviation = (
         torch.tensor(numbers, dtype=image.dtype).reshape(1, -1, 1, 1) for numbers in (made.formula.mean, std.std)

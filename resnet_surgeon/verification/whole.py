@@ -15,7 +15,7 @@ from resnet_surgeon.architecture.spec import Architecture
 from resnet_surgeon.architecture.variants import variant_name
 from resnet_surgeon.formats.tensors import LazyTensor
 from resnet_surgeon.manifest import Manifest
-from resnet_surgeon.verification.activations import PROBE, fitting, images, same_bits
+from resnet_surgeon.verification.activations import images, probe, same_bits
 from resnet_surgeon.verification.modules import as_torchvision, loaded, torchvision_has
 from resnet_surgeon.verification.proof import Check, some
 
@@ -34,7 +34,7 @@ def checks(module: nn.Module, architecture: Architecture, tensors: Tensors, dtyp
     rows = dict(_rows(architecture, tensors))
     if not all(torchvision_has(row) for row, _ in rows.values()):
         return
-    image = images(architecture.in_channels, fitting(PROBE, architecture.in_channels), dtype)
+    image = images(architecture.in_channels, probe(architecture.in_channels), dtype)
     given = _named(module(image), architecture)
     wrong: list[str] = []
     for output, (row, own) in rows.items():
