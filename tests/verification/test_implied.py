@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -27,20 +28,20 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Netw
         yield {path.stem.partition("-")[0]: rs.open(path) for path in folder.iterdir()}
 
 
-STATED = {"mean": [0.5], "std": [0.25]}
-
-
 def known(network: Network) -> Network:
     """With statistics for its channels, whatever they were."""
     return network.adapt(channels="R,G,B", mean=[0.1, 0.2, 0.3], std=[0.4, 0.5, 0.6])
 
 
-TWO = [{"name": "a", "classes": 2, "hidden": [3], "dropout": 0.5, "pool": "max"}, {"name": "b", "labels": ["x", "y"]}]
+TWO: list[dict[str, Any]] = [
+    {"name": "a", "classes": 2, "hidden": [3], "dropout": 0.5, "pool": "max"},
+    {"name": "b", "labels": ["x", "y"]},
+]
 CHAINS: dict[str, Callable[[Network], Network]] = {
     "nothing": lambda network: network,
     "the mean of all channels": lambda network: network.adapt(2),
     "channels in turn": lambda network: network.adapt(5, init="repeat"),
-    "channels and their statistics": lambda network: network.adapt(1, **STATED),
+    "channels and their statistics": lambda network: network.adapt(1, mean=[0.5], std=[0.25]),
     "channels by name": lambda network: known(network).adapt(
         channels="B,N=G,W=0.25*R+0.75*B,M=mean,S=R+G+B", mean={"N": 0.3}, std={"2": 0.2}
     ),
