@@ -113,6 +113,13 @@ NETWORKS = {
     "a mean over its last two sizes": (
         STEM + STAGES + "x = F.avg_pool2d(x, (x.size(-2), x.size(-1)))\nreturn self.fc(x.view(x.size(0), -1))", ""
     ),
+    "methods with options": (
+        "return self.fc(self.pooled(self.features(x, pools=True)))",
+        f"def features(self, x, pools=False, *, doubles=False):\n    x = 2 * x if doubles else x\n"
+        f"{textwrap.indent(STEM.replace('self.maxpool(', '('), '    ')}    x = self.maxpool(x) if pools else x\n"
+        f"{textwrap.indent(STAGES, '    ')}    return x\n"
+        f"def pooled(self, x, flat=True):\n{textwrap.indent(FLATTENED, '    ')}    return x if flat else 2 * x\n",
+    ),
     "a mean over a square": (STEM + STAGES + "return self.fc(F.avg_pool2d(x, x.size(3)).view((x.size(0), -1)))", ""),
     "a mean over its height": (STEM + STAGES + "return self.fc(F.avg_pool2d(x, x.shape[2]).flatten(1))", ""),
     "a mean over its last two axes": (STEM + STAGES + "return self.fc(x.mean((-2, -1)))", ""),
@@ -260,6 +267,9 @@ OTHER_NETWORKS = {
     "a layer with an option": (STEM + "x = self.layer1(x, scale=2)\n" + STAGES + END, "x = self.layer1(x, scale=2)"),
     "a loop that ends with something else": (
         STEM + "for a in range(2):\n    pass\nelse:\n    x = 2 * x\n" + STAGES + END, "for a in range(2):"
+    ),
+    "a path that is no attribute": (
+        "if getattr(self, 'layer1.0', None) is None:\n    x = 2 * x\n" + STEM + STAGES + END, "if getattr(self, 'layer"
     ),
     "two maxpools": (STEM + "x = self.maxpool(x)\n" + STAGES + END, "x = self.maxpool(x)"),
 }  # fmt: skip
