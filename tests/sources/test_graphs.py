@@ -416,7 +416,7 @@ def training_dropout(graph: Graph) -> None:
 def one_bias_for_all(graph: Graph) -> None:
     name = node(graph, "Gemm").input[2]
     constant = next(constant for constant in graph.initializer if constant.name == name)
-    constant.CopyFrom(numpy_helper.from_array(numpy.float32([0.5]), name))
+    constant.CopyFrom(numpy_helper.from_array(numpy.array([0.5], "f4"), name))
 
 
 def of_conv(name: str, value: list[int]) -> Change:
