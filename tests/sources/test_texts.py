@@ -38,14 +38,24 @@ def opened(block: str = "basic") -> tuple[ModuleNode, dict[str, str], Architectu
     return node, dict(source.found.names), recognise(source.tensors)
 
 
-def told(network: str | None = None, block: str | None = None, *, kind: str = "basic") -> dict[str, str]:
-    """The facts, with who says them, of a module whose classes, called as nobody calls them, have these texts."""
+def told(
+    network: str | None = None,
+    block: str | None = None,
+    *,
+    kind: str = "basic",
+    layer: tuple[str, str, str] | None = None,
+) -> dict[str, str]:
+    """The facts, with who says them, of a module whose classes, called as nobody calls them, have these texts; `layer`
+    is a path with its class and text.
+    """
     node, names, architecture = opened(kind)
     layers = dict(node.layers)
     texts = {"": network, **{path: block for path in layers if path.count(".") == 1 and path.startswith("layer")}}
     for path, text in texts.items():
         if text is not None:
             layers[path] = replace(layers[path], kind="net.Network" if not path else "net.Block", source=text)
+    if layer is not None:
+        layers[layer[0]] = replace(layers[layer[0]], kind=layer[1], source=layer[2])
     changed = ModuleNode(layers)
     changed.tensors = node.tensors
     claims = [*modules.says(changed, names, architecture, settled=False)]
@@ -404,6 +414,25 @@ def test_a_class_that_is_more_than_its_forward_is_refused(network: str, line: st
     with pytest.raises(ArchitectureError) as caught:
         told(network)
     assert line in caught.value.reason
+
+
+@pytest.mark.parametrize("name", ["forward", "_forward_impl", "_conv_forward", "__call__"])
+@pytest.mark.parametrize("path", ["conv1", "layer2.0.downsample.0", "layer4.0.conv2"])
+def test_a_convolution_with_a_forward_of_its_own_is_refused(path: str, name: str) -> None:
+    own = text("return 2 * x", name=name).replace("nn.Module", "nn.Conv2d")
+    with pytest.raises(ArchitectureError, match=rf"`{path}` is .*`net.Conv2d`, with a forward of its own"):
+        told(text(STEM + STAGES + END), layer=(path, "net.Conv2d", own))
+
+
+def test_a_convolution_whose_base_is_not_there_is_refused() -> None:
+    own = "class Conv2d(Doubling):\n    pass\n"
+    with pytest.raises(ArchitectureError, match=r"with a forward of its own \(`class Conv2d\(Doubling\):`\)"):
+        told(text(STEM + STAGES + END), layer=("conv1", "net.Conv2d", own))
+
+
+def test_a_convolution_with_no_more_than_a_method_aside_is_taken() -> None:
+    own = text("pass", name="initialise").replace("nn.Module", "nn.Conv2d")
+    assert told(text(STEM + STAGES + END), layer=("conv1", "net.Conv2d", own))["stem_stride"] == "2, its module"
 
 
 def nested(depth: int) -> str:
