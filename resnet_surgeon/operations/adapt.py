@@ -20,7 +20,7 @@ from resnet_surgeon.arithmetic.formulas import (
     Scaled,
 )
 from resnet_surgeon.arithmetic.laws import conv2d_default
-from resnet_surgeon.errors import OperationError, UsageError
+from resnet_surgeon.errors import OperationError, UsageError, listed
 from resnet_surgeon.fields import Count, Seed, Text
 from resnet_surgeon.formats.tensors import Computed, Initialised, LazyTensor
 from resnet_surgeon.operations import channels as reading
@@ -169,9 +169,8 @@ class Adapt:
         if "conv1" not in checkpoint.architecture.stem:
             raise OperationError("the network has no conv1")
         if self.fold_normalization and STEM_MEAN not in checkpoint.tensors:
-            raise OperationError(
-                "the network has no bn1, into which the mean could go", hint="leave it out of the fold"
-            )
+            hint = "fold before you `fuse`" if checkpoint.architecture.fused else "leave `--fold-normalization` out"
+            raise OperationError("the network has no bn1, into which the mean could go", hint=hint)
         listed = self._listed(checkpoint)
         resolved = replace(
             self,
@@ -209,7 +208,7 @@ class Adapt:
 
     def _check_normalization(self, checkpoint: Checkpoint) -> None:
         """Raises OperationError where mean and std are half known, or have to be and are not."""
-        _, mean, std = self._statistics(checkpoint)
+        old, mean, std = self._statistics(checkpoint)
         names = self._names(self._bound)
         missing = normalization.unknown(mean, std, names)
         if missing and (self.fold_normalization or self.mean is not None or self.std is not None):
@@ -222,6 +221,15 @@ class Adapt:
             raise OperationError(
                 "the network takes images from 0 to 1 as they are", hint="leave `--fold-normalization` out"
             )
+        if self.fold_normalization and old:
+            before = (self._derived(of_old, checkpoint) for of_old in (old.mean, old.std))
+            numbers = zip(names, zip(*before, strict=True), zip(mean, std, strict=True), strict=True)
+            again = [name for name, derived, stated in numbers if derived == (0.0, 1.0) != stated]
+            if again:
+                raise OperationError(
+                    f"the network takes {listed(again, 3)} from 0 to 1 as they are: this would fold mean and std a second time",
+                    hint="leave `--fold-normalization` out; if it takes others, state `--mean` and `--std` in an `adapt` before",
+                )
 
     @property
     def _bound(self) -> tuple[Channel, ...]:

@@ -332,16 +332,17 @@ def _check_facts(here: Architecture, there: Architecture, layers: Sequence[str])
     """What no tensor shows is the same in both networks, as far as it matters to the layers."""
     has_stages = any(layer in STAGE_NAMES for layer in layers) or layers[0].startswith("heads.")
     has_stem = any(layer in ("conv1", "bn1") for layer in layers)
-    if not (has_stages or has_stem):
+    has_norm = "fc" in layers and any(layer.kind == "norm" for head in there.heads for layer in head.hidden)
+    if not (has_stages or has_stem or has_norm):
         return
     passed = _ENDS | (set() if has_stem else _OF_STEM) | (set() if has_stages else {"block", "groups"})
-    for field in fields(Architecture):
-        if field.name == "bottleneck_stride" and "basic" in (here.block, there.block):
+    for name in (field.name for field in fields(Architecture)) if has_stages or has_stem else ("eps",):
+        if name == "bottleneck_stride" and "basic" in (here.block, there.block):
             continue
-        mine, theirs = getattr(here, field.name), getattr(there, field.name)
-        if field.name not in passed and mine != theirs:
+        mine, theirs = getattr(here, name), getattr(there, name)
+        if name not in passed and mine != theirs:
             raise OperationError(
-                f"{field.name} is {theirs} in the other network, and {mine} here: it would not compute the same",
+                f"{name} is {theirs} in the other network, and {mine} here: it would not compute the same",
                 hint="if that is not so, state it of the other with `--from-assume`, or of this with `--assume`",
             )
 

@@ -277,6 +277,18 @@ def test_folding_takes_a_bn1(checkpoints: Path) -> None:
         rs.open(checkpoints / "basic.pth").remove(last=9).adapt(1, mean=0.5, std=0.5, fold_normalization=True)
 
 
+def test_nothing_is_folded_a_second_time(checkpoints: Path) -> None:
+    options: dict[str, Any] = {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.4], "fold_normalization": True}
+    folded = rs.open(checkpoints / "basic.pth").adapt(channels="R,G,B", **options)
+    for channels in ({"channels": "R,G,B"}, {"in_channels": 3}):
+        with pytest.raises(OperationError, match="this would fold mean and std a second time"):
+            folded.adapt(**channels, **options)
+    assert folded.adapt(channels="R,X=random", mean="X=0.5", std="X=0.25", fold_normalization=True)
+    with pytest.raises(OperationError, match="no bn1") as caught:
+        rs.open(checkpoints / "basic.pth").fuse().adapt(channels="R,G,B", **options)
+    assert "before you `fuse`" in str(caught.value.hint)
+
+
 def test_the_command_takes_what_python_takes(run: Run, checkpoints: Path, tmp_path: Path) -> None:
     done = run(
         "adapt", checkpoints / "basic.pth", "--channels", "R,G,B,N=R", "--mean", "0.5,0.4,0.3,0.2", "--std", "1,1,1,2",

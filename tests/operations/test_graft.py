@@ -150,6 +150,16 @@ def test_facts_that_differ_are_refused(assumed: dict[str, Any], layers: list[str
     assert rs.open(folder / "organ.pth").graft(rs.open(folder / "grade.pth", assume=assumed), ["fc"])
 
 
+def test_a_classifier_with_norms_of_another_eps_is_refused(folder: Path, tmp_path: Path) -> None:
+    other = small_network()
+    other.fc = torch.nn.Sequential(torch.nn.Linear(512, 8), torch.nn.BatchNorm1d(8), torch.nn.Linear(8, 2))
+    path = saved(tmp_path, "norm", other)
+    assert rs.open(folder / "organ.pth").graft(path, ["fc"])
+    for options in ({}, {"head": "grade"}):
+        with pytest.raises(OperationError, match="eps is 0.001 in the other network, and 1e-05 here"):
+            rs.open(folder / "organ.pth").graft(rs.open(path, assume="eps=0.001"), ["fc"], **options)
+
+
 @pytest.mark.parametrize(
     ("images", "reason"),
     [
