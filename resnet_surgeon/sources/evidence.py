@@ -33,6 +33,12 @@ def _published(source: Source, architecture: Architecture) -> Iterator[Claim]:
         yield Claim(TORCHVISION, "file", "torchvision")
 
 
+def pools(source: Source) -> bool | None:
+    """Whether a whole module without a classifier pools what its last stage gives; None where nothing shows it."""
+    node = modules.at(source.container.root, source.found.path) if source.container else None
+    return modules.pools(node, source.found.names) if isinstance(node, ModuleNode) and not _is_settled(source) else None
+
+
 def _packing(source: Source, architecture: Architecture) -> Iterator[Claim]:
     """Basic blocks cannot be dilated in torchvision."""
     if not source.found.maxpool:

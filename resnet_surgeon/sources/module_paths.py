@@ -22,6 +22,7 @@ _IN_BLOCK = re.compile(
     rf"(?i){_ACTIVATION}|drop\w*|stochastic_depth|identity|downsample|shortcut|residual|skip\w*|add\w*|aa|(de)?quant\w*"
     r"|ff\d*|float_functional"
 )
+_FOLDED = re.compile(r"(?i)(bn|norm)_?\d?")  # what is left of a norm in the convolution before it
 _NO_MAXPOOL = re.compile(rf"(?i){_ACTIVATION}|\w*(avg_?pool|global_pool)\d?|gap|fc|head|classifier|flat(ten)?|drop\w*")
 _IN_THE_WAY = re.compile(r"(?i)(\w*_)?(attn|attention|simam|gem(_?pool(ing)?)?|layer5|non_?local)_?\d*")
 
@@ -65,10 +66,17 @@ def bare(node: StateDictNode, names: Mapping[str, str], scope: str) -> Bare | No
     blocks = {*_blocks(names)} - {""}
     ends = [name for ours, name in names.items() if ours.startswith("fc.")]
     classifier = {path for path in _around(ends) if len(path) >= len(scope)}
+    is_fused = not any(ours.endswith(".running_mean") for ours in names)
     inside = tuple(f"{path}." for path in blocks | classifier)
     return Bare(
         scope,
-        tuple(sorted(path for path in found if path.rpartition(".")[0] in blocks)),
+        tuple(
+            sorted(
+                path
+                for path in found
+                if path.rpartition(".")[0] in blocks and not (is_fused and _FOLDED.fullmatch(_own(path)))
+            )
+        ),
         tuple(sorted(path for path in found if not path.startswith(inside))),
     )
 

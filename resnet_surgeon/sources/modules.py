@@ -25,6 +25,9 @@ _BLOCKS = {
     "bottleneck": {"Bottleneck", "QuantizableBottleneck"},
 }
 _NORMS = {"BatchNorm2d", "SyncBatchNorm", "FrozenBatchNorm2d", "BatchNormAct2d"}
+# Those whose forward calls their layers, one after the other, and nothing else.
+_OF_LAYERS_ALONE = {"Sequential", "IntermediateLayerGetter"}
+_OURS = "resnet_surgeon.module.ResNet"
 # Layers that pass on what they are given, at least in inference.
 _IDENTITIES = {
     "Identity", "Dropout", "Dropout2d", "DropPath", "Flatten", "QuantStub", "DeQuantStub", "FloatFunctional",
@@ -90,6 +93,16 @@ def leaves_maxpool_open(node: ModuleNode, names: Mapping[str, str]) -> bool:
     module = _Module.of(node, names)
     kinds = {name: _own_name(layer) for name, layer in module.around_maxpool()}
     return not module.is_sequential and "maxpool" not in kinds and "MaxPool2d" not in kinds.values()
+
+
+def pools(node: ModuleNode, names: Mapping[str, str]) -> bool | None:
+    """Whether it pools what its last stage gives; None where the forward of a class may do that without a layer."""
+    module = _Module.of(node, names)
+    around = [layer for path, layer in node.layers.items() if f"{module.scope}.".startswith(f"{path}.") or not path]
+    if not all(_own_name(layer) in _OF_LAYERS_ALONE or layer.kind == _OURS for layer in around):
+        return None
+    kinds = {_own_name(layer) for layer in node.layers.values()}
+    return True if kinds & _MEANS else None if "Flatten" in kinds else False
 
 
 def strided_side(strided: Collection[str]) -> str | None:

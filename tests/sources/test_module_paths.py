@@ -14,6 +14,7 @@ from torchvision.models.resnet import Bottleneck
 import resnet_surgeon as rs
 from resnet_surgeon.errors import ArchitectureError
 from tests.conftest import small_network
+from tests.formats.test_torch_zip import saved
 
 
 def changed(path: str, layer: nn.Module | None) -> nn.Module:
@@ -35,6 +36,10 @@ def normed(model: Any) -> nn.Module:
     return model  # type: ignore[no-any-return]
 
 
+def fused() -> rs.Network:
+    return rs.open(saved(small_network(Bottleneck).state_dict())).fuse()
+
+
 def renamed(model: nn.Module) -> Any:
     """A state_dict whose names were changed without what is noted beside it."""
     state: Any = model.state_dict()
@@ -54,6 +59,7 @@ SILENT: dict[str, Callable[[], Any]] = {
     "a classifier behind a dropout": lambda: changed(
         "fc", nn.Sequential(nn.Dropout(), nn.Linear(2048, 3))
     ).state_dict(),
+    "norms that were folded away": lambda: rs.load(fused()).state_dict(),
     "weight norm": lambda: normed(small_network(Bottleneck)).state_dict(),
     "names that were changed since": lambda: renamed(without_maxpool()),
 }

@@ -14,6 +14,7 @@ import torch
 from timm.layers.adaptive_avgmax_pool import SelectAdaptivePool2d
 from timm.layers.norm_act import BatchNormAct2d
 from torch import nn
+from torchvision.models._utils import IntermediateLayerGetter
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
 import resnet_surgeon as rs
@@ -41,6 +42,30 @@ def test_a_module_tells_the_activation_of_its_classifier(between: nn.Module, is_
         return
     with torch.no_grad():
         assert torch.equal(rs.load(tmp_path / "model.pth").eval()(images()), model(images()))
+
+
+def in_a_row(*ends: nn.Module, children: int = 8) -> nn.Module:
+    return nn.Sequential(*list(small_network().children())[:children], *ends)
+
+
+def ours() -> nn.Module:
+    small = small_network()
+    return rs.load(rs.open(saved(small.state_dict())).remove(last=2))
+
+
+OUTPUTS: dict[str, tuple[Callable[[], nn.Module], str]] = {
+    "stages in a row": (in_a_row, "feature_map"),
+    "pooled stages in a row": (partial(in_a_row, nn.AdaptiveAvgPool2d(1), nn.Flatten()), "embedding"),
+    "three that are pooled": (partial(in_a_row, nn.AdaptiveAvgPool2d(1), children=7), "embedding"),
+    "maps by name": (partial(IntermediateLayerGetter, small_network(), {"layer4": "out"}), "feature_map"),
+    "our own class": (ours, "feature_map"),
+}
+
+
+@pytest.mark.parametrize("name", OUTPUTS)
+def test_a_module_without_a_classifier_tells_whether_it_pools(name: str) -> None:
+    make, output = OUTPUTS[name]
+    assert rs.open(saved(make())).architecture.output_kind == output
 
 
 def said(model: nn.Module, *, settled: bool = False) -> dict[str, Any]:
