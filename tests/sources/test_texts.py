@@ -278,6 +278,18 @@ OTHER_NETWORKS = {
     "a loop that ends with something else": (
         STEM + "for a in range(2):\n    pass\nelse:\n    x = 2 * x\n" + STAGES + END, "for a in range(2):"
     ),
+    "a factor in place": (STEM + STAGES + "x *= 2\n" + END, "x *= 2"),
+    "a sign": (STEM + "x = -x\n" + STAGES + END, "x = -x"),
+    "a quotient": (STEM + "x = x / 2\n" + STAGES + END, "x = x / 2"),
+    "a comparison": (STEM + "x = x if x > 0 else x\n" + STAGES + END, "x = x if x > 0 else x"),
+    "what holds for some numbers": (STEM + "x = x * (x > 0)\n" + STAGES + END, "x = x * (x > 0)"),
+    "a comprehension": (STEM + "x = [2 * y for y in [x]][0]\n" + STAGES + END, "x = [2 * y for y in [x]][0]"),
+    "a function of its own": (STEM + "x = (lambda y: 2 * y)(x)\n" + STAGES + END, "x = (lambda y: 2 * y)(x)"),
+    "a function that is defined": (STEM + "def twice(y):\n    return 2 * y\nx = twice(x)\n" + END, "def twice"),
+    "a function that is imported": (STEM + "from net import attend\nx = attend(x)\n" + STAGES + END, "from net import"),
+    "arguments in a list": (STEM + "x = self.layer1(*[x])\n" + STAGES + END, "x = self.layer1(*[x])"),
+    "options in a dict": (STEM + "x = F.relu(x, **{'inplace': True})\n" + STAGES + END, "x = F.relu(x, **{'inplace'"),
+    "what may fail": (STEM + "try:\n    x = 2 * x\nexcept TypeError:\n    pass\n" + STAGES + END, "try:"),
     "a path that is no attribute": (
         "if getattr(self, 'layer1.0', None) is None:\n    x = 2 * x\n" + STEM + STAGES + END, "if getattr(self, 'layer"
     ),
@@ -399,6 +411,22 @@ ODD_CLASSES = {
                                     "            return 2 * x\n", "if True:"),
     "a base whose forward is not there": (
         text(STEM + STAGES + END, name="_forward_impl").replace("nn.Module", "Doubling"), "class Any(Doubling):"
+    ),
+    "a method that yields": (
+        text("x = self.each(x)\n" + STEM + STAGES + END, more="def each(self, x):\n    yield 2 * x\n"),
+        "x = self.each(x)",
+    ),
+    "a method of more arguments than it takes": (
+        text("x = self.same(x, 2)\n" + STEM + STAGES + END, more="def same(self, x):\n    return x\n"),
+        "def same(self, x):",
+    ),
+    "a method of other options than it has": (
+        text("x = self.same(x, by=2)\n" + STEM + STAGES + END, more="def same(self, x):\n    return x\n"),
+        "def same(self, x):",
+    ),
+    "a method of whatever there is": (
+        text("x = self.scaled(x, 2)\n" + STEM + STAGES + END, more="def scaled(self, x, *by):\n    return by[0] * x\n"),
+        "def scaled(self, x, *by):",
     ),
     "a class in a layer's place": (
         text(STEM + STAGES + END, more="class relu:\n    pass\n"), "x = self.maxpool(self.relu("
