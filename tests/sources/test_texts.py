@@ -213,6 +213,13 @@ def test_a_block_with_torchvisions_forward_is_taken_whatever_its_class_is_called
     assert told(block=text(body))["maxpool"] == "torchvision, its module"
 
 
+def test_a_network_and_its_blocks_are_taken_by_their_own_texts() -> None:
+    network = text(STEM + STAGES + END)
+    assert told(network, text(BASIC))["maxpool"] == "torchvision, the source code in it"
+    with pytest.raises(ArchitectureError, match="`net.Block`, with a forward that has `out [+]= 2 [*] residual`"):
+        told(network, text(BASIC.replace("+= residual", "+= 2 * residual")))
+
+
 def test_a_bottleneck_with_torchvisions_forward_is_taken() -> None:
     body = BASIC.replace("residual = x\n", "out = self.relu(out)\nout = self.bn3(self.conv3(out))\nresidual = x\n", 1)
     assert "maxpool" in told(block=text(body), kind="bottleneck")
@@ -317,6 +324,7 @@ ASIDE = {
     "a list turned round": "[x].reverse()",
     "an activation in place": "y = F.leaky_relu(x, inplace=True)",
     "one in place by its place": "y = F.leaky_relu(x, 0.1, True)",
+    "one in place by its only place": "y = F.silu(x, True)",
     "a ReLU of a view": "z = x.transpose(0, 1).relu_()",
     "a ReLU of what is flattened": "z = F.relu_(x.flatten(1))",
     "a function of a view": "y = F.relu_(x.T)",
