@@ -672,6 +672,25 @@ def test_what_stands_between_a_backbone_with_text_and_its_classifier_is_seen(
         list(claims)
 
 
+@pytest.mark.parametrize(
+    ("pooling", "is_told"),
+    [("self.avgpool(x)", True), ("F.adaptive_max_pool2d(x, 1)", False), ("2 * self.avgpool(x)", False)],
+)
+def test_a_classifier_that_is_left_out_may_follow_a_mean_alone(pooling: str, is_told: bool) -> None:
+    source = open_source(saved(small_network()), fc="none")
+    assert source.container
+    node = modules.at(source.container.root, source.found.path)
+    assert isinstance(node, ModuleNode)
+    own = text(f"{STEM}{STAGES}return self.fc(torch.flatten({pooling}, 1))")
+    node.layers[""] = replace(node.layers[""], source=own, kind="net.Net")  # type: ignore[index]
+    claims = modules.says(node, source.found.names, recognise(source.tensors), settled=False)
+    if is_told:
+        assert len([*claims]) == 2
+        return
+    with pytest.raises(ArchitectureError, match="with a forward that has `return self.fc"):
+        list(claims)
+
+
 def test_a_stem_in_a_sequential_does_not_hide_the_network_around_it(tmp_path: Path) -> None:
     """Without the text, its class is all that there is: the maxpool may stand outside of the stem."""
     torch.save(Net(True), tmp_path / "model.pth")
