@@ -277,6 +277,7 @@ OTHER_NETWORKS = {
         STEM + STAGES + "return self.fc(F.adaptive_avg_pool2d(x, (2, 1)).flatten(1))", "return self.fc(F.adaptive_avg"
     ),
     "all images in one row": (STEM + STAGES + "return self.fc(self.avgpool(x).flatten())", "return self.fc(self.avg"),
+    "all numbers in one row": (STEM + STAGES + "return self.fc(self.avgpool(x).view(-1))", "return self.fc(self.avg"),
     "rows of another shape": (
         STEM + STAGES + "return self.fc(self.avgpool(x).view(x.size(0), -1, 1))", "return self.fc(self.avgpool"
     ),

@@ -118,6 +118,14 @@ def test_what_was_assumed_of_the_source_is_implied_too(kind: str, folder: Path) 
     agrees_and_names_every_lie(rs.open(folder / "another.pth", assume=kind))
 
 
+def test_the_activation_of_a_classifier_is_the_one_that_was_stated() -> None:
+    buffer = io.BytesIO()
+    model = small_network(Bottleneck)
+    model.fc = torch.nn.Sequential(torch.nn.Linear(2048, 8), torch.nn.GELU(), torch.nn.Linear(8, 3))
+    torch.save(model.state_dict(), buffer)
+    agrees_and_names_every_lie(rs.open(buffer.getvalue(), assume="activation=gelu"))
+
+
 def test_of_fewer_stages_there_are_fewer_strides() -> None:
     buffer = io.BytesIO()
     state = small_network(Bottleneck).state_dict()
