@@ -18,12 +18,6 @@ from typing import IO
 
 import pytest
 
-# Networks come and go: memory that one leaves is kept for the next, which is quicker than to ask the system for each page.
-_MALLOPT = {-1: 1 << 29, -2: 1 << 26, -3: 1 << 25}  # <malloc.h>: M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD
-if hasattr(ctypes.CDLL(None), "mallopt"):
-    for parameter, size in _MALLOPT.items():
-        ctypes.CDLL(None).mallopt(parameter, size)
-
 # Tests run side by side: threads within one only get into each other's way. It counts when torch is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -41,6 +35,12 @@ from tests.served import Server
 # What `make test` says to a make below it is not meant for those that tests run.
 for name in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS"):
     os.environ.pop(name, None)
+
+# Networks come and go: the memory of one is kept for the next, which is quicker than asking the system for each page.
+_MALLOPT = {-1: 1 << 29, -2: 1 << 26, -3: 1 << 25}  # <malloc.h>: M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD
+if hasattr(ctypes.CDLL(None), "mallopt"):
+    for parameter, size in _MALLOPT.items():
+        ctypes.CDLL(None).mallopt(parameter, size)
 
 # How long an example takes is the machine's affair.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])

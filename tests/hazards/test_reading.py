@@ -257,8 +257,7 @@ STREAMS: dict[str, Row] = {
 }
 
 
-# Refused where a limit of the interpreter is reached, which takes a second; it is the same one for a pickle in a zip and
-# for stacked ones.
+# Refused where a limit of the interpreter is reached, which takes a second: the same one for stacked pickles.
 LONG = {
     "closed objects without end", "sets without end", "keys that name nothing, without end",
     "dicts of pairs, made again and again", "500,000 entries", "100,000 lists", "dicts in dicts in dicts",
