@@ -49,7 +49,7 @@ faults: $(VENV)/dev
 ROOMS ?= operations formats writing verification sources manifest
 MUTANTS ?= 100
 mutants: $(VENV)/dev
-	@set -e; for room in $(ROOMS); do $(BIN)/python -m tests.mutation.run $$room $(MUTANTS) $(SEED); done
+	$(BIN)/python -m tests.mutation.run "$(ROOMS)" $(MUTANTS) $(SEED)
 
 # Sound files of every kind, and lies: SECONDS=3600 make prove
 prove: $(VENV)/dev

@@ -18,7 +18,8 @@ Inner rooms raise the narrow fact; the room that knows the file or the operation
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from resnet_surgeon.dataclass import dataclass
 
 _LONGEST_NAME = 80
 _LONGEST_MESSAGE = 2000

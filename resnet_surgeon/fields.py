@@ -11,11 +11,11 @@ import functools
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from resnet_surgeon.dataclass import dataclass
 from resnet_surgeon.errors import UsageError, printable
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,6 +17,7 @@ from resnet_surgeon.architecture.recognise import FLOATS
 from resnet_surgeon.architecture.spec import HEAD_NAME, Architecture, OutputKind
 from resnet_surgeon.arithmetic.formulas import MOST_INPUTS, Formula
 from resnet_surgeon.arithmetic.laws import Law
+from resnet_surgeon.dataclass import dataclass
 from resnet_surgeon.errors import CheckpointError, UsageError
 from resnet_surgeon.fields import Count, Line, Name, Range, Seed, Size, Text, decoded, plain, unsaid
 from resnet_surgeon.formats.json_text import parsed

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec
+from types import MethodType
+from typing import Any, Concatenate, Generic, ParamSpec, overload
 
 from resnet_surgeon import manifest as documents
+from resnet_surgeon import operations as registry
 from resnet_surgeon.architecture.recognise import describe
 from resnet_surgeon.architecture.spec import Architecture
+from resnet_surgeon.dataclass import dataclass
 from resnet_surgeon.errors import CheckpointError, OperationError, SurgeonError, UsageError, message
 from resnet_surgeon.formats.files import TiedToFile
 from resnet_surgeon.formats.tensors import LazyTensor
 from resnet_surgeon.history import recording
 from resnet_surgeon.history.notes import notes_of
 from resnet_surgeon.history.opening import Opened, recognised
-from resnet_surgeon.operations.adapt import Adapt
-from resnet_surgeon.operations.average import Average
-from resnet_surgeon.operations.cast import Cast
 from resnet_surgeon.operations.checkpoint import (
     MOST_SOURCES,
     Checkpoint,
@@ -30,14 +31,6 @@ from resnet_surgeon.operations.checkpoint import (
     others_of,
     with_others,
 )
-from resnet_surgeon.operations.depth import Depth
-from resnet_surgeon.operations.dilate import Dilate
-from resnet_surgeon.operations.features import Features
-from resnet_surgeon.operations.fuse import Fuse
-from resnet_surgeon.operations.graft import Graft
-from resnet_surgeon.operations.heads import Heads
-from resnet_surgeon.operations.remove import Remove
-from resnet_surgeon.operations.stem import Stem
 from resnet_surgeon.plan import Elsewhere, Step, plan
 from resnet_surgeon.sources import catalog
 from resnet_surgeon.sources.location import DEFAULT_NAME, Location
@@ -57,13 +50,32 @@ from resnet_surgeon.writing.write import stream, write
 Options = ParamSpec("Options")
 
 
-def method(operation: Callable[Options, Operation]) -> Callable[Concatenate[Network, Options], Network]:
-    """The operation as a method of Network, with the operation's options and help."""
+class Method(Generic[Options]):
+    """An operation as a method of Network, with the operation's options and help, imported when it is first looked
+    at.
+    """
 
-    def applied(self: Network, /, *args: Options.args, **kwargs: Options.kwargs) -> Network:
-        return self.apply(operation(*args, **kwargs))
+    def __init__(self, operation: Callable[[], Callable[Options, Operation]]) -> None:
+        self._operation = operation
 
-    kind: Any = operation
+    @overload
+    def __get__(self, network: None, owner: type) -> Callable[Concatenate[Network, Options], Network]: ...
+
+    @overload
+    def __get__(self, network: Network, owner: type) -> Callable[Options, Network]: ...
+
+    def __get__(self, network: Network | None, owner: type) -> Callable[..., Network]:
+        function = _applied(self._operation())
+        return function if network is None else MethodType(function, network)
+
+
+@functools.cache
+def _applied(kind: Any) -> Callable[..., Network]:
+    """The function from a network and an operation's options to the network after it."""
+
+    def applied(self: Network, /, *args: Any, **kwargs: Any) -> Network:
+        return self.apply(kind(*args, **kwargs))
+
     applied.__name__ = kind.name
     applied.__qualname__ = f"Network.{kind.name}"
     applied.__doc__ = kind.__doc__
@@ -139,17 +151,17 @@ class Network(TiedToFile):
         checkpoint = replace(checkpoint, operations=len(recording.done(self.opened, operations)), others={})
         return replace(self, checkpoint=checkpoint, operations=operations, others=(*self.others, *others))
 
-    adapt = method(Adapt)
-    stem = method(Stem)
-    remove = method(Remove)
-    dilate = method(Dilate)
-    features = method(Features)
-    heads = method(Heads)
-    graft = method(Graft)
-    average = method(Average)
-    depth = method(Depth)
-    cast = method(Cast)
-    fuse = method(Fuse)
+    adapt = Method(lambda: registry.Adapt)
+    stem = Method(lambda: registry.Stem)
+    remove = Method(lambda: registry.Remove)
+    dilate = Method(lambda: registry.Dilate)
+    features = Method(lambda: registry.Features)
+    heads = Method(lambda: registry.Heads)
+    graft = Method(lambda: registry.Graft)
+    average = Method(lambda: registry.Average)
+    depth = Method(lambda: registry.Depth)
+    cast = Method(lambda: registry.Cast)
+    fuse = Method(lambda: registry.Fuse)
 
     def plan(self) -> tuple[Step, ...]:
         """What happens to each tensor between the source and this network."""

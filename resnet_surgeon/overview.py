@@ -8,13 +8,13 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 from resnet_surgeon.architecture.differences import classes, hidden
 from resnet_surgeon.architecture.layers import maxpool
 from resnet_surgeon.architecture.parameters import is_trained, layer_of
 from resnet_surgeon.architecture.spec import STAGE_NAMES, Architecture, Head, Stage
+from resnet_surgeon.dataclass import dataclass
 from resnet_surgeon.plan import Action, Step
 
 Fate = Literal["kept", "changed", "copied", "grafted", "new", "trained", "gone"]

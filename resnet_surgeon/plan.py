@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Literal
 
+from resnet_surgeon.dataclass import dataclass
 from resnet_surgeon.formats.tensors import Computed, Initialised, LazyTensor, Trained, byte_size
 
 Action = Literal["kept", "renamed", "copied", "grafted", "computed", "trained", "initialised", "dropped"]

@@ -10,11 +10,13 @@ from pathlib import Path
 import pytest
 
 import resnet_surgeon
+from resnet_surgeon.operations import OPERATIONS
 
 PACKAGE = Path(resnet_surgeon.__file__).parent
 # From the foundations up: a room may import from rooms before it in this list, and from itself.
 ROOMS = [
     "_version",
+    "dataclass",
     "errors",
     "platform",
     "fields",
@@ -95,11 +97,16 @@ def test_only_modules_their_proofs_and_reports_import_torch_at_their_top() -> No
     }
 
 
-def loaded_by(code: str) -> set[str]:
-    """The heavy packages that a fresh interpreter has loaded after `code`."""
+def modules_after(code: str) -> set[str]:
+    """The modules that a fresh interpreter has loaded after `code`."""
     script = f"import sys\n{code}\nprint(*sys.modules, file=sys.stderr)"
     process = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    return {"torch", "torchvision", "numpy", "pydantic", "rich"} & set(process.stderr.split())
+    return set(process.stderr.split())
+
+
+def loaded_by(code: str) -> set[str]:
+    """The heavy packages among them."""
+    return {"torch", "torchvision", "numpy", "pydantic", "rich"} & modules_after(code)
 
 
 def test_importing_the_package_loads_nothing_heavy() -> None:
@@ -107,7 +114,10 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
 
 
 def command(*arguments: str) -> str:
-    return f"from resnet_surgeon.cli.app import app\ntry: app({list(arguments)})\nexcept SystemExit: pass"
+    return (
+        "from resnet_surgeon.cli.commands import program\n"
+        f"try: program({list(arguments)})({list(arguments)})\nexcept SystemExit: pass"
+    )
 
 
 def test_help_loads_neither_torch_nor_numpy() -> None:
@@ -118,6 +128,18 @@ def test_adapt_loads_nothing_heavy(checkpoints: Path, tmp_path: Path) -> None:
     assert (
         loaded_by(command("adapt", f"{checkpoints}/basic.pth", "--in-ch=1", f"-o{tmp_path}/out.safetensors")) == set()
     )
+
+
+def test_a_command_loads_its_own_operation_alone(checkpoints: Path, tmp_path: Path) -> None:
+    done = command("remove", f"{checkpoints}/basic.safetensors", "--last=1", f"-o{tmp_path}/out.safetensors")
+    loaded = {name.rpartition(".")[2] for name in modules_after(done) if name.startswith("resnet_surgeon.operations.")}
+    assert loaded & {*OPERATIONS} == {"remove"}
+
+
+def test_the_program_s_help_loads_no_operation() -> None:
+    loaded = modules_after(command("--help"))
+    assert "resnet_surgeon.cli.commands" in loaded
+    assert not {name for name in loaded if name.startswith(("resnet_surgeon.operations.", "resnet_surgeon.sources"))}
 
 
 @pytest.mark.parametrize("module", TESTS, ids=lambda path: str(path.relative_to(PACKAGE.parent)))

@@ -223,7 +223,7 @@ def test_several_heads_without_a_manifest_are_refused(tmp_path: Path, checkpoint
 
 
 def test_operations_are_methods_with_their_own_help() -> None:
-    assert str(inspect.getdoc(vars(rs.Network)["adapt"])).startswith("Adapt the input channels")
+    assert str(inspect.getdoc(rs.Network.adapt)).startswith("Adapt the input channels")
     network = rs.open("resnet18", weights="random")
     # mypy reports each of these, and would report an ignored error that is none.
     with pytest.raises(TypeError):
@@ -237,7 +237,7 @@ def test_operations_are_methods_with_their_own_help() -> None:
 
 
 def test_every_operation_is_a_method() -> None:
-    methods = {name: vars(rs.Network)[name] for name in REGISTRY}
+    methods = {name: getattr(rs.Network, name) for name in REGISTRY}
     for name, method in methods.items():
         assert inspect.getdoc(method) == inspect.getdoc(REGISTRY[name])
         assert [*inspect.signature(method).parameters] == ["self", *inspect.signature(REGISTRY[name]).parameters]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from typing import Annotated, Any, Literal, get_args
 
 from resnet_surgeon.architecture import dilation
@@ -20,6 +20,7 @@ from resnet_surgeon.architecture.spec import (
     Stage,
     standard_stages,
 )
+from resnet_surgeon.dataclass import dataclass
 from resnet_surgeon.errors import ArchitectureError, SurgeonError, UsageError, listed, printable
 from resnet_surgeon.fields import Line, Text
 

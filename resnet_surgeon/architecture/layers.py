@@ -6,7 +6,7 @@ Parameters, modules, proofs and pictures read it. Knows no tensors and no torch.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Literal
 
 from resnet_surgeon.architecture.spec import (
@@ -20,6 +20,7 @@ from resnet_surgeon.architecture.spec import (
     Pool,
     Stage,
 )
+from resnet_surgeon.dataclass import dataclass
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ Knows no tensors and no prefixes.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+
+from resnet_surgeon.dataclass import dataclass
 
 # The modules of a block, as torchvision calls them, in its order.
 BLOCK = ("conv1", "bn1", "conv2", "bn2", "conv3", "bn3", "downsample.0", "downsample.1")

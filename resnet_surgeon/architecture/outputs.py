@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from resnet_surgeon.architecture.layers import Convolution, MaxPool, block, stem
 from resnet_surgeon.architecture.spec import Architecture, Head, OutputKind
+from resnet_surgeon.dataclass import dataclass
 
 IMAGE = 224  # pixels: the height and width of the images that torchvision's networks were trained with
 

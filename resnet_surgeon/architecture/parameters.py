@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from resnet_surgeon.architecture.layers import (
     Block,
@@ -20,6 +19,7 @@ from resnet_surgeon.architecture.layers import (
 )
 from resnet_surgeon.architecture.spec import Architecture
 from resnet_surgeon.arithmetic.laws import Constant, Law, kaiming_normal_fan_out, linear_default
+from resnet_surgeon.dataclass import dataclass
 
 GENERALISED_MEAN = 3.0  # the exponent that training begins with: Radenovic et al. 2018, arXiv:1711.02512
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
+from resnet_surgeon.dataclass import dataclass
 from resnet_surgeon.fields import Size
 
 # As `torchvision.transforms.InterpolationMode` calls them.

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Annotated, Literal
 
+from resnet_surgeon.dataclass import dataclass
 from resnet_surgeon.fields import Count, Line, Range, Text, unsaid
 
 Block = Literal["basic", "bottleneck"]

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,6 +27,7 @@ from resnet_surgeon.arithmetic.formulas import (
 )
 from resnet_surgeon.arithmetic.numbers import SIZES
 from resnet_surgeon.arithmetic.operand import Operand
+from resnet_surgeon.dataclass import dataclass
 from resnet_surgeon.errors import OperationError
 
 if TYPE_CHECKING:

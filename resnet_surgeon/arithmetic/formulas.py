@@ -6,9 +6,9 @@ Each says in words what it does (`str`), and what shapes its inputs have for a r
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Annotated, Literal
 
+from resnet_surgeon.dataclass import dataclass
 from resnet_surgeon.fields import Count, Range, Size, Text, unsaid
 
 LARGEST_KERNEL = 31

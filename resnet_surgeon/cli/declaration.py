@@ -7,14 +7,14 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import typer
-from typer.core import TyperCommand, TyperGroup
 
 from resnet_surgeon.cli.completion import offer
 from resnet_surgeon.cli.lines import lines
+from resnet_surgeon.cli.typed import TypedCommand
 from resnet_surgeon.errors import UsageError, message, printable
 from resnet_surgeon.fields import Line
 from resnet_surgeon.platform.signals import READER_GONE, Signalled
@@ -53,35 +53,7 @@ def declare(app: typer.Typer, name: str, function: Callable[..., None], example:
     command.__signature__ = signature  # type: ignore[attr-defined]
     command.__annotations__ = {parameter.name: parameter.annotation for parameter in signature.parameters.values()}
     text = _paragraphs(function.__doc__ or "")
-    app.command(name, cls=_Typed, help=text, epilog=f"Example: {example}")(command)
-
-
-class Typed(TyperGroup):
-    """The app's own options, left as they were typed."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        _leave_as_typed(self.get_params(ctx))
-        return super().parse_args(ctx, args)
-
-
-class _Typed(TyperCommand):
-    """Leaves values as they were typed, for `_converted`."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        _leave_as_typed(self.get_params(ctx))
-        return super().parse_args(ctx, args)
-
-
-def _leave_as_typed(parameters: Iterable[Any]) -> None:
-    """From 0.29 on typer imports pydantic to convert values, which takes longer than copying a network."""
-    for parameter in parameters:
-        parameter.process_value = functools.partial(_as_typed, parameter, parameter.process_value)
-
-
-def _as_typed(parameter: Any, process: Callable[[Any, Any], Any], ctx: Any, value: Any) -> Any:
-    if value is None and parameter.required:
-        return process(ctx, value)  # which says what is missing
-    return value if parameter.callback is None else parameter.callback(ctx, parameter, value)
+    app.command(name, cls=TypedCommand, help=text, epilog=f"Example: {example}")(command)
 
 
 def _groups(function: Callable[..., None]) -> dict[str, Any]:

@@ -76,11 +76,10 @@ def _command() -> int:
     check_room(_LITTLE)  # before an import fails halfway, after which Python may hang
     import typer
 
-    from resnet_surgeon.cli.commands import NAMES, declared
+    from resnet_surgeon.cli.commands import program
 
-    names = sys.argv[1:2] if sys.argv[1:2] and sys.argv[1] in NAMES else NAMES
     try:
-        return declared(names)(prog_name=PROGRAM, standalone_mode=False) or 0
+        return program(sys.argv[1:])(prog_name=PROGRAM, standalone_mode=False) or 0
     except typer.TyperException as error:
         if not error.format_message():
             return UsageError.exit_code  # no command: the help was shown

@@ -5,13 +5,14 @@ those by themselves by their names here. Opens nothing.
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import Annotated, Any, ClassVar
 
 import typer
 
 from resnet_surgeon.architecture.facts import HELP
 from resnet_surgeon.cli.completion import models
+from resnet_surgeon.dataclass import dataclass
 from resnet_surgeon.operations.checkpoint import option
 from resnet_surgeon.sources.progress import Progress, silent
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 from resnet_surgeon.architecture.differences import classes
 from resnet_surgeon.cli import units
 from resnet_surgeon.cli.style import is_terminal, styled
+from resnet_surgeon.dataclass import dataclass
 from resnet_surgeon.errors import escaped
 from resnet_surgeon.overview import Branch, Fate, Layer, Overview
 

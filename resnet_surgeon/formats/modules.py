@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
+from resnet_surgeon.dataclass import dataclass
 from resnet_surgeon.formats.pickled import Global, Opaque, Parameter, View
 
 _DEEPEST = 64  # modules in each other

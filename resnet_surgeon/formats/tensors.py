@@ -9,13 +9,13 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from resnet_surgeon.arithmetic.evaluation import evaluate, needs_numpy
 from resnet_surgeon.arithmetic.formulas import Formula
 from resnet_surgeon.arithmetic.laws import Law
 from resnet_surgeon.arithmetic.operand import Operand
+from resnet_surgeon.dataclass import dataclass
 from resnet_surgeon.errors import CheckpointError
 from resnet_surgeon.formats.files import CHUNK, OpenFile, TiedToFile
 from resnet_surgeon.formats.memory import import_numpy

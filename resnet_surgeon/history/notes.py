@@ -11,7 +11,6 @@ from resnet_surgeon.arithmetic.formulas import AreaResampled, Average, FoldedInp
 from resnet_surgeon.errors import listed
 from resnet_surgeon.manifest import Computed, Kept, Manifest, Provenance, TensorRecord, Trained
 from resnet_surgeon.operations import channels as reading
-from resnet_surgeon.operations.adapt import Adapt
 from resnet_surgeon.operations.normalization import statement
 
 
@@ -115,7 +114,7 @@ def _on_preprocessing(manifest: Manifest) -> Iterator[str]:
     """Mean and std were known of the source, and of some channel are not since."""
     if manifest.inputs.preprocessing is not None or manifest.source.weights in (None, "random"):
         return
-    options = [record[Adapt.name] for record in manifest.operations if Adapt.name in record]
+    options = [record["adapt"] for record in manifest.operations if "adapt" in record]
     for lost in filter(None, map(_unknown, options)):
         yield (
             f"mean and std of {listed(lost)} are not known, so the manifest no longer says how images are prepared; "

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TypedDict
 
 from resnet_surgeon import manifest as documents
@@ -15,6 +15,7 @@ from resnet_surgeon.architecture.facts import Assumed
 from resnet_surgeon.architecture.parameters import parameters
 from resnet_surgeon.architecture.recognise import check_fit, recognise
 from resnet_surgeon.architecture.spec import Architecture
+from resnet_surgeon.dataclass import dataclass
 from resnet_surgeon.errors import CheckpointError, printable
 from resnet_surgeon.formats.files import TiedToFile
 from resnet_surgeon.formats.safetensors_index import index_of

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import ClassVar, Literal
 
 from resnet_surgeon.architecture.spec import Architecture
 from resnet_surgeon.arithmetic import formulas
+from resnet_surgeon.dataclass import dataclass
 from resnet_surgeon.errors import OperationError, listed
 from resnet_surgeon.fields import Size, unsaid
 from resnet_surgeon.formats.memory import import_numpy

@@ -8,10 +8,11 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Annotated, Literal
 
 from resnet_surgeon.architecture.spec import LARGEST
+from resnet_surgeon.dataclass import dataclass
 from resnet_surgeon.errors import OperationError, UsageError, listed, printable
 from resnet_surgeon.fields import Count, Text
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import field, fields, replace
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol, TypeVar
 
 from resnet_surgeon.architecture.preprocessing import Preprocessing
 from resnet_surgeon.architecture.spec import Architecture
+from resnet_surgeon.dataclass import dataclass
 from resnet_surgeon.fields import MisfitError, checked, hints_of, unsaid
 from resnet_surgeon.formats.tensors import LazyTensor
 from resnet_surgeon.operations.channels import RGB

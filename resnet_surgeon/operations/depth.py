@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Annotated, ClassVar, Literal
 
 from resnet_surgeon.architecture import layers
@@ -12,6 +12,7 @@ from resnet_surgeon.architecture.parameters import Parameter, parameters
 from resnet_surgeon.architecture.spec import STAGE_NAMES, Architecture, Head, Stage
 from resnet_surgeon.arithmetic.laws import Constant
 from resnet_surgeon.arithmetic.numbers import decode
+from resnet_surgeon.dataclass import dataclass
 from resnet_surgeon.errors import OperationError
 from resnet_surgeon.fields import Count, Range, Seed
 from resnet_surgeon.formats.tensors import Initialised, LazyTensor, content, is_known

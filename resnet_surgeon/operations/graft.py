@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from typing import Annotated, ClassVar
 
 from resnet_surgeon.architecture.parameters import parameters
@@ -18,6 +18,7 @@ from resnet_surgeon.architecture.spec import (
     Pool,
     Stage,
 )
+from resnet_surgeon.dataclass import dataclass
 from resnet_surgeon.errors import OperationError, UsageError, listed
 from resnet_surgeon.fields import Count, Text
 from resnet_surgeon.formats.tensors import LazyTensor

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, cast
 
 from resnet_surgeon.architecture.parameters import Parameter, parameters
@@ -26,6 +26,7 @@ from resnet_surgeon.architecture.spec import (
 )
 from resnet_surgeon.arithmetic.formulas import LARGEST, RowMeans
 from resnet_surgeon.arithmetic.laws import Constant, Law, Normal
+from resnet_surgeon.dataclass import dataclass
 from resnet_surgeon.errors import OperationError, UsageError, listed, printable
 from resnet_surgeon.fields import ANY, Count, Line, Range, Seed, Text
 from resnet_surgeon.formats.tensors import Computed, Initialised, LazyTensor

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from resnet_surgeon.dataclass import dataclass
 
 _STACK = "stack:"
 

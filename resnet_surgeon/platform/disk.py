@@ -33,6 +33,17 @@ def reserve(descriptor: int, size: int) -> None:
             raise OSError(error.errno, f"{error.strerror} ({size} bytes are needed)") from None
 
 
+def begin_to_sync(descriptor: int, offset: int, size: int) -> None:
+    """Lets the disk begin with what was just written, where the system can: then `sync` has less to wait for.
+
+    On Linux this is what the advice does first; what it is named for, forgetting pages that are on the disk already, is
+    no loss.
+    """
+    if hasattr(os, "posix_fadvise"):
+        with contextlib.suppress(OSError):  # advice; an error of the disk's is what `sync` hears of
+            os.posix_fadvise(descriptor, offset, size, os.POSIX_FADV_DONTNEED)
+
+
 def sync(descriptor: int) -> None:
     """Brings a file's content to the disk. Raises OSError if that fails.
 

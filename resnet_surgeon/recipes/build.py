@@ -12,10 +12,10 @@ import os
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypedDict
 
+from resnet_surgeon.dataclass import dataclass
 from resnet_surgeon.errors import AccessError, SurgeonError, UsageError
 from resnet_surgeon.formats import sniff
 from resnet_surgeon.formats.files import OpenFile

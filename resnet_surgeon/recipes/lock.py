@@ -8,10 +8,11 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any
 
+from resnet_surgeon.dataclass import dataclass
 from resnet_surgeon.errors import AccessError
 from resnet_surgeon.fields import Digest, Name, decoded, plain
 from resnet_surgeon.formats.files import OpenFile

@@ -6,8 +6,10 @@ YAML 1.2 as ruamel.yaml parses it, without tags: nothing of a file becomes an ob
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
+
+from resnet_surgeon.dataclass import dataclass
 
 _MOST = 20_000  # values in a file, counted wherever an alias repeats them
 _DEEPEST = 50

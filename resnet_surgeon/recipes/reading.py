@@ -10,9 +10,9 @@ import difflib
 import os
 import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
+from resnet_surgeon.dataclass import dataclass
 from resnet_surgeon.errors import AccessError, UsageError
 from resnet_surgeon.fields import checked, hints_of
 from resnet_surgeon.formats.files import OpenFile

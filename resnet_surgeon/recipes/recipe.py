@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 
+from resnet_surgeon.dataclass import dataclass
 from resnet_surgeon.recipes import build as building
 from resnet_surgeon.recipes import reading
 from resnet_surgeon.recipes.build import Built

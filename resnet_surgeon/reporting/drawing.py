@@ -6,10 +6,10 @@ Gives places and fates; the page's template makes SVG of them and its style shee
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from resnet_surgeon.architecture.differences import classes, output
 from resnet_surgeon.architecture.spec import Architecture
+from resnet_surgeon.dataclass import dataclass
 from resnet_surgeon.overview import Branch, Fate, Layer, Overview
 
 WIDTH, HEIGHT, GAP, MARGIN, LABEL = 300, 60, 20, 10, 22

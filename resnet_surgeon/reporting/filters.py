@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import base64
 import io
-from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
 from torch import Tensor
+
+from resnet_surgeon.dataclass import dataclass
 
 _COLUMNS = 8
 _MOST = 4  # channels drawn one by one

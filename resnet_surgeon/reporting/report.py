@@ -7,7 +7,6 @@ import hashlib
 import keyword
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +20,7 @@ from resnet_surgeon.architecture.outputs import IMAGE, outputs
 from resnet_surgeon.architecture.parameters import parameters, trained
 from resnet_surgeon.architecture.recognise import describe
 from resnet_surgeon.architecture.spec import STEM_WEIGHT
+from resnet_surgeon.dataclass import dataclass
 from resnet_surgeon.errors import escaped
 from resnet_surgeon.formats.tensors import LazyTensor, byte_size
 from resnet_surgeon.history.opening import Opening

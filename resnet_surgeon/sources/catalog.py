@@ -6,11 +6,11 @@ from __future__ import annotations
 
 import functools
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from resnet_surgeon.architecture.preprocessing import Preprocessing
+from resnet_surgeon.dataclass import dataclass
 from resnet_surgeon.errors import UsageError, printable
 
 

@@ -7,7 +7,8 @@ import io
 import tokenize
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+
+from resnet_surgeon.dataclass import dataclass
 
 _MOST_TOKENS = 1000  # of a statement: deeper expressions could exhaust the stack of Python's parser
 _MOST_BRANCHES = 100  # `elif`s of a class, each of which lies in the one before it

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 from resnet_surgeon.architecture import facts
 from resnet_surgeon.architecture.facts import ContradictionError, Facts, merged, spelled
 from resnet_surgeon.architecture.spec import Architecture, HiddenActivation, HiddenDropout
+from resnet_surgeon.dataclass import dataclass
 from resnet_surgeon.errors import Answer, ArchitectureError
 from resnet_surgeon.formats.modules import ModuleNode
 from resnet_surgeon.formats.tensors import Computed

@@ -10,10 +10,10 @@ import os
 import re
 import shlex
 import stat
-from dataclasses import dataclass
 from pathlib import Path
 
 from resnet_surgeon.architecture.variants import VARIANTS
+from resnet_surgeon.dataclass import dataclass
 from resnet_surgeon.errors import AccessError, CheckpointError, UsageError
 from resnet_surgeon.formats.arriving import ArrivingFile
 from resnet_surgeon.formats.files import OpenFile

@@ -10,9 +10,9 @@ from __future__ import annotations
 import ast
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NoReturn
 
+from resnet_surgeon.dataclass import dataclass
 from resnet_surgeon.formats.modules import Layer
 from resnet_surgeon.sources.class_text import ClassText, line_of, parsed
 from resnet_surgeon.sources.functions import (

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from resnet_surgeon.architecture.layers import maxpool_with
+from resnet_surgeon.dataclass import dataclass
 
 MEAN = "mean"
 RELU = "relu"

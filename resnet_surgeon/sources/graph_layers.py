@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Literal, NoReturn
 
@@ -25,6 +25,7 @@ from resnet_surgeon.architecture.layers import (
     maxpool_with,
 )
 from resnet_surgeon.architecture.spec import STAGE_NAMES, Function
+from resnet_surgeon.dataclass import dataclass
 from resnet_surgeon.errors import Answer, ArchitectureError, CheckpointError, listed, printable
 from resnet_surgeon.formats.onnx import Graph, Node
 from resnet_surgeon.formats.tensors import LazyTensor, Stored, Strided

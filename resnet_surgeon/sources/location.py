@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from typing import IO, Union
 
+from resnet_surgeon.dataclass import dataclass
 from resnet_surgeon.errors import UsageError
 
 DEFAULT_NAME = "resnet50"

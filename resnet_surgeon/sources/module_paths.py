@@ -9,8 +9,8 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 
+from resnet_surgeon.dataclass import dataclass
 from resnet_surgeon.errors import ArchitectureError, printable
 from resnet_surgeon.formats.modules import StateDictNode
 from resnet_surgeon.sources.modules import AS_TORCHVISION

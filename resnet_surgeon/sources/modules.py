@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 
 from resnet_surgeon.architecture.facts import Claim, Facts
 from resnet_surgeon.architecture.layers import maxpool_with
 from resnet_surgeon.architecture.spec import Architecture, HiddenActivation, HiddenDropout, Stage
+from resnet_surgeon.dataclass import dataclass
 from resnet_surgeon.errors import Answer, ArchitectureError, printable
 from resnet_surgeon.formats.modules import Layer, ModuleNode, common_path
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from functools import cached_property
 
 from resnet_surgeon.architecture.naming import BLOCK_MODULES, FIRST_CONVOLUTIONS, NAMINGS, STEMS
+from resnet_surgeon.dataclass import dataclass
 from resnet_surgeon.errors import CheckpointError, printable
 from resnet_surgeon.formats.tensors import LazyTensor
 from resnet_surgeon.formats.unread import Unread

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Annotated
 
+from resnet_surgeon.dataclass import dataclass
 from resnet_surgeon.fields import LINE, Digest, Line, Seed, Text
 from resnet_surgeon.formats.container import ContainerKind
 from resnet_surgeon.sources.wrappings import Wrapping

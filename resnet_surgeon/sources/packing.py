@@ -6,8 +6,8 @@ Reads no tensor and changes none.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
+from resnet_surgeon.dataclass import dataclass
 from resnet_surgeon.errors import CheckpointError, printable
 from resnet_surgeon.formats.tensors import LazyTensor
 from resnet_surgeon.formats.unread import Unread

@@ -9,10 +9,11 @@ from __future__ import annotations
 import re
 from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from math import prod
 
 from resnet_surgeon.architecture.classifiers import read_off
+from resnet_surgeon.dataclass import dataclass
 from resnet_surgeon.errors import Answer, ArchitectureError, CheckpointError, listed, printable
 from resnet_surgeon.formats.unread import Unread
 from resnet_surgeon.sources.networks import Leaf, Modules, Place

@@ -6,9 +6,9 @@ Knows how files are named and how long a manifest may be, and nothing of what it
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
+from resnet_surgeon.dataclass import dataclass
 from resnet_surgeon.errors import AccessError, CheckpointError
 from resnet_surgeon.formats.files import OpenFile
 

@@ -7,7 +7,7 @@ import itertools
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from resnet_surgeon.architecture.facts import UNKNOWN, Facts, stated
 from resnet_surgeon.architecture.layers import Part
@@ -15,6 +15,7 @@ from resnet_surgeon.architecture.parameters import parameters
 from resnet_surgeon.architecture.recognise import FLOATS
 from resnet_surgeon.architecture.variants import VARIANTS
 from resnet_surgeon.arithmetic.numbers import decode
+from resnet_surgeon.dataclass import dataclass
 from resnet_surgeon.errors import CheckpointError, UsageError, printable
 from resnet_surgeon.fields import Seed, checked
 from resnet_surgeon.formats import sniff

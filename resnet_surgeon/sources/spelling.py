@@ -5,10 +5,11 @@ have, become those that they do. Works out nothing: what must be computed is a f
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from resnet_surgeon.arithmetic.formulas import Combination, NormalisedWeight, Product
 from resnet_surgeon.arithmetic.laws import Constant
+from resnet_surgeon.dataclass import dataclass
 from resnet_surgeon.errors import CheckpointError, printable
 from resnet_surgeon.formats.tensors import Computed, Initialised, LazyTensor
 from resnet_surgeon.sources.networks import Leaf

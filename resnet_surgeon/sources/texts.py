@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
+from resnet_surgeon.dataclass import dataclass
 from resnet_surgeon.errors import printable
 from resnet_surgeon.formats.modules import Layer, common_path
 from resnet_surgeon.sources.forwards import LIBRARIES, Reader, UnfollowedError

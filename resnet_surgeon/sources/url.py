@@ -9,10 +9,10 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from dataclasses import dataclass
 from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 from urllib.request import url2pathname
 
+from resnet_surgeon.dataclass import dataclass
 from resnet_surgeon.errors import UsageError
 from resnet_surgeon.sources.names import file_name
 

@@ -9,10 +9,11 @@ import itertools
 import re
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Annotated
 
 from resnet_surgeon.architecture.other_kinds import refuse_other_kinds
+from resnet_surgeon.dataclass import dataclass
 from resnet_surgeon.errors import Answer, ArchitectureError, CheckpointError, listed, printable
 from resnet_surgeon.fields import Name, Text
 from resnet_surgeon.formats.tensors import LazyTensor, Stored, Strided

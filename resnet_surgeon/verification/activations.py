@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+
+from resnet_surgeon.dataclass import dataclass
 
 _MOST_NUMBERS = 1 << 25  # in one batch of images
 _SMALLEST_SIDE = 16

@@ -6,7 +6,7 @@ import itertools
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
@@ -14,6 +14,7 @@ from typing import Any, cast
 from resnet_surgeon import manifest as documents
 from resnet_surgeon.architecture.recognise import check_fit
 from resnet_surgeon.architecture.variants import VARIANTS
+from resnet_surgeon.dataclass import dataclass
 from resnet_surgeon.errors import ArchitectureError, CheckpointError, SurgeonError, UsageError, listed
 from resnet_surgeon.formats.tensors import LazyTensor
 from resnet_surgeon.history import recording

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any
 
 from resnet_surgeon.architecture.preprocessing import Preprocessing
 from resnet_surgeon.architecture.spec import STAGE_NAMES, FeatureMap
+from resnet_surgeon.dataclass import dataclass
 from resnet_surgeon.verification.case import MOST_CHANNELS
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from resnet_surgeon.architecture import layers
 from resnet_surgeon.architecture.spec import Architecture
 from resnet_surgeon.arithmetic.formulas import Cast, FoldedBias, FoldedWeight
+from resnet_surgeon.dataclass import dataclass
 from resnet_surgeon.formats.tensors import LazyTensor
 from resnet_surgeon.manifest import Computed, Manifest, Provenance
 from resnet_surgeon.module import DTYPES, to_torch

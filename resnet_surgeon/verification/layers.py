@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from resnet_surgeon.architecture import layers
 from resnet_surgeon.architecture.parameters import parameters
 from resnet_surgeon.architecture.spec import Architecture
 from resnet_surgeon.arithmetic.formulas import Cast
+from resnet_surgeon.dataclass import dataclass
 from resnet_surgeon.manifest import Computed, Manifest, Provenance, TensorRecord
 
 # Operations after which layers compute something else with the same tensors.

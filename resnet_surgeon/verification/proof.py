@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal, get_args
 
+from resnet_surgeon.dataclass import dataclass
 from resnet_surgeon.errors import escaped
 
 Outcome = Literal["proven", "failed", "unproven"]

@@ -7,7 +7,6 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +16,7 @@ from resnet_surgeon import manifest as records
 from resnet_surgeon.architecture.layers import Convolution, conv1
 from resnet_surgeon.architecture.spec import STEM_WEIGHT, Architecture
 from resnet_surgeon.arithmetic.formulas import FoldedInputMean, FoldedInputWeight
+from resnet_surgeon.dataclass import dataclass
 from resnet_surgeon.formats.tensors import Initialised, byte_size
 from resnet_surgeon.manifest import Manifest, Provenance
 from resnet_surgeon.module import DTYPES, to_torch

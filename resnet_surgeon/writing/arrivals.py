@@ -6,8 +6,9 @@ A stream is written in its own order, whatever arrives when; a file in the order
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from resnet_surgeon.dataclass import dataclass
 from resnet_surgeon.formats.arriving import ArrivingFile
 from resnet_surgeon.formats.tensors import LazyTensor, Stored, byte_size, files, origins
 from resnet_surgeon.platform import transfer

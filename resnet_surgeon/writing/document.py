@@ -5,10 +5,11 @@ Knows the formats' headers; writes nothing.
 
 from __future__ import annotations
 
-import secrets
+import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
+from resnet_surgeon.dataclass import dataclass
 from resnet_surgeon.errors import CheckpointError
 from resnet_surgeon.formats import safetensors
 from resnet_surgeon.formats.arriving import ArrivingFile
@@ -122,7 +123,7 @@ def document(
     def placed(origin: Origin, source: Source) -> Origin:
         if origin.container is None or origin.sha256 is not None:
             return origin
-        place = secrets.token_hex(32)  # unlike any text that is there already
+        place = os.urandom(32).hex()  # unlike any text that is there already
         places[place] = identified if identified and source is change.source else source.identified
         return replace(origin, sha256=place)
 

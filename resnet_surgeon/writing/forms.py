@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
+from resnet_surgeon.dataclass import dataclass
 from resnet_surgeon.errors import CheckpointError, UsageError
 from resnet_surgeon.formats import torch_pickle, zip_frame
 from resnet_surgeon.formats.tensors import LazyTensor, byte_size

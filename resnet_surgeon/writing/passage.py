@@ -8,8 +8,9 @@ from __future__ import annotations
 import itertools
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Literal, NamedTuple
+
+from resnet_surgeon.dataclass import dataclass
 
 # On what arrives: pass it on, do so and hold it, hold it, skip it. On what is held: release it (write it), forget it.
 # `make`: what goes out is made now, since all that it takes is held.

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
+from resnet_surgeon.dataclass import dataclass
 from resnet_surgeon.formats.files import OpenFile
 from resnet_surgeon.formats.safetensors import in_file_order
 from resnet_surgeon.formats.tensors import BITS, LazyTensor, Stored, byte_size

@@ -9,7 +9,6 @@ import contextlib
 import io
 import os
 import re
-import secrets
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -48,7 +47,7 @@ class Temporaries:
         """
         _remove_abandoned(target)
         while True:
-            path = target.with_name(f"{_beginning(target)}{secrets.token_hex(4)}.tmp")
+            path = target.with_name(f"{_beginning(target)}{os.urandom(4).hex()}.tmp")
             self._paths.append(path)  # before it is there: a signal may come while it is made
             descriptor = opening.new(path)
             self._files.append(io.FileIO(descriptor, "r+"))

@@ -6,9 +6,10 @@ Knows tensors and descriptors; neither names nor manifests.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Protocol
 
+from resnet_surgeon.dataclass import dataclass
 from resnet_surgeon.errors import CheckpointError
 from resnet_surgeon.formats.files import OpenFile
 from resnet_surgeon.formats.tensors import LazyTensor, Stored, byte_size, chunks
@@ -18,6 +19,7 @@ from resnet_surgeon.sources.progress import Advance
 from resnet_surgeon.writing.background import Background
 from resnet_surgeon.writing.placement import BLOCK, whole_blocks
 
+_MUCH = 1 << 18  # bytes with which a disk may as well begin
 _SLICE = 1 << 24  # bytes that are copied between two looks at signals and progress
 
 
@@ -52,7 +54,11 @@ class Copy:
         """Into a file."""
 
         def copy(done: int, count: int) -> int:
-            return transfer.copy(self.file.descriptor, self.offset + done, descriptor, self.position + done, count)
+            position = self.position + done
+            count = transfer.copy(self.file.descriptor, self.offset + done, descriptor, position, count)
+            if count >= _MUCH:
+                disk.begin_to_sync(descriptor, position, count)
+            return count
 
         self._in_slices(copy, advance)
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from resnet_surgeon.architecture.naming import NAMINGS
 from resnet_surgeon.architecture.spec import STEM_CHANNELS, Architecture, standard_stages
 from resnet_surgeon.arithmetic.formulas import Average
+from resnet_surgeon.dataclass import dataclass
 from resnet_surgeon.errors import OperationError, UsageError, printable
 from resnet_surgeon.formats.tensors import LazyTensor, Stored
 from resnet_surgeon.manifest import Computed, Initialised, Kept, Manifest, Provenance

@@ -11,9 +11,9 @@ import os
 import shlex
 import stat
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
+from resnet_surgeon.dataclass import dataclass
 from resnet_surgeon.errors import AccessError, UsageError
 from resnet_surgeon.formats.files import OpenFile
 from resnet_surgeon.manifest import is_manifest

@@ -15,6 +15,7 @@ from safetensors.torch import load
 
 import resnet_surgeon as rs
 from resnet_surgeon.cli.app import app
+from resnet_surgeon.cli.commands import SUMMARIES
 from resnet_surgeon.operations import OPERATIONS
 from tests.conftest import Run, images
 
@@ -307,6 +308,11 @@ COMMANDS = [command.name or "" for command in app.registered_commands]
 
 def test_the_commands_are_the_operations_and_what_looks_at_files() -> None:
     assert {*COMMANDS} == {*OPERATIONS, "convert", "apply", "recipe", "verify", "report", "diff", "inspect", "list"}
+
+
+def test_what_the_program_s_help_says_of_a_command_is_what_it_says_of_itself() -> None:
+    own = {command.name: (command.help or "").partition("\n\n")[0] for command in app.registered_commands}
+    assert own == SUMMARIES
 
 
 @pytest.mark.parametrize("command", ["", *COMMANDS])

@@ -14,7 +14,8 @@ import typer
 import resnet_surgeon as rs
 from resnet_surgeon.cli import options
 from resnet_surgeon.cli.app import app
-from resnet_surgeon.cli.declaration import Typed, declare
+from resnet_surgeon.cli.declaration import declare
+from resnet_surgeon.cli.typed import TypedGroup
 from resnet_surgeon.errors import AccessError, UsageError
 from resnet_surgeon.fields import Line
 from resnet_surgeon.operations.checkpoint import option
@@ -56,7 +57,7 @@ def built(*arguments: str) -> House:
         got["house"] = house
 
     function.__annotations__ = {"house": House}
-    made = typer.Typer(cls=Typed)
+    made = typer.Typer(cls=TypedGroup)
     declare(made, "one", function, "x one")
     made.callback()(lambda: None)
     made(["one", *arguments], standalone_mode=False)
@@ -98,7 +99,7 @@ def called(*arguments: str) -> dict[str, Any]:
 
     # Annotations of a function within a function: its names are not the module's.
     function.__annotations__ = {"size": Size, "place": Place, "word": Annotated[str, typer.Argument()], "loud": bool}
-    made = typer.Typer(cls=Typed)
+    made = typer.Typer(cls=TypedGroup)
     declare(made, "one", function, "x one")
     made.callback()(lambda: None)
     made(["one", *arguments], standalone_mode=False)

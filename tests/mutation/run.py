@@ -1,52 +1,72 @@
-"""Runs the tests of a room on mutants of its modules: python -m tests.mutation.run ROOM[/MODULE] [COUNT [SEED]]
+"""Runs the tests of rooms on mutants of their modules:
+
+    python -m tests.mutation.run "ROOM[/MODULE] ..." [COUNT [SEED [SECONDS]]]
 
 A tool of others starts Python, and with it torch, for each mutant anew, or puts its own functions round ours, whose
 signatures and annotations then are not those that the package reads. Here each mutant is written into a copy of the
-tree, and tested in a fork of a process that has imported torch already.
+tree, and tested in a fork of a process that has imported torch already; with the tests that come to its line, which a
+first run of all tests of the room has found.
 """
 
 from __future__ import annotations
 
+import compileall
 import os
 import random
-import re
 import resource
 import shutil
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from importlib import import_module
-from itertools import groupby
 from pathlib import Path
 
-from tests.mutation.mutants import Mutant, mutant, mutants_in
+from tests.mutation.choice import Chosen, Test, Watched, choice, written
+from tests.mutation.mutants import mutant, mutants_in
 
 TOP = Path(__file__).parents[2]
 PACKAGE = Path("resnet_surgeon")
-COPIES = TOP / "build" / "mutants"
+COPY = TOP / "build" / "mutants"
+BATCH = 10
 
 
-def main(what: str, count: int = 100, seed: int = 0) -> None:
-    """Draws `count` mutants of a room, or of one module of it, and says which are alive when the tests have passed."""
-    room = what.split("/")[0]
-    found = [(module, number) for module in _modules(what) for number in range(mutants_in(module.read_text("utf-8")))]
-    drawn = sorted(random.Random(seed).sample(found, min(count, len(found))))
-    _enter_a_copy(COPIES / what.replace("/", "-"))
+def main(what: list[str], count: int = 100, seed: int = 0, seconds: int = 60) -> None:
+    """Draws `count` mutants of each room, or of one module of it, and says which are alive when the tests have passed:
+    those that come to the mutant, as many as take about `seconds`. All rooms take turns, so that a run that is
+    interrupted has tried as many of each.
+    """
+    drawn = {each: _drawn(each, count, seed) for each in what}
+    _enter_a_copy(COPY)
+    _keep_bytecode(COPY)
     _import_what_is_heavy()
-    before = _processor_time()
-    if not _passes(_tests(room), None):
-        sys.exit(f"error: {room}: its tests fail without a mutant")
-    patience = 10 + 3 * (_processor_time() - before)
-    _keep_the_bytecode()
-    alive = 0
-    for module, group in groupby(drawn, key=lambda pair: pair[0]):
-        tests, original = _tests(room, module), module.read_text("utf-8")
-        mutants = [mutant(original, number) for _, number in group]
-        survivors = [each for each in mutants if _survives(module, each, tests, patience)]
-        alive += len(survivors)
-        print(f"{module}: {len(mutants)} tried, {len(survivors)} alive", flush=True)
-    print(f"{what}: {len(drawn)} of {len(found)} mutants, {len(drawn) - alive} killed, {alive} alive", flush=True)
+    alive = dict.fromkeys(what, 0)
+    for first in range(0, count, BATCH):
+        for each in what:
+            batch = drawn[each][first : first + BATCH]
+            alive[each] += sum(_survives(module, number, _watched(each), seconds) for module, number in batch)
+            tried = min(first + BATCH, len(drawn[each]))
+            print(f"{each}: {tried} tried, {tried - alive[each]} killed, {alive[each]} alive", flush=True)
+
+
+def _drawn(what: str, count: int, seed: int) -> list[tuple[Path, int]]:
+    """Modules and the numbers of their mutants in a random order: a larger count goes on where a smaller one ended."""
+    found = [(module, number) for module in _modules(what) for number in range(mutants_in(module.read_text("utf-8")))]
+    random.Random(seed).shuffle(found)
+    return found[:count]
+
+
+@cache
+def _watched(what: str) -> list[Test]:
+    """The tests of a room, and what they come to."""
+    path = Path(f"{what.replace('/', '-')}.jsonl")
+    room = what.split("/")[0]
+    files = sorted([*Path("tests", room).glob("test_*.py"), *Path("tests").glob(f"test_{room}.py")])
+    with path.open("w", encoding="utf-8") as out:
+        if not _passes(list(map(str, files)), None, lambda: Watched(out, Path("watched").absolute())):
+            print(f"{what}: some of its tests fail without a mutant, and are left out", flush=True)
+    return written(path)
 
 
 def _enter_a_copy(copy: Path) -> None:
@@ -62,10 +82,11 @@ def _enter_a_copy(copy: Path) -> None:
         del sys.modules[name]  # the copy's are to be imported
 
 
-def _keep_the_bytecode() -> None:
-    """What the tests compiled without a mutant serves all mutants, and none leaves its own behind."""
-    sys.dont_write_bytecode = True
-    os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
+def _keep_bytecode(copy: Path) -> None:
+    """Else each fork would compile the package, and the tests, which the first run compiles."""
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    sys.dont_write_bytecode = False
+    compileall.compile_dir(copy / PACKAGE, quiet=1)
 
 
 def _modules(what: str) -> list[Path]:
@@ -73,23 +94,16 @@ def _modules(what: str) -> list[Path]:
     return sorted([*(PACKAGE / what).rglob("*.py"), *PACKAGE.glob(f"{what}.py")])
 
 
-def _tests(room: str, module: Path | None = None) -> list[str]:
-    """The tests of a room: first those that mirror the module, then those that name it, then all others."""
-
-    def distance(path: Path) -> int:
-        if module is None or path.stem == f"test_{module.stem}":
-            return 0
-        return 1 if re.search(rf"\b{module.stem}\b", path.read_text("utf-8")) else 2
-
-    paths = sorted([*Path("tests", room).glob("test_*.py"), *Path("tests").glob(f"test_{room}.py")])
-    return [str(path) for path in sorted(paths, key=distance)]
-
-
-def _survives(module: Path, mutant: Mutant, tests: list[str], patience: float) -> bool:
-    with _written(mutant.text, module):
-        survives = _passes(tests, patience)
+def _survives(module: Path, number: int, tests: list[Test], seconds: float) -> bool:
+    original = module.read_text("utf-8")
+    changed = mutant(original, number)
+    chosen = choice(tests, module, original, changed.line, seconds)
+    files = list(dict.fromkeys(test.id.split("::")[0] for test in chosen))
+    patience = 10 + 3 * sum(test.seconds for test in chosen)
+    with _written(changed.text, module):
+        survives = not files or _passes(files, patience, lambda: Chosen(chosen))
     if survives:
-        print(f"alive: {module}:{mutant}", flush=True)
+        print(f"alive: {module}:{changed} ({len(chosen)} tests)", flush=True)
     return survives
 
 
@@ -104,20 +118,22 @@ def _written(text: str, module: Path) -> Iterator[None]:
         os.utime(module, ns=(status.st_atime_ns, status.st_mtime_ns))  # by which its bytecode is known
 
 
-def _passes(tests: list[str], patience: float | None) -> bool:
-    """Whether the tests pass, in a fork, within `patience` seconds of the processor's time: an endless loop fails. What
-    waits for ever fails as well, after sixty times as long.
+def _passes(files: list[str], patience: float | None, plugin: Callable[[], object]) -> bool:
+    """Whether the tests in these files pass, in a fork, within `patience` seconds of the processor's time: an
+    endless loop fails. What waits for ever fails as well, after sixty times as long.
     """
     process = os.fork()
     if process == 0:
         os.setpgid(0, 0)
         if patience is not None:
             _be_quiet()
+            sys.dont_write_bytecode = True  # what is compiled without a mutant serves all mutants
             resource.setrlimit(resource.RLIMIT_CPU, (int(patience), int(patience)))
             signal.alarm(int(60 * patience))
         import pytest
 
-        os._exit(int(pytest.main(["-x", "-p", "no:cacheprovider", *tests])))
+        options = ["-p", "no:cacheprovider", *(["-x"] if patience else [])]
+        os._exit(int(pytest.main([*options, *files], plugins=[plugin()])))
     try:
         return os.waitpid(process, 0)[1] == 0
     finally:
@@ -131,11 +147,6 @@ def _be_quiet() -> None:
         os.dup2(nowhere, descriptor)
 
 
-def _processor_time() -> float:
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return usage.ru_utime + usage.ru_stime
-
-
 def _import_what_is_heavy() -> None:
     """What takes the tests longest to import; pytest wants to see its plugins imported by itself."""
     for name in ("pytest", "safetensors.torch", "torchvision"):
@@ -146,5 +157,5 @@ def _import_what_is_heavy() -> None:
 
 
 if __name__ == "__main__":
-    name, *numbers = sys.argv[1:]
-    main(name, *map(int, numbers))
+    names, *numbers = sys.argv[1:]
+    main(names.split(), *map(int, numbers))

@@ -109,6 +109,19 @@ NETWORKS = {
         "",
     ),
     "a ReLU of what is positive": (STEM + STAGES + "x = F.relu(x)\n" + FLATTENED + "return self.fc(x)", ""),
+    "a mean over 7x7 at every place": (STEM + STAGES + "return self.fc(torch.flatten(F.avg_pool2d(x, 7, 1), 1))", ""),
+    "a mean over its last two sizes": (
+        STEM + STAGES + "x = F.avg_pool2d(x, (x.size(-2), x.size(-1)))\nreturn self.fc(x.view(x.size(0), -1))", ""
+    ),
+    "a mean over a square": (STEM + STAGES + "return self.fc(F.avg_pool2d(x, x.size(3)).view((x.size(0), -1)))", ""),
+    "a mean over its height": (STEM + STAGES + "return self.fc(F.avg_pool2d(x, x.shape[2]).flatten(1))", ""),
+    "a mean over its last two axes": (STEM + STAGES + "return self.fc(x.mean((-2, -1)))", ""),
+    "means over its last axes": (STEM + STAGES + "return self.fc(x.mean(-2).mean(-1))", ""),
+    "squeezed": (STEM + STAGES + "return self.fc(self.avgpool(x.contiguous()).squeeze(3).squeeze(2))", ""),
+    "squeezed from behind": (STEM + STAGES + "return self.fc(self.avgpool(x).squeeze(-2).squeeze(-1))", ""),
+    "an attribute that holds it": (
+        STEM + "self.kept = x\nx = self.kept\n" + STAGES + FLATTENED + "return self.fc(x)", ""
+    ),
 }  # fmt: skip
 
 
@@ -122,6 +135,34 @@ def test_a_network_with_torchvisions_forward_is_taken_whatever_its_class_is_call
 def test_the_text_tells_a_network_without_maxpool_though_there_is_a_layer_for_it() -> None:
     body = "x = self.relu(self.bn1(self.conv1(x)))\n" + STAGES + FLATTENED + "return self.fc(x)"
     assert told(text(body))["maxpool"] == "none, the source code in it"
+
+
+@pytest.mark.parametrize(("places", "is_told"), [(14, True), (7, False)])
+def test_without_a_maxpool_a_mean_is_over_twice_as_many_places(places: int, is_told: bool) -> None:
+    body = "x = self.relu(self.bn1(self.conv1(x)))\n" + STAGES + f"return self.fc(F.avg_pool2d(x, {places}).flatten(1))"
+    if is_told:
+        assert told(text(body))["maxpool"] == "none, the source code in it"
+        return
+    with pytest.raises(ArchitectureError, match=r"has `return self\.fc\(F\.avg_pool2d"):
+        told(text(body))
+
+
+CONDITIONS = [
+    "1 < 2", "not 2 < 2", "2 <= 2", "not 3 <= 2", "2 > 1", "not 2 > 2", "2 >= 2", "not 1 >= 2", "1 == 1", "not 1 == 2",
+    "1 != 2", "not 1 != 1", "1 + 2 == 3", "3 - 2 == 1", "2 * 3 == 6", "-1 < 0", "not 0", "1 and 2", "not (1 and 0)",
+    "0 or 1", "not (0 or None)", "(5, 6)[1] == 6", "[5, 6][-2] == 5", "len([5, 6, 7][1:]) == 2",
+    "len((5, 6)[:-1]) == 1", "{'a': 5}['a'] == 5", "len(range(3)) == 3", "(1 if 0 else 2) == 2",
+    "(1 if 5 else 2) == 1", "self.conv1 is not None", "not self.conv1 is None", "self.layer1",
+    "len(self.layer1) == 1", "hasattr(self, 'fc')", "not self.training",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("condition", CONDITIONS)
+def test_a_condition_is_what_python_makes_of_it(condition: str) -> None:
+    """The branch that is not taken may do anything; the one that is taken is followed."""
+    assert told(text(f"if not ({condition}):\n    x = 2 * x\n{STEM}{STAGES}{END}"))
+    with pytest.raises(ArchitectureError, match=r"has `x = 2 \* x`"):
+        told(text(f"if {condition}:\n    x = 2 * x\n{STEM}{STAGES}{END}"))
 
 
 def test_the_text_tells_caffes_maxpool() -> None:
@@ -191,6 +232,36 @@ OTHER_NETWORKS = {
     "two at once": (STEM + "x = torch.cat([x, x], 1)\n" + STAGES + END, "x = torch.cat([x, x], 1)"),
     "its base's": ("return super().forward(x)", "return super().forward(x)"),
     "a part": (STEM + STAGES + "return self.fc(self.avgpool(x)[:, :, 0, 0])[:, :2]", "return self.fc(self.avgpool"),
+    "a part at another place": (STEM + STAGES + "return self.fc(self.avgpool(x)[:, :, 0, 1])", "return self.fc(self."),
+    "a dropout of maps that always acts": (STEM + STAGES + "x = F.dropout2d(x, 0.5)\n" + END, "x = F.dropout2d"),
+    "a mean over 7x4": (STEM + STAGES + "return self.fc(F.avg_pool2d(x, (7, 4)).flatten(1))", "return self.fc(F.avg"),
+    "a mean with a divisor": (
+        STEM + STAGES + "return self.fc(F.avg_pool2d(x, 7, divisor_override=3).flatten(1))", "return self.fc(F.avg"
+    ),
+    "a mean with a divisor by its place": (
+        STEM + STAGES + "return self.fc(F.avg_pool2d(x, 7, 7, 0, False, True, 3).flatten(1))", "return self.fc(F.avg_po"
+    ),
+    "a mean at every second place": (STEM + STAGES + "return self.fc(F.avg_pool2d(x, 7, 2).flatten(1))", "return"),
+    "the mean of one axis twice": (
+        STEM + STAGES + "return self.fc(x.mean(3, True).mean(3, True).flatten(1))", "return self.fc(x.mean(3, True)"
+    ),
+    "a squeeze of the images": (STEM + STAGES + "return self.fc(self.avgpool(x).squeeze(0).flatten(1))", "return"),
+    "a mean with a border": (STEM + STAGES + "return self.fc(F.avg_pool2d(x, 7, 7, 3).flatten(1))", "return self.fc(F"),
+    "a mean over the images": (STEM + STAGES + "return self.fc(x.mean((0, 2, 3)))", "return self.fc(x.mean"),
+    "a mean over no axis": (STEM + STAGES + "return self.fc(x.mean(()))", "return self.fc(x.mean(()))"),
+    "means over two rows": (
+        STEM + STAGES + "return self.fc(F.adaptive_avg_pool2d(x, (2, 1)).flatten(1))", "return self.fc(F.adaptive_avg"
+    ),
+    "all images in one row": (STEM + STAGES + "return self.fc(self.avgpool(x).flatten())", "return self.fc(self.avg"),
+    "rows of another shape": (
+        STEM + STAGES + "return self.fc(self.avgpool(x).view(x.size(0), -1, 1))", "return self.fc(self.avgpool"
+    ),
+    "a layer with an argument more": (STEM + "x = self.layer1(x, 2)\n" + STAGES + END, "x = self.layer1(x, 2)"),
+    "a layer with an option": (STEM + "x = self.layer1(x, scale=2)\n" + STAGES + END, "x = self.layer1(x, scale=2)"),
+    "a loop that ends with something else": (
+        STEM + "for a in range(2):\n    pass\nelse:\n    x = 2 * x\n" + STAGES + END, "for a in range(2):"
+    ),
+    "two maxpools": (STEM + "x = self.maxpool(x)\n" + STAGES + END, "x = self.maxpool(x)"),
 }  # fmt: skip
 
 
@@ -198,6 +269,8 @@ OTHER_NETWORKS = {
 ASIDE = {
     "an attribute of a layer": "self.conv1.stride = (1, 1)",
     "another layer in the place of one": "self.layer1 = self.layer2",
+    "a layer in the place of a method": "self.scale = self.layer1",
+    "a way of computing": "self.training = True",
     "a layer that trains": "self.bn1.train()",
     "a weight written into": "self.fc.weight.data.mul_(2)",
     "a row of a weight": "self.fc.weight[0].zero_()",
@@ -277,6 +350,12 @@ OTHER_BLOCKS = {
     "what was added to, in a list": (
         BASIC.replace("out += residual", "kept = [out]\nout += x\nout = kept[0] + residual"),
         "out = kept[0] + residual",
+    ),
+    "a shortcut that a function activates in place": (
+        BASIC.replace("out += residual", "unused = F.relu(residual, inplace=True)\nout += residual"), "out += residual"
+    ),
+    "a shortcut that a function activates in place, by its place": (
+        BASIC.replace("out += residual", "unused = F.relu(residual, True)\nout += residual"), "out += residual"
     ),
     "a name that is another's": ("import attention as F\n" + BLOCKS["short"], "import attention as F"),
     "what was added to": (BASIC.replace("return self.relu(out)", "return self.relu(other)").replace(

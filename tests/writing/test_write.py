@@ -268,7 +268,7 @@ def streamed(network: rs.Network) -> bytes:
     return received[0]
 
 
-LINUX = ["copy_file_range", "sendfile", "splice", "posix_fallocate"]
+LINUX = ["copy_file_range", "sendfile", "splice", "posix_fallocate", "posix_fadvise"]
 SYSTEMS: dict[str, dict[str, str]] = {
     "Windows": {},
     "macOS": {"sendfile": "ENOTSOCK"},
@@ -323,6 +323,27 @@ def test_where_the_kernel_cannot_move_a_pipe_it_is_read(witness: bytes) -> None:
     thread.join()
     os.close(reader)
     assert file.read(0, file.size) == witness
+
+
+def test_the_disk_begins_with_what_was_copied_before_it_is_all_there(
+    checkpoints: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Copies of 256 KiB and more, each as soon as it was made, and no byte twice."""
+    calls: list[tuple[str, int, int]] = []
+    copy = os.copy_file_range
+
+    def copied(source: int, target: int, count: int, offset: int, position: int) -> int:
+        count = copy(source, target, min(count, 300_000), offset, position)
+        calls.append(("copied", position, count))
+        return count
+
+    monkeypatch.setattr(os, "copy_file_range", copied)
+    monkeypatch.setattr(os, "posix_fadvise", lambda _, position, count, __: calls.append(("begun", position, count)))
+    saved(tmp_path / "out.safetensors", checkpoints)
+    large = [(position, count) for what, position, count in calls if what == "copied" and count >= 1 << 18]
+    assert len(large) > 1
+    assert [(position, count) for what, position, count in calls if what == "begun"] == large
+    assert all(calls[calls.index(("copied", *place)) + 1] == ("begun", *place) for place in large)
 
 
 def test_short_writes_are_continued(checkpoints: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
