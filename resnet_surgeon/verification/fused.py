@@ -143,12 +143,12 @@ def _agree(got: Tensor, expected: Tensor, bound: Tensor) -> bool:
 
 def _convolved(layer: nn.Conv2d, image: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """What the layer would make of the image with this weight and bias."""
-    return nn.functional.conv2d(image, weight, bias, layer.stride, layer.padding, layer.dilation, layer.groups)  # type: ignore[arg-type]
+    return nn.functional.conv2d(image, weight, bias, layer.stride, layer.padding, layer.dilation, layer.groups)
 
 
 def _summed(layer: nn.Conv2d, image: Tensor) -> Tensor:
     """What the layer would make of the image with a weight and bias of ones."""
-    by_group = image.unflatten(1, (layer.groups, -1)).sum(2)
+    by_group = image.reshape(image.shape[0], layer.groups, -1, *image.shape[2:]).sum(2)
     ones = image.new_ones(layer.groups, 1, *layer.kernel_size)
     places = (layer.stride, layer.padding, layer.dilation)
     summed = nn.functional.conv2d(by_group, ones, None, *places, layer.groups)  # type: ignore[arg-type]

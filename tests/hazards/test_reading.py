@@ -267,7 +267,7 @@ LONG = {
 
 @cache
 def network() -> Mapping[str, torch.Tensor]:
-    return small_network().state_dict()
+    return dict(small_network().state_dict())
 
 
 def edited(**changes: torch.Tensor | None) -> bytes:
