@@ -180,7 +180,8 @@ def _graft(before: Expected, options: Mapping[str, Any]) -> Expected:
     if name is None and "fc" not in options["layers"]:
         return before
     heads = {} if name is None else {own or old: head for old, head in before.heads.items() if old != name}
-    grafted = before.grafted - {*heads} | {name or "fc"}
+    others = frozenset(own if own and old == "fc" else old for old in before.grafted)
+    grafted = others - {*heads} | {name or "fc"}
     return replace(before, fields={**before.fields, "maps": ()}, heads=heads, grafted=grafted)
 
 

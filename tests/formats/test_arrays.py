@@ -100,6 +100,16 @@ def test_arrays_of_python_2_are_text_of_any_code(body: bytes) -> None:
     assert content(found) == body
 
 
+def test_text_that_cannot_be_an_arrays_bytes_stays_closed() -> None:
+    dtype = b"cnumpy\ndtype\nU\x02f4K\x00K\x01\x87R(K\x03U\x01<NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
+    array = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R(K\x01K\x01\x85" + dtype
+    text = "\N{EURO SIGN}" * 4
+    body = b"X" + len(text.encode()).to_bytes(4, "little") + text.encode()
+    root = read(b"\x80\x02}(U\x01x" + array + b"\x89" + body + b"tbU\x01yK\x01u.").root
+    assert isinstance(root, dict)
+    assert isinstance(root["x"], Unread)
+
+
 @pytest.mark.parametrize("array", [numpy.array(["a"]), numpy.array([None]), ARRAY.astype("c16")], ids=["U", "O", "c16"])
 def test_arrays_of_other_things_stay_closed(array: numpy.ndarray) -> None:
     root = read(pickle.dumps({"x": array, "y": ARRAY}, 4)).root
@@ -116,6 +126,21 @@ def test_a_storage_of_another_length_is_refused() -> None:
     data = pickle.dumps({"x": BASE}, 4)
     with pytest.raises(CheckpointError, match="another length than it says"):
         read(data.replace((24).to_bytes(8, "little"), (25).to_bytes(8, "little")))
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (0x1950A86A20F9469CFC6C.to_bytes(10, "little"), 0x1950A86A20F9469CFC6D.to_bytes(10, "little")),
+        (str(BASE.untyped_storage()._cdata).encode(), b"9" * len(str(BASE.untyped_storage()._cdata))),
+    ],
+    ids=["of another format", "of another key"],
+)
+def test_a_storage_that_is_damaged_is_refused(before: bytes, after: bytes) -> None:
+    data = pickle.dumps({"x": BASE}, 4)
+    assert before in data
+    with pytest.raises(CheckpointError, match="a storage in its pickle is damaged"):
+        read(data.replace(before, after, 1))
 
 
 def test_no_numpy_is_imported(tmp_path: Path) -> None:

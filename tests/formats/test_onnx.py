@@ -19,7 +19,7 @@ from resnet_surgeon.errors import AccessError, CheckpointError
 from resnet_surgeon.formats import sniff
 from resnet_surgeon.formats.files import OpenFile
 from resnet_surgeon.formats.onnx import Graph, Node
-from resnet_surgeon.formats.tensors import LazyTensor, content
+from resnet_surgeon.formats.tensors import BITS, LazyTensor, content
 from resnet_surgeon.formats.unread import Unread
 
 NUMBERS = numpy.arange(6, dtype="f4").reshape(2, 3)
@@ -60,6 +60,45 @@ def test_floats_in_a_row_are_read_in_place_and_others_stay_closed() -> None:
     assert numbers_of(graph["FLOAT"]) == NUMBERS.tobytes()
     assert numbers_of(graph["DOUBLE"]) == NUMBERS.astype("f8").tobytes()
     assert isinstance(graph["INT32"], Unread)
+
+
+KINDS = {
+    "INT8": "I8", "UINT16": "U16", "INT16": "I16", "INT32": "I32", "UINT32": "U32", "UINT64": "U64",
+    "COMPLEX64": "C64", "BFLOAT16": "BF16", "FLOAT8E4M3FN": "F8_E4M3", "FLOAT8E4M3FNUZ": "F8_E4M3FNUZ",
+    "FLOAT8E5M2": "F8_E5M2", "FLOAT8E5M2FNUZ": "F8_E5M2FNUZ",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_type_that_safetensors_has_is_read_by_its_number(kind: str) -> None:
+    data = bytes(range(2 * BITS[KINDS[kind]] // 8))
+    constant = TensorProto(name="x", data_type=getattr(TensorProto, kind), dims=[2], raw_data=data)
+    found = read(model([constant]).SerializeToString())["x"]
+    assert isinstance(found, LazyTensor)
+    assert (found.dtype, found.shape, content(found)) == (KINDS[kind], (2,), data)
+
+
+def test_a_constant_without_its_numbers_stays_closed() -> None:
+    constant = TensorProto(name="x", data_type=TensorProto.FLOAT, dims=[2])
+    assert isinstance(read(model([constant]).SerializeToString())["x"], Unread)
+
+
+def test_numbers_of_another_type_than_the_constant_stay_closed() -> None:
+    constant = TensorProto(name="x", data_type=TensorProto.INT32, dims=[2], float_data=[1.0, 2.0])
+    assert isinstance(read(model([constant]).SerializeToString())["x"], Unread)
+
+
+def test_attributes_have_their_values_in_old_files_without_their_types() -> None:
+    node = helper.make_node("Conv", ["image"], ["given"], pads=[1, 2], group=3, auto_pad="VALID", epsilon=0.5)
+    for attribute in node.attribute:
+        attribute.ClearField("type")
+    attributes = read(model(nodes=[node]).SerializeToString()).nodes[0].attributes
+    assert attributes == {"pads": (1, 2), "group": 3, "auto_pad": "VALID", "epsilon": 0.5}
+
+
+def test_a_row_of_very_many_numbers_is_not_looked_at() -> None:
+    node = helper.make_node("Conv", ["image"], ["given"], pads=[0] * 1000)
+    assert read(model(nodes=[node]).SerializeToString()).nodes[0].attributes == {"pads": None}
 
 
 def test_small_whole_numbers_are_known_however_they_are_spelled() -> None:
@@ -141,10 +180,20 @@ def changed(change: Callable[[Any], object]) -> bytes:
     return bytes(made.SerializeToString())
 
 
+def with_floats(numbers: list[float]) -> bytes:
+    constant = TensorProto(name="x", data_type=TensorProto.FLOAT, dims=[6], float_data=numbers)
+    return bytes(model([constant]).SerializeToString())
+
+
 WHOLE = changed(lambda made: None)
 DAMAGED = {
     "cut off": (WHOLE[:-1], "truncated"),
     "another shape": (changed(lambda made: made.graph.initializer[0].dims.append(2)), "another length than its shape"),
+    "a row of fewer floats": (with_floats([1.0] * 5), "another length than its shape"),
+    "a row of fewer whole numbers": (
+        model([TensorProto(name="x", data_type=TensorProto.INT64, dims=[3], int64_data=[1, 2])]).SerializeToString(),
+        "another length than its shape",
+    ),
     "a negative size": (changed(lambda made: made.graph.initializer[0].dims.append(-1)), "sizes that no tensor has"),
     "endless dimensions": (changed(lambda made: made.graph.initializer[0].dims.extend([1] * 65)), "more dimensions"),
     "two of a name": (changed(lambda made: made.graph.initializer.append(made.graph.initializer[0])), "two constants"),

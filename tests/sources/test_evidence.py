@@ -261,12 +261,14 @@ def test_a_config_beside_with_many_classes_is_read_and_one_without_end_refused(t
         ("strides=(1, 2),", "", r"strides=`\(1, 2\)`, which are not 4 numbers"),
         ("strides=(1, 0, 2, 2),", "", "strides=.*, which are not 4 numbers"),
         ("dilations=(1, 2), contract_dilation=True,", "", "dilations=.*, which are not 4 numbers"),
+        ("dilations=(1, 1, 2, 2), contract_dilation=True,", "", "contracts dilations"),
+        ("dilations=(1, 1, 1, 4), contract_dilation=True,", "", "contracts dilations"),
         ("strides=(99999, 2, 2, 2),", "", "every number of a stage is between"),
         ("conv_cfg=dict(type='ConvWS'),", "", "conv_cfg=.*ConvWS.*, which torchvision's ResNets have not"),
         ("act_cfg=dict(type='SiLU'),", "", "act_cfg=.*SiLU.*, which torchvision's ResNets have not"),
     ],
-    ids=["no number", "a giant eps", "eps above 1", "two strides", "a stride of 0", "two dilations", "a giant stride",
-         "standardised weights", "another activation"],
+    ids=["no number", "a giant eps", "eps above 1", "two strides", "a stride of 0", "two dilations",
+         "a dilation twice", "a dilation by leaps", "a giant stride", "standardised weights", "another activation"],
 )  # fmt: skip
 def test_a_config_of_which_no_network_comes_is_refused(options: str, eps: str, reason: str, tmp_path: Path) -> None:
     state = {f"backbone.{name}": tensor for name, tensor in bottlenecks().state_dict().items()}

@@ -244,7 +244,26 @@ def squeeze(graph: Graph) -> None:
     graph.node.insert(len(graph.node) - 1, helper.make_node("Squeeze", ["squeezed", "axes"], [given]))
 
 
+def multiply_by_columns(graph: Graph) -> None:
+    """The weight of a product has features in its rows, unless `transB` says otherwise."""
+    linear = node(graph, "Gemm")
+    constant = next(constant for constant in graph.initializer if constant.name == linear.input[1])
+    constant.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(constant).T.copy(), constant.name))
+    set_attribute(graph, "Gemm", "transB", 0)
+
+
+def list_constants_as_inputs(graph: Graph) -> None:
+    """As all exports did until 2019."""
+    graph.input.extend(
+        helper.make_tensor_value_info(constant.name, constant.data_type, constant.dims)
+        for constant in graph.initializer
+    )
+
+
 SPELLINGS: dict[str, Change] = {
+    "a product by columns": multiply_by_columns,
+    "constants as inputs": list_constants_as_inputs,
+    "flattened from behind": partial(set_attribute, operator="Flatten", name="axis", value=-3),
     "squeezed twice": squeeze,
     "other names": rename,
     "constants as nodes": inline,
@@ -270,6 +289,20 @@ def average_7x7(graph: Graph) -> None:
 def test_a_mean_of_7x7_is_the_mean_over_all_places_where_an_image_of_224_leaves_as_many() -> None:
     network = rs.open(changed(exported(row(stages=2)), average_7x7))
     assert (network.architecture.stem_stride, network.architecture.avgpool) == (8, True)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("pads", [0, 0, 1, 0]), ("auto_pad", "SAME_UPPER"), ("ceil_mode", 1), ("kernel_shape", [7, 6])],
+    ids=str,
+)
+def test_a_mean_of_7x7_that_is_more_than_that_is_refused(name: str, value: object) -> None:
+    def change(graph: Graph) -> None:
+        average_7x7(graph)
+        set_attribute(graph, "AveragePool", name, value)
+
+    with pytest.raises(ArchitectureError, match="another pooling than the mean"):
+        rs.open(changed(exported(row(stages=2)), change))
 
 
 def reshape(graph: Graph, shape: list[int]) -> None:
@@ -348,7 +381,71 @@ def in_another_order(graph: Graph) -> None:
     graph.node.append(there)
 
 
+def second_output_of(operator: str) -> Change:
+    return lambda graph: node(graph, operator).output.append("more")
+
+
+def mean_over(axes: list[int]) -> Change:
+    def change(graph: Graph) -> None:
+        average_by_axes(graph)
+        constant = next(constant for constant in graph.initializer if constant.name == "axes")
+        constant.CopyFrom(numpy_helper.from_array(numpy.array(axes), "axes"))
+
+    return change
+
+
+def squeeze_of(*axes: int) -> Change:
+    def change(graph: Graph) -> None:
+        there = node(graph, "Flatten")
+        there.op_type = "Squeeze"
+        del there.attribute[:]
+        there.attribute.extend([helper.make_attribute("axes", axes)] if axes else [])
+
+    return change
+
+
+def training_dropout(graph: Graph) -> None:
+    graph.initializer.append(numpy_helper.from_array(numpy.float32(0.5), "ratio"))
+    graph.initializer.append(numpy_helper.from_array(numpy.array(True), "training"))
+    relu = node(graph, "Relu")
+    given, relu.output[0] = relu.output[0], "before"
+    place = [*graph.node].index(relu) + 1
+    graph.node.insert(place, helper.make_node("Dropout", ["before", "ratio", "training"], [given], name="dropout"))
+
+
+def one_bias_for_all(graph: Graph) -> None:
+    name = node(graph, "Gemm").input[2]
+    constant = next(constant for constant in graph.initializer if constant.name == name)
+    constant.CopyFrom(numpy_helper.from_array(numpy.array([0.5], "f4"), name))
+
+
+def of_conv(name: str, value: list[int]) -> Change:
+    return partial(set_attribute, operator="Conv", name=name, value=value)
+
+
+def of_pool(name: str, value: object) -> Change:
+    return partial(set_attribute, operator="MaxPool", name=name, value=value)
+
+
 REFUSED: dict[str, tuple[Change, str]] = {
+    "padding on three sides": (of_conv("pads", [3, 3, 3, 2]), "differ by the side"),
+    "padding of two sides": (of_conv("pads", [3, 3]), "differ by the side"),
+    "uneven dilations": (of_conv("dilations", [1, 2]), "differ by the side"),
+    "dilations of one axis": (of_conv("dilations", [1]), "differ by the side"),
+    "a negative padding": (of_conv("pads", [-3] * 4), "`pads`"),
+    "a maxpool that is padded on one side": (of_pool("pads", [1, 1, 0, 0]), "its maxpool"),
+    "a maxpool that is padded by itself": (of_pool("auto_pad", "SAME_UPPER"), "its maxpool"),
+    "a maxpool that is dilated": (of_pool("dilations", [2, 2]), "its maxpool"),
+    "a maxpool that rounds up": (of_pool("ceil_mode", 1), "its maxpool"),
+    "a maxpool that tells the places": (second_output_of("MaxPool"), "its maxpool"),
+    "a mean over channels": (mean_over([1, 2]), "another pooling than the mean"),
+    "a mean over one axis": (mean_over([2]), "another pooling than the mean"),
+    "a mean over three axes": (mean_over([1, 2, 3]), "another pooling than the mean"),
+    "a squeeze of all axes": (squeeze_of(), "one vector for each image"),
+    "a squeeze of the channels": (squeeze_of(1), "one vector for each image"),
+    "a dropout that trains": (training_dropout, "`Dropout` `dropout` follows"),
+    "a scaled sum": (partial(set_attribute, operator="Gemm", name="beta", value=0.5), "scales"),
+    "one bias for all": (one_bias_for_all, "a bias that does not fit"),
     "padding": (partial(set_attribute, operator="Conv", name="pads", value=[2] * 4), "conv1 .* padding 2, .* be 3"),
     "padding in a block": (
         partial(set_attribute, operator="Conv", name="pads", value=[0] * 4, number=2),
@@ -396,7 +493,14 @@ def test_what_no_resnet_has_is_refused(change: Change, reason: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "value", "reason"),
-    [("training_mode", 1, "as in inference"), ("epsilon", 0.5, "eps"), ("spatial", 0, "as in inference")],
+    [
+        ("training_mode", 1, "as in inference"),
+        ("is_test", 0, "as in inference"),
+        ("epsilon", 0.5, "eps"),
+        ("epsilon", 1.5, "as in inference"),
+        ("epsilon", -0.5, "as in inference"),
+        ("spatial", 0, "as in inference"),
+    ],
 )
 def test_a_norm_that_is_not_like_the_others_is_refused(name: str, value: object, reason: str) -> None:
     with pytest.raises(ArchitectureError, match=reason):

@@ -164,6 +164,14 @@ class MyConvolution(nn.Conv2d):
     pass
 
 
+class MyBlock(BasicBlock):  # type: ignore[misc]
+    pass
+
+
+class MyLinear(nn.Linear):
+    pass
+
+
 class Mean(nn.Module):
     p = 3.0
 
@@ -253,6 +261,46 @@ REFUSED: dict[str, tuple[Callable[[ResNet], object], str]] = {
     "a dilation of 0": (lambda model: setattr(model.layer1[0].conv1, "dilation", (0, 0)), "which no ResNet has"),
     "a giant eps": (lambda model: set_eps(model, 10**400), "eps that is not between 0 and 1"),
     "a negative eps": (lambda model: set_eps(model, -1), "eps that is not between 0 and 1"),
+    "another padding in a block": (lambda model: setattr(model.layer1[0].conv2, "padding", (0, 0)), "padded otherwise"),
+    "mirrored padding in a block": (
+        lambda model: setattr(model.layer1[0].conv2, "padding_mode", "circular"),
+        "padded otherwise",
+    ),
+    "two means": (lambda model: setattr(model, "mean", nn.AdaptiveAvgPool2d(1)), "averages in `avgpool` and `mean`"),
+    "two maxpools": (lambda model: setattr(model, "more", nn.MaxPool2d(3, 2, 1)), "neither torchvision's nor Caffe's"),
+    "a first block that is dilated more than the others": (
+        lambda model: [
+            conv.__dict__.update(dilation=(2, 2), padding=(2, 2))
+            for conv in (model.layer4[0].conv1, model.layer4[0].conv2)
+        ],
+        r"layer4 has dilations \(2, 1\)",
+    ),
+    "a stage in a class of its own": (
+        lambda model: setattr(model, "layer1", Doubled(*model.layer1)),
+        r"`layer1` is of the class `.*\.Doubled`",
+    ),
+    "a block of a class of its own": (
+        lambda model: setattr(model.layer1[1], "__class__", MyBlock),
+        r"`layer1\.1` is of the class `.*\.MyBlock`",
+    ),
+    "another norm": (
+        lambda model: setattr(model, "bn1", nn.InstanceNorm2d(64, affine=True, track_running_stats=True)),
+        "`bn1` is of the class `.*InstanceNorm2d`",
+    ),
+    "another norm in a downsample": (
+        lambda model: model.layer2[0].downsample.__setitem__(
+            1, nn.InstanceNorm2d(128, affine=True, track_running_stats=True)
+        ),
+        r"`layer2\.0\.downsample\.1` is of the class `.*InstanceNorm2d`",
+    ),
+    "a linear layer of a class of its own": (
+        lambda model: setattr(model, "fc", MyLinear(512, 4)),
+        r"`fc` is of the class `.*\.MyLinear`",
+    ),
+    "a hook in a block": (
+        lambda model: model.layer1[0].conv1.register_forward_pre_hook(hook),
+        r"`layer1\.0\.conv1` has hooks",
+    ),
     "hooks": (lambda model: model.layer1.register_forward_hook(hook), "`layer1` has hooks"),
     "a classifier of another class": (
         lambda model: setattr(model, "fc", Mean()),
@@ -265,6 +313,12 @@ REFUSED: dict[str, tuple[Callable[[ResNet], object], str]] = {
 def test_what_may_compute_otherwise_is_refused_by_what_says_so(change: Callable[[ResNet], object], reason: str) -> None:
     with pytest.raises(ArchitectureError, match=reason):
         said(network(change))
+
+
+def test_a_sequential_without_an_activation_behind_its_stem_is_refused() -> None:
+    layers = [layer for name, layer in network().named_children() if name not in ("relu", "fc")]
+    with pytest.raises(ArchitectureError, match="has no ReLU behind its stem"):
+        said(nn.Sequential(*layers, nn.Flatten(), nn.Linear(512, 4)))
 
 
 def test_another_class_is_refused_until_its_user_answers_for_it() -> None:

@@ -38,14 +38,24 @@ def opened(block: str = "basic") -> tuple[ModuleNode, dict[str, str], Architectu
     return node, dict(source.found.names), recognise(source.tensors)
 
 
-def told(network: str | None = None, block: str | None = None, *, kind: str = "basic") -> dict[str, str]:
-    """The facts, with who says them, of a module whose classes, called as nobody calls them, have these texts."""
+def told(
+    network: str | None = None,
+    block: str | None = None,
+    *,
+    kind: str = "basic",
+    layer: tuple[str, str, str] | None = None,
+) -> dict[str, str]:
+    """The facts, with who says them, of a module whose classes, called as nobody calls them, have these texts; `layer`
+    is a path with its class and text.
+    """
     node, names, architecture = opened(kind)
     layers = dict(node.layers)
     texts = {"": network, **{path: block for path in layers if path.count(".") == 1 and path.startswith("layer")}}
     for path, text in texts.items():
         if text is not None:
             layers[path] = replace(layers[path], kind="net.Network" if not path else "net.Block", source=text)
+    if layer is not None:
+        layers[layer[0]] = replace(layers[layer[0]], kind=layer[1], source=layer[2])
     changed = ModuleNode(layers)
     changed.tensors = node.tensors
     claims = [*modules.says(changed, names, architecture, settled=False)]
@@ -112,6 +122,13 @@ NETWORKS = {
     "a mean over 7x7 at every place": (STEM + STAGES + "return self.fc(torch.flatten(F.avg_pool2d(x, 7, 1), 1))", ""),
     "a mean over its last two sizes": (
         STEM + STAGES + "x = F.avg_pool2d(x, (x.size(-2), x.size(-1)))\nreturn self.fc(x.view(x.size(0), -1))", ""
+    ),
+    "methods with options": (
+        "return self.fc(self.pooled(self.features(x, pools=True)))",
+        f"def features(self, x, pools=False, *, doubles=False):\n    x = 2 * x if doubles else x\n"
+        f"{textwrap.indent(STEM.replace('self.maxpool(', '('), '    ')}    x = self.maxpool(x) if pools else x\n"
+        f"{textwrap.indent(STAGES, '    ')}    return x\n"
+        f"def pooled(self, x, flat=True):\n{textwrap.indent(FLATTENED, '    ')}    return x if flat else 2 * x\n",
     ),
     "a mean over a square": (STEM + STAGES + "return self.fc(F.avg_pool2d(x, x.size(3)).view((x.size(0), -1)))", ""),
     "a mean over its height": (STEM + STAGES + "return self.fc(F.avg_pool2d(x, x.shape[2]).flatten(1))", ""),
@@ -261,6 +278,9 @@ OTHER_NETWORKS = {
     "a loop that ends with something else": (
         STEM + "for a in range(2):\n    pass\nelse:\n    x = 2 * x\n" + STAGES + END, "for a in range(2):"
     ),
+    "a path that is no attribute": (
+        "if getattr(self, 'layer1.0', None) is None:\n    x = 2 * x\n" + STEM + STAGES + END, "if getattr(self, 'layer"
+    ),
     "two maxpools": (STEM + "x = self.maxpool(x)\n" + STAGES + END, "x = self.maxpool(x)"),
 }  # fmt: skip
 
@@ -394,6 +414,25 @@ def test_a_class_that_is_more_than_its_forward_is_refused(network: str, line: st
     with pytest.raises(ArchitectureError) as caught:
         told(network)
     assert line in caught.value.reason
+
+
+@pytest.mark.parametrize("name", ["forward", "_forward_impl", "_conv_forward", "__call__"])
+@pytest.mark.parametrize("path", ["conv1", "layer2.0.downsample.0", "layer4.0.conv2"])
+def test_a_convolution_with_a_forward_of_its_own_is_refused(path: str, name: str) -> None:
+    own = text("return 2 * x", name=name).replace("nn.Module", "nn.Conv2d")
+    with pytest.raises(ArchitectureError, match=rf"`{path}` is .*`net.Conv2d`, with a forward of its own"):
+        told(text(STEM + STAGES + END), layer=(path, "net.Conv2d", own))
+
+
+def test_a_convolution_whose_base_is_not_there_is_refused() -> None:
+    own = "class Conv2d(Doubling):\n    pass\n"
+    with pytest.raises(ArchitectureError, match=r"with a forward of its own \(`class Conv2d\(Doubling\):`\)"):
+        told(text(STEM + STAGES + END), layer=("conv1", "net.Conv2d", own))
+
+
+def test_a_convolution_with_no_more_than_a_method_aside_is_taken() -> None:
+    own = text("pass", name="initialise").replace("nn.Module", "nn.Conv2d")
+    assert told(text(STEM + STAGES + END), layer=("conv1", "net.Conv2d", own))["stem_stride"] == "2, its module"
 
 
 def nested(depth: int) -> str:

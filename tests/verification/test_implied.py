@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ import torch
 from torchvision.models.resnet import Bottleneck
 
 import resnet_surgeon as rs
+from resnet_surgeon.architecture.facts import KINDS
 from resnet_surgeon.manifest import from_json
 from resnet_surgeon.network import Network
 from resnet_surgeon.verification.implied import contradictions
@@ -19,13 +21,20 @@ from tests.verification.draws import lies, published_as
 
 
 @pytest.fixture(scope="module")
-def sources(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Network]]:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("sources")
+
+
+@pytest.fixture(scope="module")
+def sources(folder: Path) -> Iterator[dict[str, Network]]:
     """resnet50's published file, as far as the catalogue can tell, and another one."""
-    folder = tmp_path_factory.mktemp("sources")
     for name, classes in (("resnet50-11ad3fa6.pth", 1000), ("another.pth", 5)):
         torch.save(small_network(Bottleneck, classes=classes).state_dict(), folder / name)
     with published_as(folder / "resnet50-11ad3fa6.pth"):
-        yield {path.stem.partition("-")[0]: rs.open(path) for path in folder.iterdir()}
+        made = {path.stem.partition("-")[0]: rs.open(path) for path in folder.iterdir()}
+        two = made["another"].heads(head=TWO).save(folder / "two.safetensors")
+        labelled = made["another"].heads(head=LABELLED).save(folder / "labelled.safetensors")
+        yield {**made, "two": rs.open(two), "labelled": rs.open(labelled)}
 
 
 def known(network: Network) -> Network:
@@ -37,6 +46,7 @@ TWO: list[dict[str, Any]] = [
     {"name": "a", "classes": 2, "hidden": [3], "dropout": 0.5, "pool": "max"},
     {"name": "b", "labels": ["x", "y"]},
 ]
+LABELLED: list[dict[str, Any]] = [{"name": "fc", "labels": ["x", "y"]}]
 CHAINS: dict[str, Callable[[Network], Network]] = {
     "nothing": lambda network: network,
     "the mean of all channels": lambda network: network.adapt(2),
@@ -52,6 +62,11 @@ CHAINS: dict[str, Callable[[Network], Network]] = {
     "channels of named ones": lambda network: known(network).adapt(channels="R,N=B").adapt(channels="N,R=0.5*N+0.5*R"),
     "channels by number": lambda network: known(network).adapt(2).adapt(channels="1,K=0"),
     "statistics in conv1": lambda network: known(network).adapt(channels="R,G", fold_normalization=True),
+    "a channel turned round": lambda network: known(network).adapt(channels="R,X=-1*R"),
+    "no last layers": lambda network: network.remove(last=3),
+    "a pooling that is left": lambda network: network.heads(
+        head=[{"name": "fc", "classes": 2, "pool": "max"}]
+    ).remove(layers=["fc"]),
     "no maxpool": lambda network: network.remove(layers=["maxpool"]),
     "no classifier": lambda network: network.remove(layers=["fc"]),
     "heads": lambda network: network.heads([2, 3]),
@@ -83,9 +98,78 @@ OF_PUBLISHED = ["nothing", "the mean of all channels", "channels in turn", "head
 def test_what_operations_write_is_what_they_imply_and_every_lie_is_named(
     source: str, chain: str, sources: dict[str, Network]
 ) -> None:
-    text = CHAINS[chain](sources[source]).manifest().to_json()
+    agrees_and_names_every_lie(CHAINS[chain](sources[source]))
+
+
+def agrees_and_names_every_lie(network: Network) -> None:
+    text = network.manifest().to_json()
     assert [*contradictions(from_json(text))] == []
     for lie in lies(json.loads(text)):
         document = json.loads(text)
         lie.tell(document)
         assert lie.word in [*contradictions(from_json(json.dumps(document)))], lie
+
+
+@pytest.mark.usefixtures("sources")
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_was_assumed_of_the_source_is_implied_too(kind: str, folder: Path) -> None:
+    agrees_and_names_every_lie(rs.open(folder / "another.pth", assume=kind))
+
+
+OTHER_FACTS = {
+    "bottleneck_stride": "conv1", "strides": "1-2-2-1", "stem_stride": "1", "maxpool": "none", "dilated": "layer4",
+    "eps": "0.001",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fact", OTHER_FACTS)
+@pytest.mark.parametrize(
+    ("source", "said_by"), [("another", "default"), ("resnet50", "user")], ids=["said by nobody", "of a published file"]
+)
+def test_a_fact_that_nobody_stated_or_can_state_is_named(
+    source: str, said_by: str, fact: str, sources: dict[str, Network]
+) -> None:
+    document = json.loads(sources[source].manifest().to_json())
+    (index,) = [index for index, stated in enumerate(document["facts"]) if stated["name"] == fact]
+    document["facts"][index] |= {"value": OTHER_FACTS[fact], "said_by": said_by}
+    assert f"facts[{index}]" in [*contradictions(from_json(json.dumps(document)))]
+
+
+def test_a_fact_that_is_stated_twice_is_named(sources: dict[str, Network]) -> None:
+    document = json.loads(sources["another"].manifest().to_json())
+    document["facts"].append(document["facts"][0])
+    assert "facts[0]" in [*contradictions(from_json(json.dumps(document)))]
+
+
+GRAFTS: dict[str, Callable[[Mapping[str, Network]], Network]] = {
+    "a classifier": lambda of: of["resnet50"].graft(of["another"], ["fc"]),
+    "a classifier after maps": lambda of: of["resnet50"].features(["layer4"], ["x"]).graft(of["another"], ["fc"]),
+    "a classifier as a head": lambda of: of["resnet50"].graft(of["another"], ["layer4", "fc"], head="b", own_as="a"),
+    "a head beside others": lambda of: of["two"].graft(of["another"], ["layer4", "fc"], head="c"),
+    "a head in the place of another": lambda of: of["two"].graft(of["another"], ["layer4", "fc"], head="a"),
+    "a head of several": lambda of: of["another"].remove(layers=["fc"]).graft(of["two"], ["heads.a"]),
+    "a head where there was none": lambda of: of["another"].remove(layers=["fc"]).graft(
+        of["labelled"], ["fc"], head="a"
+    ),
+    "a stage that was gone": lambda of: of["another"].remove(layers=["layer4", "avgpool", "fc"]).graft(
+        of["resnet50"], ["layer4"]
+    ),
+    "a classifier that becomes a head": lambda of: of["another"].graft(of["labelled"], ["fc"]).graft(
+        of["resnet50"], ["layer4", "fc"], head="b", own_as="a"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("chain", GRAFTS)
+def test_what_is_another_networks_is_its_own_word(chain: str, sources: dict[str, Network]) -> None:
+    assert [*contradictions(GRAFTS[chain](sources).manifest())] == []
+
+
+def test_of_what_0_1_0_wrote_the_packing_says_that_stages_are_dilated(sources: dict[str, Network]) -> None:
+    document = json.loads(sources["another"].dilate(8).manifest().to_json())
+    document |= {"operations": [], "facts": []}
+    wrong = [*contradictions(from_json(json.dumps(document)))]
+    assert "architecture.stages[2].stride" in wrong
+    kind = "torchvision segmentation"
+    document["source"]["wrapping"] = {"kind": kind, "key": None, "prefix": "", "left_out": [], "filled": []}
+    assert [*contradictions(from_json(json.dumps(document)))] == []
