@@ -129,14 +129,17 @@ def basic() -> ResNet:
 
 @pytest.fixture(scope="session")
 def bottleneck() -> ResNet:
-    return small_network(Bottleneck, (1, 2, 3, 1), width_per_group=16)
+    return small_network(Bottleneck, (1, 2, 3, 1))
 
 
 @pytest.fixture(scope="session")
 def checkpoints(tmp_path_factory: pytest.TempPathFactory, basic: ResNet, bottleneck: ResNet) -> Path:
-    """A folder with basic.safetensors, basic.pth, bottleneck.safetensors and bottleneck.pth."""
+    """A folder with basic, bottleneck and narrow, which has bottlenecks of a quarter of the width, each as .safetensors
+    and as .pth.
+    """
     folder = tmp_path_factory.mktemp("checkpoints")
-    for name, model in (("basic", basic), ("bottleneck", bottleneck)):
+    narrow = small_network(Bottleneck, (1, 2, 3, 1), width_per_group=16)
+    for name, model in (("basic", basic), ("bottleneck", bottleneck), ("narrow", narrow)):
         save_file(model.state_dict(), folder / f"{name}.safetensors", metadata={"format": "pt"})
         torch.save(model.state_dict(), folder / f"{name}.pth")
     return folder

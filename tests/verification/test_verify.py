@@ -87,7 +87,7 @@ CHAINS: dict[str, Callable[[Network], Network]] = {
 
 
 @pytest.mark.parametrize("chain", CHAINS)
-@pytest.mark.parametrize("name", ["basic.pth", "bottleneck.safetensors"])
+@pytest.mark.parametrize("name", ["basic.pth", "narrow.safetensors"])
 def test_every_check_holds_of_what_was_just_made(name: str, chain: str, checkpoints: Path, tmp_path: Path) -> None:
     source = rs.open(checkpoints / name)
     path = CHAINS[chain](source).save(tmp_path / "model.safetensors")
@@ -272,7 +272,7 @@ def test_a_file_that_lost_its_metadata_is_read_by_the_manifest_beside_it(made: M
 
 
 def test_with_another_source_nothing_fits(made: Made, checkpoints: Path) -> None:
-    failed = {check.name for check in rs.verify(made.path, against=checkpoints / "bottleneck.pth").failed}
+    failed = {check.name for check in rs.verify(made.path, against=checkpoints / "narrow.pth").failed}
     assert {"source", "history", "kept"} <= failed
 
 
