@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -201,15 +201,11 @@ def _ruled(decode: Decoder, check: Callable[[Any], None]) -> Decoder:
 
 
 def _dataclass(kind: Any) -> Decoder:
-    @functools.cache
-    def decoders() -> dict[str, Decoder]:  # when they are first needed: a type may hold itself
-        return {name: decoder(hint) for name, hint in hints_of(kind).items()}
-
     def decode(value: Any) -> Any:
         if type(value) is kind:  # an option, in Python
             return value
         _require_type(value, dict, "an object")
-        fields, made = decoders(), {}
+        fields, made = _decoders(kind), {}
         if unknown := value.keys() - fields.keys():
             raise MisfitError("", problem=f"has an unknown field {printable(min(unknown))}")
         if missing := _required(kind) - value.keys():
@@ -222,6 +218,21 @@ def _dataclass(kind: Any) -> Decoder:
         return kind(**made)
 
     return decode
+
+
+@functools.cache
+def _decoders(kind: Any) -> dict[str, Decoder]:
+    """Of its fields, when they are first needed: a type may hold itself."""
+    return {name: decoder(hint) for name, hint in hints_of(kind).items()}
+
+
+def prepare(kind: type) -> None:
+    """Makes ahead what `decoded` would make when it is first asked for a dataclass of this kind."""
+    for part in _parts(kind):
+        if isinstance(part, Text):
+            _compiled(part.pattern)
+        elif dataclasses.is_dataclass(part) and isinstance(part, type):
+            _decoders(part)
 
 
 def _union(hints: tuple[Any, ...]) -> Decoder:
@@ -337,16 +348,26 @@ def hints_of(kind: Any) -> dict[str, Any]:
 
 def unsaid_names(kind: type) -> dict[type, frozenset[str]]:
     """Of a dataclass and all that it may hold, the fields that documents may leave out."""
-    found: dict[type, frozenset[str]] = {}
+    kinds: list[Any] = [part for part in _parts(kind) if isinstance(part, type) and dataclasses.is_dataclass(part)]
+    return {
+        part: frozenset(field.name for field in dataclasses.fields(part) if field.metadata.get(_UNSAID))
+        for part in kinds
+    }
+
+
+def _parts(kind: type) -> Iterator[Any]:
+    """A dataclass, and all types and rules of what it may hold: dataclasses each once."""
+    seen: set[type] = set()
     behind: list[Any] = [kind]
     while behind:
-        hint = behind.pop()
-        if isinstance(hint, type) and dataclasses.is_dataclass(hint) and hint not in found:
-            names = {field.name for field in dataclasses.fields(hint) if field.metadata.get(_UNSAID)}
-            found[hint] = frozenset(names)
-            behind += hints_of(hint).values()
-        behind += get_args(hint)
-    return found
+        part = behind.pop()
+        if isinstance(part, type) and dataclasses.is_dataclass(part):
+            if part in seen:
+                continue
+            seen.add(part)
+            behind += hints_of(part).values()
+        behind += get_args(part)
+        yield part
 
 
 @functools.cache

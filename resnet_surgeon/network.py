@@ -33,13 +33,12 @@ from resnet_surgeon.operations.checkpoint import (
 )
 from resnet_surgeon.plan import Elsewhere, Step, plan
 from resnet_surgeon.sources import catalog
-from resnet_surgeon.sources.location import DEFAULT_NAME, Location
+from resnet_surgeon.sources.location import DEFAULT_NAME, Location, PassingInput
 from resnet_surgeon.sources.names import file_name
 from resnet_surgeon.sources.origin import Origin
 from resnet_surgeon.sources.packing import Packing, packing
 from resnet_surgeon.sources.progress import Progress, silent
 from resnet_surgeon.sources.source import Source, open_source
-from resnet_surgeon.writing.background import Background
 from resnet_surgeon.writing.document import Document, document
 from resnet_surgeon.writing.forms import SAFETENSORS, form_of
 from resnet_surgeon.writing.names import Names
@@ -249,7 +248,7 @@ class Network(TiedToFile):
 
     def stream(self, descriptor: int, *, names: Names = "torchvision", progress: Progress = silent) -> None:
         """Sends the safetensors file to an open descriptor, such as a pipe's."""
-        stream(self._read(names), descriptor, progress)
+        stream(self._read(names, share_blocks=False), descriptor, progress)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -286,15 +285,17 @@ class Network(TiedToFile):
         parts = [self.label, *weights, *(operation.suffix for operation in operations)]
         return file_name("-".join(parts)) + ".safetensors"
 
-    def _read(self, names: Names, share_blocks: bool = False) -> Document:
-        """The document, of which the source is read for its digest while the manifest is still being made."""
-        if self.history is not None:
-            return self._document(names, share_blocks)
-        return self._document(names, share_blocks, Background(self.source.identified).result)
+    def read_ahead(self) -> None:
+        """Begins to read the source for its digest, which `save` and `stream` need, while other things are done."""
+        if self.history is None:  # which has that of the first source
+            self.source.read_ahead()
 
-    def _document(
-        self, names: Names, share_blocks: bool = False, identified: Callable[[], Origin] | None = None
-    ) -> Document:
+    def _read(self, names: Names, share_blocks: bool) -> Document:
+        """The document, of which the source is read for its digest while the manifest is still being made."""
+        self.read_ahead()
+        return self._document(names, share_blocks)
+
+    def _document(self, names: Names, share_blocks: bool = False) -> Document:
         for operation in self.operations:
             if names == "packed" and not operation.keeps_packing:
                 reason = "a network that it has changed no longer fits what it was packed with"
@@ -302,7 +303,7 @@ class Network(TiedToFile):
         try:
             others = tuple(other.source for other in self.others)
             change = Change(self.source, self.opened.tensors, self.tensors, others)
-            return document(change, self.recorded, names, identified, share_blocks=share_blocks)
+            return document(change, self.recorded, names, share_blocks=share_blocks)
         except CheckpointError as error:
             raise error.about(self.source.subject) from None
 
@@ -355,6 +356,8 @@ def open(
 
     Raises UsageError, AccessError, WeightsError, or CheckpointError for what is no ResNet of torchvision's kind.
     """
+    if isinstance(source, PassingInput):  # while the command before it starts
+        documents.prepare()
     found = open_source(source, weights, seed, key, progress, fc, ignore, manifest, assume)
     try:
         opened = recognised(found)

@@ -10,7 +10,21 @@ from typing import Annotated, Any, Literal
 import pytest
 
 from resnet_surgeon.errors import UsageError
-from resnet_surgeon.fields import Count, Line, Name, Range, Seed, Text, checked, decoded, plain, unsaid, unsaid_names
+from resnet_surgeon.fields import (
+    Count,
+    Line,
+    Name,
+    Range,
+    Seed,
+    Text,
+    checked,
+    decoded,
+    hints_of,
+    plain,
+    prepare,
+    unsaid,
+    unsaid_names,
+)
 
 Number = Annotated[int, Range(1, 9)]
 
@@ -136,3 +150,10 @@ class Shelf:
 
 def test_what_documents_may_leave_out_is_known_of_all_that_they_hold() -> None:
     assert unsaid_names(Shelf) == {Shelf: frozenset(), Grown: {"new"}}
+
+
+def test_what_was_prepared_looks_at_no_type_when_it_is_decoded() -> None:
+    prepare(Shelf)
+    known = hints_of.cache_info().misses
+    assert decoded(Shelf, {"parts": [{"old": 1}]}) == Shelf((Grown(1),))
+    assert hints_of.cache_info().misses == known

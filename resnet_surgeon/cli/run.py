@@ -62,6 +62,8 @@ def run(
         check_distinct(one, two)
     passes = source == STANDARD_INPUT and not writing.dry_run and not others
     network = rs.open(PassingInput() if passes else source, progress=shown, **opening.keywords)
+    if not writing.dry_run:
+        network.read_ahead()
     if operation is not None:
         network = network.apply(_with_opened(operation, opening, other, shown))
     if not quiet:

@@ -19,6 +19,8 @@ _MISSING = {
     if hasattr(errno, name)
 }
 
+_MUCH = 1 << 18  # bytes with which a disk may as well begin
+
 
 def reserve(descriptor: int, size: int) -> None:
     """Takes the room on the disk at once, so that a full disk is noticed before anything is written. Raises OSError if
@@ -39,7 +41,7 @@ def begin_to_sync(descriptor: int, offset: int, size: int) -> None:
     On Linux this is what the advice does first; what it is named for, forgetting pages that are on the disk already, is
     no loss.
     """
-    if hasattr(os, "posix_fadvise"):
+    if size >= _MUCH and hasattr(os, "posix_fadvise"):
         with contextlib.suppress(OSError):  # advice; an error of the disk's is what `sync` hears of
             os.posix_fadvise(descriptor, offset, size, os.POSIX_FADV_DONTNEED)
 

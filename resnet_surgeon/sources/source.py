@@ -24,6 +24,7 @@ from resnet_surgeon.formats.container import Container
 from resnet_surgeon.formats.files import OpenFile
 from resnet_surgeon.formats.modules import StateDictNode
 from resnet_surgeon.formats.tensors import Initialised, LazyTensor, Stored, byte_size, content
+from resnet_surgeon.platform.background import Background
 from resnet_surgeon.sources import catalog, files, sidecar
 from resnet_surgeon.sources.digest import sha256
 from resnet_surgeon.sources.files import NamedFile
@@ -90,9 +91,18 @@ class Source:
         """The origin, with its SHA-256 if that was promised or has been worked out: reads nothing for it."""
         return replace(self.described, sha256=self.origin.sha256 or vars(self).get("_digest"))
 
+    def read_ahead(self) -> None:
+        """Begins to read the file for its SHA-256, in a second thread: that takes as long as all else."""
+        if self.origin.sha256 is None:
+            _ = self._reading
+
+    @functools.cached_property
+    def _reading(self) -> Background[str | None]:
+        return Background(lambda: sha256(self.container, self.progress) if self.container else None)
+
     @functools.cached_property
     def _digest(self) -> str | None:
-        return sha256(self.container, self.progress) if self.container else None
+        return self._reading.result()
 
     def with_digest(self) -> Source:
         """The source with its SHA-256 in its origin, for which the whole file is read once. Raises CheckpointError."""

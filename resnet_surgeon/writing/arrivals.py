@@ -11,7 +11,7 @@ from dataclasses import replace
 from resnet_surgeon.dataclass import dataclass
 from resnet_surgeon.formats.arriving import ArrivingFile
 from resnet_surgeon.formats.tensors import LazyTensor, Stored, byte_size, files, origins
-from resnet_surgeon.platform import transfer
+from resnet_surgeon.platform import disk, transfer
 from resnet_surgeon.platform.signals import check_signals
 from resnet_surgeon.sources.progress import Advance
 from resnet_surgeon.writing.passage import Outgoing, Span, Step, passage
@@ -74,6 +74,8 @@ class Passing:
                     count = file.pass_on_and_hold(step.end, descriptor, position)
                 else:
                     count = file.release(begin, step.end, descriptor, position)
+                if position is not None:
+                    disk.begin_to_sync(descriptor, position, count)
                 begin += count
                 advance(count)
 
@@ -90,7 +92,9 @@ class Repeat:
         done = 0
         while done < self.size:
             check_signals()
-            count = transfer.copy(descriptor, self.first + done, descriptor, self.position + done, self.size - done)
+            position = self.position + done
+            count = transfer.copy(descriptor, self.first + done, descriptor, position, self.size - done)
+            disk.begin_to_sync(descriptor, position, count)
             done += count
             advance(count)
 

@@ -107,13 +107,11 @@ def document(
     change: Change,
     manifest: Manifest,
     names: Names = "torchvision",
-    identified: Callable[[], Origin] | None = None,
     *,
     share_blocks: bool = False,
 ) -> Document:
     """The document of a network under `names`, placed to share blocks if that is wanted; with places for the sources'
-    digests where these are not known, of which `identified` gives the first one's when it is wanted. Raises the errors
-    of `spelled`.
+    digests where these are not known. Raises the errors of `spelled`.
     """
     written = spelled(change, manifest, names)
     if written.tensors.keys() == change.after.keys():
@@ -124,7 +122,7 @@ def document(
         if origin.container is None or origin.sha256 is not None:
             return origin
         place = os.urandom(32).hex()  # unlike any text that is there already
-        places[place] = identified if identified and source is change.source else source.identified
+        places[place] = source.identified
         return replace(origin, sha256=place)
 
     known = len(manifest.other_sources) - len(change.others)

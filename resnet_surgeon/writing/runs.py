@@ -12,14 +12,13 @@ from typing import Protocol
 from resnet_surgeon.dataclass import dataclass
 from resnet_surgeon.errors import CheckpointError
 from resnet_surgeon.formats.files import OpenFile
-from resnet_surgeon.formats.tensors import LazyTensor, Stored, byte_size, chunks
+from resnet_surgeon.formats.tensors import LazyTensor, Stored, byte_size, chunks, prepare
 from resnet_surgeon.platform import disk, transfer
+from resnet_surgeon.platform.background import Background
 from resnet_surgeon.platform.signals import check_signals
 from resnet_surgeon.sources.progress import Advance
-from resnet_surgeon.writing.background import Background
 from resnet_surgeon.writing.placement import BLOCK, whole_blocks
 
-_MUCH = 1 << 18  # bytes with which a disk may as well begin
 _SLICE = 1 << 24  # bytes that are copied between two looks at signals and progress
 
 
@@ -56,8 +55,7 @@ class Copy:
         def copy(done: int, count: int) -> int:
             position = self.position + done
             count = transfer.copy(self.file.descriptor, self.offset + done, descriptor, position, count)
-            if count >= _MUCH:
-                disk.begin_to_sync(descriptor, position, count)
+            disk.begin_to_sync(descriptor, position, count)
             return count
 
         self._in_slices(copy, advance)
@@ -96,6 +94,7 @@ class Make:
 
     def write(self, descriptor: int, advance: Advance) -> None:
         """Into a file."""
+        prepare([self.tensor])
         position = self.position
         for chunk in chunks(self.tensor):
             check_signals()

@@ -11,11 +11,11 @@ from pathlib import Path
 from resnet_surgeon.errors import AccessError, UsageError
 from resnet_surgeon.formats.tensors import prepare
 from resnet_surgeon.platform import disk, names
+from resnet_surgeon.platform.background import Background
 from resnet_surgeon.platform.signals import check_signals, signals_wait
 from resnet_surgeon.platform.transfer import checksum, widen_pipe, write_all, write_at
 from resnet_surgeon.sources.progress import Progress
 from resnet_surgeon.writing.arrivals import into_file, into_stream
-from resnet_surgeon.writing.background import Background
 from resnet_surgeon.writing.document import Document
 from resnet_surgeon.writing.forms import SAFETENSORS, form_of
 from resnet_surgeon.writing.publish import Temporaries, publish, turn
@@ -37,7 +37,6 @@ def write(content: Document, path: Path, *, force: bool, progress: Progress) -> 
         checked_companion(path.with_name(name), force): data for name, data in content.companions.items()
     }
     layout = form_of(path).layout(content)
-    prepare(content.tensors.values())
     if content.is_arriving:
         content = content.read_through()  # before what it reads has gone by
     with Temporaries() as temporaries, temporaries:

@@ -41,6 +41,43 @@ def test_a_file_is_known_by_its_name_container_and_digest(name: str, checkpoints
     assert source.identified() == Origin(file=name, container=container, sha256=digest)
 
 
+def test_a_file_that_was_read_ahead_is_not_read_again(checkpoints: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[object] = []
+
+    def sha256(container: object, _: object) -> str:
+        read.append(container)
+        return "0" * 64
+
+    monkeypatch.setattr("resnet_surgeon.sources.source.sha256", sha256)
+    source = open_source(checkpoints / "basic.safetensors")
+    source.read_ahead()
+    source.read_ahead()
+    assert [source.identified().sha256, source.with_digest().origin.sha256] == ["0" * 64] * 2
+    assert read == [source.container]
+
+
+def test_what_is_wrong_with_a_file_that_is_read_ahead_is_said_when_its_digest_is_wanted(
+    checkpoints: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "model.pth"
+    data = bytearray((checkpoints / "basic.pth").read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    source = open_source(path)
+    source.read_ahead()
+    for _ in range(2):
+        with pytest.raises(CheckpointError, match="it is damaged"):
+            source.identified()
+
+
+def test_before_its_digest_was_wanted_a_file_that_is_read_ahead_has_none(checkpoints: Path) -> None:
+    """So what is said of it does not depend on how far the other thread has come."""
+    source = open_source(checkpoints / "basic.safetensors")
+    source.read_ahead()
+    assert source.known.sha256 is None
+    assert source.identified() == source.known
+
+
 @pytest.mark.parametrize("name", ["basic.safetensors", "basic.pth"])
 def test_the_extension_does_not_matter(name: str, checkpoints: Path, tmp_path: Path) -> None:
     lying = tmp_path / "weights.bin"

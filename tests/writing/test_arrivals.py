@@ -19,6 +19,7 @@ from resnet_surgeon.formats.arriving import ArrivingFile
 from resnet_surgeon.formats.files import OpenFile
 from resnet_surgeon.formats.memory import import_numpy
 from resnet_surgeon.formats.tensors import Computed, LazyTensor, Stored, byte_size, content
+from resnet_surgeon.platform import disk
 from resnet_surgeon.platform.transfer import write_all
 from resnet_surgeon.writing.arrivals import into_file, into_stream
 from resnet_surgeon.writing.runs import write_runs
@@ -138,3 +139,13 @@ def test_a_repeat_takes_no_temporary_file(tmp_path: Path, monkeypatch: pytest.Mo
         assert to_file(file, [(4,), (0,), (1,), (4,), (1,)], tmp_path / "out") == b"".join(
             DATA[n * SIZE : (n + 1) * SIZE] for n in (4, 0, 1, 4, 1)
         )
+
+
+def test_the_disk_begins_with_what_has_arrived(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each byte of the file once, a repeat's too."""
+    begun: list[tuple[int, int]] = []
+    monkeypatch.setattr(disk, "_MUCH", 1)
+    monkeypatch.setattr(os, "posix_fadvise", lambda _, position, count, __: begun.append((position, position + count)))
+    with arrives(FILE) as file:
+        whole = to_file(file, [(4,), (0,), (1,), (4,), (1,)], tmp_path / "out")
+    assert sorted(place for begin, end in begun for place in range(begin, end)) == [*range(len(whole))]
