@@ -26,9 +26,9 @@ from resnet_surgeon.errors import CheckpointError
 from resnet_surgeon.formats.files import OpenFile
 from resnet_surgeon.formats.tensors import BITS, LazyTensor, byte_size, chunks, pieces
 from resnet_surgeon.history.opening import Opening, recognised
+from resnet_surgeon.location import Location, check_distinct
 from resnet_surgeon.manifest import Manifest
 from resnet_surgeon.plan import Layout
-from resnet_surgeon.sources.location import Location, check_distinct
 from resnet_surgeon.sources.progress import Progress, silent
 from resnet_surgeon.sources.sidecar import MANIFEST_KEY, MANIFEST_LIMIT
 from resnet_surgeon.sources.source import Source, open_source

@@ -18,15 +18,13 @@ Inner rooms raise the narrow fact; the room that knows the file or the operation
 from __future__ import annotations
 
 from collections.abc import Sequence
-
-from resnet_surgeon.dataclass import dataclass
+from typing import NamedTuple
 
 _LONGEST_NAME = 80
 _LONGEST_MESSAGE = 2000
 
 
-@dataclass(frozen=True)
-class Answer:
+class Answer(NamedTuple):
     """One way to settle what an error asks: the option to state, by its name in Python (`key`, which the command line
     spells `--key`), the whole value to give it, and in a few words what that means.
     """

@@ -16,9 +16,9 @@ from resnet_surgeon.errors import CheckpointError
 from resnet_surgeon.formats.tensors import byte_size
 from resnet_surgeon.history.facts import facts_now
 from resnet_surgeon.history.opening import Opening, recognised
+from resnet_surgeon.location import DEFAULT_NAME, Location
 from resnet_surgeon.operations import OPERATIONS
 from resnet_surgeon.plan import Layout
-from resnet_surgeon.sources.location import DEFAULT_NAME, Location
 from resnet_surgeon.sources.origin import Origin
 from resnet_surgeon.sources.progress import Progress, silent
 from resnet_surgeon.sources.source import open_source

@@ -12,10 +12,10 @@ import torch
 from resnet_surgeon.architecture.outputs import outputs as named_outputs
 from resnet_surgeon.errors import UsageError
 from resnet_surgeon.history.opening import Opening
+from resnet_surgeon.location import Location
 from resnet_surgeon.module import ResNet, to_torch, without_numbers
 from resnet_surgeon.network import Network
 from resnet_surgeon.network import open as open_network
-from resnet_surgeon.sources.location import Location
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

@@ -22,6 +22,7 @@ from resnet_surgeon.formats.tensors import LazyTensor
 from resnet_surgeon.history import recording
 from resnet_surgeon.history.notes import notes_of
 from resnet_surgeon.history.opening import Opened, recognised
+from resnet_surgeon.location import DEFAULT_NAME, Location, PassingInput
 from resnet_surgeon.operations.checkpoint import (
     MOST_SOURCES,
     Checkpoint,
@@ -33,7 +34,6 @@ from resnet_surgeon.operations.checkpoint import (
 )
 from resnet_surgeon.plan import Elsewhere, Step, plan
 from resnet_surgeon.sources import catalog
-from resnet_surgeon.sources.location import DEFAULT_NAME, Location, PassingInput
 from resnet_surgeon.sources.names import file_name
 from resnet_surgeon.sources.origin import Origin
 from resnet_surgeon.sources.packing import Packing, packing

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import ctypes
 import gc
 import hashlib
 import os
@@ -34,6 +35,12 @@ from tests.served import Server
 # What `make test` says to a make below it is not meant for those that tests run.
 for name in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS"):
     os.environ.pop(name, None)
+
+# Networks come and go: the memory of one is kept for the next, which is quicker than asking the system for each page.
+_MALLOPT = {-1: 1 << 29, -2: 1 << 26, -3: 1 << 25}  # <malloc.h>: M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD
+if hasattr(ctypes.CDLL(None), "mallopt"):
+    for parameter, size in _MALLOPT.items():
+        ctypes.CDLL(None).mallopt(parameter, size)
 
 # How long an example takes is the machine's affair.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -79,7 +86,7 @@ def small_network(
     return copy.deepcopy(drawn)
 
 
-@lru_cache(maxsize=4)  # drawing five million numbers takes ten times as long as copying them
+@lru_cache(maxsize=12)  # drawing five million numbers takes ten times as long as copying them
 def _drawn(
     block: type[BasicBlock | Bottleneck],
     depths: tuple[int, ...],
@@ -127,9 +134,12 @@ def bottleneck() -> ResNet:
 
 @pytest.fixture(scope="session")
 def checkpoints(tmp_path_factory: pytest.TempPathFactory, basic: ResNet, bottleneck: ResNet) -> Path:
-    """A folder with basic.safetensors, basic.pth, bottleneck.safetensors and bottleneck.pth."""
+    """A folder with basic, bottleneck and narrow, which has bottlenecks of a quarter of the width, each as .safetensors
+    and as .pth.
+    """
     folder = tmp_path_factory.mktemp("checkpoints")
-    for name, model in (("basic", basic), ("bottleneck", bottleneck)):
+    narrow = small_network(Bottleneck, (1, 2, 3, 1), width_per_group=16)
+    for name, model in (("basic", basic), ("bottleneck", bottleneck), ("narrow", narrow)):
         save_file(model.state_dict(), folder / f"{name}.safetensors", metadata={"format": "pt"})
         torch.save(model.state_dict(), folder / f"{name}.pth")
     return folder

@@ -21,7 +21,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import IO, NoReturn
 
@@ -83,7 +83,9 @@ sys.exit(code if code >= 0 else 128 - code)
 
 @contextmanager
 def script(folder: Path, env: dict[str, str]) -> Iterator[None]:
-    """Puts into the folder a script `resnet-surgeon`, for which a process in the environment `env` forks."""
+    """Puts into the folder a script `resnet-surgeon`, for which a process in the environment `env` forks. With `-c` it
+    runs Python's code, as Python does.
+    """
     path = folder / "resnet-surgeon"
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listening:
         listening.bind(address := str(folder / "socket"))
@@ -179,12 +181,17 @@ def _import_rooms(wanted: Callable[[str], bool]) -> None:
 
 
 def _needs_torch(words: list[str]) -> bool:
-    return words[:1] in (["verify"], ["report"], ["load"]) and "--help" not in words
+    return words[:1] in (["verify"], ["report"], ["load"], ["-c"]) and "--help" not in words
 
 
 def _prepare(words: list[str]) -> None:
-    import_what_asks(with_torch=_needs_torch(words))
-    _import_rooms(lambda room: room not in _TORCH or _needs_torch(words))
+    _import_for(_needs_torch(words))
+
+
+@cache
+def _import_for(torch: bool) -> None:
+    import_what_asks(with_torch=torch)
+    _import_rooms(lambda room: room not in _TORCH or torch)
 
 
 def _main(requests: socket.socket, system: str = "") -> None:
@@ -195,9 +202,16 @@ def _main(requests: socket.socket, system: str = "") -> None:
         _import_rooms(lambda room: True)
         _serve(requests, lambda words: None, partial(run, played.PLATFORM))
     _prepare([])
+    (_listen if system else _serve)(requests, _prepare, _command)
+
+
+def _command() -> None:
     from resnet_surgeon.cli.main import main
 
-    (_listen if system else _serve)(requests, _prepare, main)
+    if sys.argv[1:2] == ["-c"]:
+        exec(sys.argv[2], {"__name__": "__main__"})
+    else:
+        main()
 
 
 if __name__ == "__main__":

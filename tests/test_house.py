@@ -18,6 +18,7 @@ ROOMS = [
     "_version",
     "dataclass",
     "errors",
+    "location",
     "platform",
     "fields",
     "arithmetic",

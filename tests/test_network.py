@@ -118,7 +118,7 @@ def of_itself(operation: Operation, network: rs.Network, path: Path) -> Operatio
     return with_others(operation, [network.save(path)] * len(others)) if others else operation
 
 
-@pytest.mark.parametrize("name", ["basic.safetensors", "bottleneck.pth", "random"])
+@pytest.mark.parametrize("name", ["basic.safetensors", "narrow.pth", "random"])
 @given(operations=st.lists(OPERATIONS, max_size=4))
 @settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_a_chain_and_files_in_between_come_to_the_same_bytes(

@@ -19,7 +19,7 @@ from resnet_surgeon.arithmetic.laws import Constant, Law, Uniform
 if TYPE_CHECKING:
     Floats = np.ndarray[Any, np.dtype[Any]]
 
-_CHUNK = 1 << 15
+_CHUNK = 1 << 13  # numbers: what is made on the way to these stays in the cache
 
 
 def sample(law: Law, count: int, dtype: str, seed: int, stream: str) -> Iterator[bytes]:

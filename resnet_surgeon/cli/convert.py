@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from resnet_surgeon.cli.options import Json, Opening, Quiet, Source, Writing
 from resnet_surgeon.dataclass import dataclass
+from resnet_surgeon.location import DEFAULT_NAME
 from resnet_surgeon.operations.checkpoint import option
-from resnet_surgeon.sources.location import DEFAULT_NAME
 from resnet_surgeon.writing.names import Names
 
 

@@ -17,7 +17,7 @@ from resnet_surgeon.cli.output import to_standard_output
 from resnet_surgeon.cli.style import styled
 from resnet_surgeon.cli.units import size
 from resnet_surgeon.errors import listed, message
-from resnet_surgeon.sources.location import DEFAULT_NAME
+from resnet_surgeon.location import DEFAULT_NAME
 
 if TYPE_CHECKING:
     from resnet_surgeon.inspection import Inspection

@@ -6,8 +6,8 @@ import typing
 from collections.abc import Callable
 
 from resnet_surgeon.cli.options import Json, Opening, OtherOpening, Packing, Quiet, Source, Writing
+from resnet_surgeon.location import DEFAULT_NAME
 from resnet_surgeon.operations.checkpoint import Operation, takes_one_other
-from resnet_surgeon.sources.location import DEFAULT_NAME
 from resnet_surgeon.writing.names import Names
 
 

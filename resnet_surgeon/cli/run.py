@@ -7,7 +7,6 @@ import itertools
 import json as json_format
 import os
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,10 +16,10 @@ from resnet_surgeon.cli.options import Opening, OtherOpening, Writing, progress
 from resnet_surgeon.cli.output import to_standard_output
 from resnet_surgeon.errors import SurgeonError, UsageError, message
 from resnet_surgeon.fields import plain
+from resnet_surgeon.location import STANDARD_INPUT, PassingInput, check_distinct
 from resnet_surgeon.manifest import operation_record
 from resnet_surgeon.network import Network
 from resnet_surgeon.operations.checkpoint import Operation, others_of, with_others
-from resnet_surgeon.sources.location import STANDARD_INPUT, PassingInput, check_distinct
 from resnet_surgeon.sources.progress import Progress
 from resnet_surgeon.sources.sidecar import manifest_path
 from resnet_surgeon.writing.names import Names
@@ -94,7 +93,7 @@ def _with_opened(operation: Operation, opening: Opening, other: OtherOpening | N
             opened.append(rs.open(location, progress=shown, **(other.keywords if other else keywords)))  # type: ignore[arg-type]
         except SurgeonError as error:
             if other is not None:
-                error.answers = tuple(replace(answer, option=f"from_{answer.option}") for answer in error.answers)
+                error.answers = tuple(answer._replace(option=f"from_{answer.option}") for answer in error.answers)
             raise
     return with_others(operation, opened)
 

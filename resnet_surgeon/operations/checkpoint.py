@@ -12,8 +12,8 @@ from resnet_surgeon.architecture.spec import Architecture
 from resnet_surgeon.dataclass import dataclass
 from resnet_surgeon.fields import MisfitError, checked, hints_of, unsaid
 from resnet_surgeon.formats.tensors import LazyTensor
+from resnet_surgeon.location import Location
 from resnet_surgeon.operations.channels import RGB
-from resnet_surgeon.sources.location import Location
 
 if TYPE_CHECKING:
     from typing_extensions import dataclass_transform

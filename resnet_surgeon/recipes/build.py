@@ -20,12 +20,12 @@ from resnet_surgeon.errors import AccessError, SurgeonError, UsageError
 from resnet_surgeon.formats import sniff
 from resnet_surgeon.formats.files import OpenFile
 from resnet_surgeon.formats.tensors import byte_size
+from resnet_surgeon.location import check_distinct
 from resnet_surgeon.network import Network
 from resnet_surgeon.network import open as open_network
 from resnet_surgeon.operations.checkpoint import Other, Unopened, others_of, with_others
 from resnet_surgeon.recipes.lock import Lock
 from resnet_surgeon.recipes.reading import Target
-from resnet_surgeon.sources.location import check_distinct
 from resnet_surgeon.sources.progress import Advance, Progress
 from resnet_surgeon.sources.sidecar import MANIFEST_KEY
 from resnet_surgeon.writing.names import Names

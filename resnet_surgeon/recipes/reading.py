@@ -17,13 +17,13 @@ from resnet_surgeon.errors import AccessError, UsageError
 from resnet_surgeon.fields import checked, hints_of
 from resnet_surgeon.formats.files import OpenFile
 from resnet_surgeon.history.opening import Opening
+from resnet_surgeon.location import DEFAULT_NAME
 from resnet_surgeon.operations import OPERATIONS
 from resnet_surgeon.operations.checkpoint import Operation, Unopened
 from resnet_surgeon.recipes import nodes
 from resnet_surgeon.recipes.mistakes import Mistakes
 from resnet_surgeon.recipes.nodes import Node, Place, UnreadableError
 from resnet_surgeon.recipes.variables import NAME, combinations, filled_in, filled_size, used
-from resnet_surgeon.sources.location import DEFAULT_NAME
 from resnet_surgeon.writing.names import Names
 
 _LONGEST = 1 << 20  # bytes of a recipe

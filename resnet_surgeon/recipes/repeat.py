@@ -12,11 +12,11 @@ from typing import Any
 
 from resnet_surgeon.architecture.facts import Assumed
 from resnet_surgeon.errors import AccessError, CheckpointError, SurgeonError, WeightsError
+from resnet_surgeon.location import Location
 from resnet_surgeon.network import open as open_network
 from resnet_surgeon.recipes.build import plan
 from resnet_surgeon.recipes.reading import parsed
 from resnet_surgeon.recipes.record import Place, places_of, recipe_of
-from resnet_surgeon.sources.location import Location
 from resnet_surgeon.sources.origin import Origin
 from resnet_surgeon.sources.progress import silent
 from resnet_surgeon.sources.sidecar import NAMES_KEY

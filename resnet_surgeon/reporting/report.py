@@ -24,13 +24,13 @@ from resnet_surgeon.dataclass import dataclass
 from resnet_surgeon.errors import escaped
 from resnet_surgeon.formats.tensors import LazyTensor, byte_size
 from resnet_surgeon.history.opening import Opening
+from resnet_surgeon.location import Location
 from resnet_surgeon.manifest import Manifest, Provenance
 from resnet_surgeon.module import to_torch
 from resnet_surgeon.network import Network
 from resnet_surgeon.overview import overview
 from resnet_surgeon.plan import Action, Layout, Step
 from resnet_surgeon.reporting import drawing, filters
-from resnet_surgeon.sources.location import Location
 from resnet_surgeon.sources.progress import Progress, silent
 from resnet_surgeon.verification.case import Against, Case, open_case
 from resnet_surgeon.verification.proof import Proof

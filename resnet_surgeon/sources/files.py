@@ -17,8 +17,8 @@ from resnet_surgeon.dataclass import dataclass
 from resnet_surgeon.errors import AccessError, CheckpointError, UsageError
 from resnet_surgeon.formats.arriving import ArrivingFile
 from resnet_surgeon.formats.files import OpenFile
+from resnet_surgeon.location import STANDARD_INPUT, Location, PassingInput
 from resnet_surgeon.sources import catalog
-from resnet_surgeon.sources.location import STANDARD_INPUT, Location, PassingInput
 from resnet_surgeon.sources.progress import Progress
 
 # What copies a file from a store to this folder, by the scheme of its URLs.

@@ -184,15 +184,17 @@ class _Module:
             if name.startswith(prefix) and name != path and "." not in name[len(prefix) :]:
                 yield name[len(prefix) :], layer
 
+    def _has_tensors(self, path: str) -> bool:
+        """Whether the module with this path in the file, or one in it, has any."""
+        return any(own == path or own.startswith(f"{path}.") for own in self.filled)
+
     def check_readable(self, architecture: Architecture) -> None:
         """Raises ArchitectureError for a quantised layer, and for a classifier of which no tensor was read."""
         within = f"{self.scope}." if self.scope else ""
+        is_open = not architecture.heads and not self._has_tensors(f"{within}fc")
         for path, layer in self.layers.items():
-            is_quantised = ".quantized." in layer.kind and _own_name(layer) not in _IDENTITIES
-            if path.startswith(within) and (
-                is_quantised
-                or (path == f"{within}fc" and not architecture.heads and _own_name(layer) not in _IDENTITIES)
-            ):
+            is_unread = ".quantized." in layer.kind or (is_open and path == f"{within}fc")
+            if path.startswith(within) and is_unread and _own_name(layer) not in _IDENTITIES:
                 raise ArchitectureError(
                     f"its {printable(path)} is of the class {printable(layer.kind)}, whose tensors are not read"
                 )
@@ -381,7 +383,7 @@ class _Module:
         """Checks the children of a module that have no tensors."""
         for name, layer in self.children(path):
             child = f"{path}.{name}" if path else name
-            if not any(own == child or own.startswith(f"{child}.") for own in self.filled):
+            if not self._has_tensors(child):
                 self._check_child(child, layer, kinds)
 
     def _around(self, path: str, levels: int) -> str:

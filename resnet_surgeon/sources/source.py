@@ -24,11 +24,11 @@ from resnet_surgeon.formats.container import Container
 from resnet_surgeon.formats.files import OpenFile
 from resnet_surgeon.formats.modules import StateDictNode
 from resnet_surgeon.formats.tensors import Initialised, LazyTensor, Stored, byte_size, content
+from resnet_surgeon.location import DEFAULT_NAME, Location
 from resnet_surgeon.platform.background import Background
 from resnet_surgeon.sources import catalog, files, sidecar
 from resnet_surgeon.sources.digest import sha256
 from resnet_surgeon.sources.files import NamedFile
-from resnet_surgeon.sources.location import DEFAULT_NAME, Location
 from resnet_surgeon.sources.module_paths import Bare, bare
 from resnet_surgeon.sources.modules import at
 from resnet_surgeon.sources.origin import Origin

@@ -19,12 +19,12 @@ from resnet_surgeon.errors import ArchitectureError, CheckpointError, SurgeonErr
 from resnet_surgeon.formats.tensors import LazyTensor
 from resnet_surgeon.history import recording
 from resnet_surgeon.history.opening import Opening, recognised
+from resnet_surgeon.location import STANDARD_INPUT, Location, check_distinct
 from resnet_surgeon.manifest import Manifest, OtherSource, Provenance
 from resnet_surgeon.network import Network
 from resnet_surgeon.network import open as open_network
 from resnet_surgeon.operations.checkpoint import others_of
 from resnet_surgeon.sources import catalog
-from resnet_surgeon.sources.location import STANDARD_INPUT, Location, check_distinct
 from resnet_surgeon.sources.origin import Origin
 from resnet_surgeon.sources.progress import Progress
 from resnet_surgeon.sources.sidecar import MANIFEST_KEY, MANIFEST_LIMIT, manifest_path

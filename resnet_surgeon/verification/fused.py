@@ -4,7 +4,6 @@ measured difference.
 
 from __future__ import annotations
 
-import copy
 import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -107,19 +106,20 @@ def convolutions(
     """
     wrong = []
     for path, fold in found.items():
-        ours = copy.deepcopy(submodule(module, path)).double()
+        ours = submodule(module, path)
         weight, *norm = (_cast(tensors[part.name], part) for part in (fold.weight, *fold.norm))
         is_fitting = weight.shape == ours.get_parameter("weight").shape
         if not (is_fitting and isinstance(ours, nn.Conv2d) and {vector.shape for vector in norm} == {weight.shape[:1]}):
             wrong.append(path)
             continue
-        theirs = copy.deepcopy(ours)
-        theirs.weight.copy_(weight)
-        theirs.bias = None
         image = images(ours.in_channels, (1, _SIDE, _SIDE), torch.float64)
         gamma, beta, mean, variance = norm
-        expected = nn.functional.batch_norm(theirs(image), mean, variance, gamma, beta, eps=fold.eps)
-        if not _agree(ours(image), expected, _bound(ours, image, fold, *norm)):
+        expected = nn.functional.batch_norm(_convolved(ours, image, weight), mean, variance, gamma, beta, eps=fold.eps)
+        own, bias = ours.get_parameter("weight").double(), ours.get_parameter("bias").double()
+        bound = _bound(
+            _convolved(ours, image.abs(), own.abs(), bias.abs()), _summed(ours, image.abs()), ours, fold, *norm
+        )
+        if not _agree(_convolved(ours, image, own, bias), expected, bound):
             wrong.append(path)
     finding = f"{len(found) - len(wrong)} of {len(found)} convolutions give what those of {label} give with their norms"
     if wrong:
@@ -141,27 +141,42 @@ def _agree(got: Tensor, expected: Tensor, bound: Tensor) -> bool:
     return bool(((got - expected).abs() <= bound)[judged].all())
 
 
+def _convolved(layer: nn.Conv2d, image: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """What the layer would make of the image with this weight and bias."""
+    return nn.functional.conv2d(image, weight, bias, layer.stride, layer.padding, layer.dilation, layer.groups)
+
+
+def _summed(layer: nn.Conv2d, image: Tensor) -> Tensor:
+    """What the layer would make of the image with a weight and bias of ones."""
+    by_group = image.reshape(image.shape[0], layer.groups, -1, *image.shape[2:]).sum(2)
+    ones = image.new_ones(layer.groups, 1, *layer.kernel_size)
+    places = (layer.stride, layer.padding, layer.dilation)
+    summed = nn.functional.conv2d(by_group, ones, None, *places, layer.groups)  # type: ignore[arg-type]
+    return summed.repeat_interleave(layer.out_channels // layer.groups, 1) + 1
+
+
 def _bound(
-    ours: nn.Module, image: Tensor, fold: Fold, gamma: Tensor, beta: Tensor, mean: Tensor, variance: Tensor
+    size: Tensor,
+    summed: Tensor,
+    ours: nn.Conv2d,
+    fold: Fold,
+    gamma: Tensor,
+    beta: Tensor,
+    mean: Tensor,
+    variance: Tensor,
 ) -> Tensor:
     """How far rounding moves each activation: every weight and bias by the precision of each dtype that it was rounded
-    to, or by its smallest number; every operation in float64 by that of float64.
+    to, or by its smallest number; every operation in float64 by that of float64. `size` and `summed` are what the layer
+    makes of the absolute image with its own numbers' absolute values, and with ones.
     """
     infos = [torch.finfo(DTYPES[dtype]) for dtype in (*fold.dtypes, "F32")]
     double = torch.finfo(torch.float64)
-    absolute = copy.deepcopy(ours)
-    weight, bias = absolute.get_parameter("weight"), absolute.get_parameter("bias")
-    weight.abs_()
-    bias.abs_()
-    terms = 8 * (weight[0].numel() + 8)
-    size = absolute(image.abs())
+    terms = 8 * (ours.weight[0].numel() + 8)
     factor = (gamma / (variance + fold.eps).sqrt()).abs()
     wide = size + ((mean.abs() * factor + beta.abs())[:, None, None])
-    weight.fill_(1.0)
-    bias.fill_(1.0)
     smallest = sum(info.smallest_normal * info.eps for info in infos)
     precision = sum(info.eps for info in infos[:-1])
-    bound: Tensor = precision * size + smallest * absolute(image.abs()) + terms * double.eps * wide
+    bound: Tensor = precision * size + smallest * summed + terms * double.eps * wide
     return bound
 
 

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 from resnet_surgeon.formats.tensors import Initialised, LazyTensor, byte_size, pieces, prepare
 from resnet_surgeon.history.opening import Opening
+from resnet_surgeon.location import Location
 from resnet_surgeon.manifest import Computed, Kept, Provenance, Trained
 from resnet_surgeon.manifest import Initialised as Drawn
 from resnet_surgeon.network import Network
-from resnet_surgeon.sources.location import Location
 from resnet_surgeon.sources.progress import Progress, silent
 from resnet_surgeon.verification import document
 from resnet_surgeon.verification.case import Against, Case, open_case

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from resnet_surgeon.history.opening import Opening
-from resnet_surgeon.sources.location import Location
+from resnet_surgeon.location import Location
 from resnet_surgeon.sources.progress import Progress, silent
 from resnet_surgeon.verification import document, function, tensors
 from resnet_surgeon.verification.case import Against, Case, open_case

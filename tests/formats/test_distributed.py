@@ -221,6 +221,11 @@ LIES: dict[str, tuple[Callable[[Path, Metadata], None], str]] = {
     "a file is cut": (cut, "truncated"),
     "a file elsewhere": (rewritten(lambda data: setattr(first(data), "relative_path", "../x")), "not a file beside it"),
     "an absolute path": (rewritten(lambda data: setattr(first(data), "relative_path", "/x")), "not a file beside it"),
+    "the folder above": (rewritten(lambda data: setattr(first(data), "relative_path", "..")), "not a file beside it"),
+    "a file behind a backslash": (
+        rewritten(lambda data: setattr(first(data), "relative_path", "..\\x")),
+        "not a file beside it",
+    ),
     "a negative offset": (rewritten(lambda data: setattr(first(data), "offset", -1)), "damaged"),
     "an endless length": (rewritten(lambda data: setattr(first(data), "length", 1 << 62)), "truncated"),
     "no length": (rewritten(lambda data: setattr(first(data), "length", "x")), "damaged"),

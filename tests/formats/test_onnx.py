@@ -96,6 +96,15 @@ def test_attributes_have_their_values_in_old_files_without_their_types() -> None
     assert attributes == {"pads": (1, 2), "group": 3, "auto_pad": "VALID", "epsilon": 0.5}
 
 
+def test_an_attribute_that_leaves_its_value_out_has_that_of_its_type() -> None:
+    """As writers of Protocol Buffers' third version do with zeros."""
+    kinds = {"FLOAT": 0.0, "INT": 0, "STRING": "", "INTS": ()}
+    node = onnx.NodeProto(op_type="Odd", output=["x"])
+    for kind in kinds:
+        node.attribute.add(name=kind, type=getattr(onnx.AttributeProto, kind))
+    assert read(model(nodes=[node]).SerializeToString()).nodes[0].attributes == kinds
+
+
 def test_a_row_of_very_many_numbers_is_not_looked_at() -> None:
     node = helper.make_node("Conv", ["image"], ["given"], pads=[0] * 1000)
     assert read(model(nodes=[node]).SerializeToString()).nodes[0].attributes == {"pads": None}

@@ -12,8 +12,8 @@ import pickle
 import struct
 import tarfile
 import zipfile
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +100,8 @@ def rows() -> Iterator[tuple[str, Row]]:
         yield f"calls {function}", partial(calling, function)
     for name, row in STREAMS.items():
         yield f"pickle in a zip: {name}", partial(packed, in_zip, row)
-        yield f"pickle, stacked: {name}", partial(packed, in_legacy, row)
+        if name not in LONG:
+            yield f"pickle, stacked: {name}", partial(packed, in_legacy, row)
     for kind, made in KINDS.items():
         for name, row in made.items():
             yield f"{kind}: {name}", row
@@ -137,15 +138,11 @@ def with_size(size: int) -> bytes:
     return bytes(data)
 
 
-def members(*kinds: tuple[str, bytes]) -> bytes:
-    """A tar archive of empty members with these names and types."""
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w:") as archive:
-        for name, kind in kinds:
-            member = tarfile.TarInfo(name)
-            member.type = kind
-            archive.addfile(member)
-    return buffer.getvalue()
+def members(name: str, kind: bytes, count: int) -> bytes:
+    """A tar archive of so many empty members with this name and type."""
+    member = tarfile.TarInfo(name)
+    member.type = kind
+    return member.tobuf() * count + bytes(tarfile.RECORDSIZE)
 
 
 ENTRY = pickle.dumps(1, 2) + b"\x80\x02(" + LAUGHS[2:-1] + b"K\x01K\x01t."
@@ -156,8 +153,8 @@ TARS: dict[str, Row] = {
     "a billion laughs for a system": lambda: in_tar(sys_info=LAUGHS),
     "a member of 2^63 bytes": lambda: with_size(2**63),
     "a member of less than nothing": lambda: with_size(-512),
-    "a hundred thousand folders": lambda: members(*[("./", tarfile.REGTYPE)] * 100_000),
-    "a name for a name for a name": lambda: members(*[("sys_info", tarfile.GNUTYPE_LONGNAME)] * 10_000),
+    "a hundred thousand folders": lambda: members("./", tarfile.REGTYPE, 100_000),
+    "a name for a name for a name": lambda: members("sys_info", tarfile.GNUTYPE_LONGNAME, 10_000),
     "a million storages, it says": lambda: in_tar(storages=pickle.dumps(10**6, 2)),
     "numbers of one hash for keys": lambda: in_tar(
         storages=pickle.dumps(20_000, 2)
@@ -260,9 +257,22 @@ STREAMS: dict[str, Row] = {
 }
 
 
+# Refused where a limit of the interpreter is reached, which takes a second: the same one for stacked pickles.
+LONG = {
+    "closed objects without end", "sets without end", "keys that name nothing, without end",
+    "dicts of pairs, made again and again", "500,000 entries", "100,000 lists", "dicts in dicts in dicts",
+    "a view of a million sizes",
+}  # fmt: skip
+
+
+@cache
+def network() -> Mapping[str, torch.Tensor]:
+    return dict(small_network().state_dict())
+
+
 def edited(**changes: torch.Tensor | None) -> bytes:
     """A whole ResNet with some of its tensors replaced, or dropped; `__` stands for a point."""
-    state = dict(small_network().state_dict())
+    state = dict(network())
     for name, tensor in changes.items():
         state.pop(name.replace("__", "."), None)
         if tensor is not None:
@@ -284,25 +294,28 @@ STAGE = {
 
 def with_manifest(**architecture: Any) -> bytes:
     """A file that this tool wrote, with fields of the architecture in its manifest changed."""
-    network = rs.open(save(small_network().state_dict())).remove(last=1)
-    manifest = json.loads(network.manifest().to_json())
+    manifest = json.loads(rs.open(edited()).remove(last=1).manifest().to_json())
     manifest["architecture"].update(architecture)
-    return save(small_network().state_dict(), metadata={"resnet_surgeon.manifest": json.dumps(manifest)})
+    return save(dict(network()), metadata={"resnet_surgeon.manifest": json.dumps(manifest)})
 
 
 def with_document(change: Callable[[dict[str, Any]], object], text: Callable[[str], str] = str) -> bytes:
     """A file that this tool wrote, with its manifest changed: the document, or its text."""
-    network = rs.open(save(small_network().state_dict())).adapt(3, init="repeat")
-    manifest = json.loads(network.manifest().to_json())
+    manifest = json.loads(document())
     change(manifest)
     metadata = {"resnet_surgeon.manifest": text(json.dumps(manifest))}
-    return save(small_network().state_dict(), metadata=metadata)
+    return save(dict(network()), metadata=metadata)
+
+
+@cache
+def document() -> str:
+    return rs.open(edited()).adapt(3, init="repeat").manifest().to_json()
 
 
 def named(name: str) -> bytes:
     """A network and one tensor more, of a name that only a pickle can hold."""
     extra = "x" * len(name.encode("utf-8", "surrogatepass"))
-    data = dumped({**small_network().state_dict(), extra: torch.zeros(1)})
+    data = dumped({**network(), extra: torch.zeros(1)})
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         stream = archive.read("archive/data.pkl")
     return rezipped(data, replaced("data.pkl", stream.replace(extra.encode(), name.encode("utf-8", "surrogatepass"))))
@@ -343,7 +356,7 @@ MANIFESTS: dict[str, Row] = {
 CONTENT: dict[str, Row] = {
     "half of a character in a name": lambda: named("a\ud800b"),
     "half of a character in a network's own name": lambda: named("layer1.\udc00.conv1.weight"),
-    "half of a character in a key": lambda: dumped({"net\udc80": small_network().state_dict()}),
+    "half of a character in a key": lambda: dumped({"net\udc80": network()}),
     "a name of 300 KB beside a network": lambda: named("x" * 300_000),
     "a bottleneck of 2^40 groups": lambda: test_safetensors.file(
         {

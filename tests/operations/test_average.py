@@ -66,7 +66,8 @@ def test_weights_are_divided_by_their_sum(epochs: Path) -> None:
 
 def test_a_network_with_itself_is_itself(folder: Path) -> None:
     network = rs.open(folder / "a.pth").average([folder / "a.pth"] * 2)
-    assert all(torch.equal(tensor, states(folder)[0][name]) for name, tensor in rs.load(network).state_dict().items())
+    state = states(folder)[0]
+    assert all(torch.equal(tensor, state[name]) for name, tensor in rs.load(network).state_dict().items())
 
 
 def test_it_is_said_that_the_statistics_are_averaged(folder: Path) -> None:

@@ -82,7 +82,7 @@ def test_stages_that_heads_own_change_in_all_of_them(checkpoints: Path, tmp_path
 
 
 def test_verify_proves_that_inserted_blocks_change_nothing(checkpoints: Path, tmp_path: Path) -> None:
-    source = checkpoints / "bottleneck.pth"
+    source = checkpoints / "narrow.pth"
     path = rs.open(source).depth([2, 2, 3, 1]).cast("bfloat16").save(tmp_path / "model.safetensors")
     proof = rs.verify(path, against=source)
     assert not proof.failed + proof.unproven, str(proof)
@@ -103,7 +103,7 @@ def zero_elsewhere(manifest: dict[str, Any]) -> None:
     [(kept_another, "operations[0].depth.kept[2][1]"), (zero_elsewhere, "`layer1.1.bn2.weight` is said")],
 )
 def test_a_lie_about_the_blocks_is_found(lie: Any, word: str, checkpoints: Path, tmp_path: Path) -> None:
-    source = checkpoints / "bottleneck.pth"
+    source = checkpoints / "narrow.pth"
     path = rs.open(source).depth([2, 2, 2, 1], "last").save(tmp_path / "model.safetensors")
     rewrite(path, lie)
     failed = rs.verify(path, against=source).failed
@@ -111,7 +111,7 @@ def test_a_lie_about_the_blocks_is_found(lie: Any, word: str, checkpoints: Path,
 
 
 def test_what_was_trained_elsewhere_keeps_the_choice_that_was_made(checkpoints: Path, tmp_path: Path) -> None:
-    source = checkpoints / "bottleneck.pth"
+    source = checkpoints / "narrow.pth"
     module = rs.load(source)
     torch.nn.init.zeros_(module.get_parameter("layer3.1.bn3.weight"))
     torch.nn.init.zeros_(module.get_parameter("layer3.1.bn3.bias"))

@@ -93,7 +93,7 @@ CHAINS: dict[str, Any] = {
 
 @pytest.mark.parametrize("chain", [*CHAINS])
 def test_verify_proves_every_convolution(chain: str, checkpoints: Path, tmp_path: Path) -> None:
-    source = checkpoints / "bottleneck.pth"
+    source = checkpoints / "narrow.pth"
     path = CHAINS[chain](rs.open(source)).save(tmp_path / "model.safetensors")
     proof = rs.verify(path, against=source)
     assert not proof.failed + proof.unproven, str(proof)
@@ -123,7 +123,7 @@ def test_libraries_that_have_no_such_network_are_refused(names: Any, checkpoints
 
 
 def test_which_blocks_change_most_cannot_be_told_without_norms(checkpoints: Path) -> None:
-    network = rs.open(checkpoints / "bottleneck.pth").fuse()
+    network = rs.open(checkpoints / "narrow.pth").fuse()
     with pytest.raises(OperationError, match="folded away"):
         network.depth([1, 1, 1, 1])
     assert network.depth([1, 1, 1, 1], "first").architecture.depth[1].blocks == 1

@@ -363,6 +363,19 @@ def test_a_whole_module_comes_out_as_the_network_that_it_is(tmp_path: Path) -> N
     assert torch.equal(copy(images), model(images))
 
 
+@pytest.mark.parametrize(
+    "classifier", [nn.Linear(512, 4), nn.Sequential(nn.Dropout(), nn.Linear(512, 4))], ids=["plain", "in a Sequential"]
+)
+def test_a_whole_module_s_classifier_can_be_left_out(classifier: nn.Module, tmp_path: Path) -> None:
+    model = small_network()
+    model.fc = classifier
+    torch.save(model, tmp_path / "model.pth")
+    made = rs.load(rs.open(tmp_path / "model.pth", fc="none")).eval()
+    model.fc = nn.Identity()
+    with torch.no_grad():
+        assert torch.equal(made(images()), model.eval()(images()))
+
+
 def test_a_module_without_a_layer_for_its_maxpool_is_asked_about(tmp_path: Path) -> None:
     model = small_network()
     del model.maxpool

@@ -213,6 +213,13 @@ def test_a_block_with_torchvisions_forward_is_taken_whatever_its_class_is_called
     assert told(block=text(body))["maxpool"] == "torchvision, its module"
 
 
+def test_a_network_and_its_blocks_are_taken_by_their_own_texts() -> None:
+    network = text(STEM + STAGES + END)
+    assert told(network, text(BASIC))["maxpool"] == "torchvision, the source code in it"
+    with pytest.raises(ArchitectureError, match="`net.Block`, with a forward that has `out [+]= 2 [*] residual`"):
+        told(network, text(BASIC.replace("+= residual", "+= 2 * residual")))
+
+
 def test_a_bottleneck_with_torchvisions_forward_is_taken() -> None:
     body = BASIC.replace("residual = x\n", "out = self.relu(out)\nout = self.bn3(self.conv3(out))\nresidual = x\n", 1)
     assert "maxpool" in told(block=text(body), kind="bottleneck")
@@ -270,6 +277,7 @@ OTHER_NETWORKS = {
         STEM + STAGES + "return self.fc(F.adaptive_avg_pool2d(x, (2, 1)).flatten(1))", "return self.fc(F.adaptive_avg"
     ),
     "all images in one row": (STEM + STAGES + "return self.fc(self.avgpool(x).flatten())", "return self.fc(self.avg"),
+    "all numbers in one row": (STEM + STAGES + "return self.fc(self.avgpool(x).view(-1))", "return self.fc(self.avg"),
     "rows of another shape": (
         STEM + STAGES + "return self.fc(self.avgpool(x).view(x.size(0), -1, 1))", "return self.fc(self.avgpool"
     ),
@@ -278,6 +286,18 @@ OTHER_NETWORKS = {
     "a loop that ends with something else": (
         STEM + "for a in range(2):\n    pass\nelse:\n    x = 2 * x\n" + STAGES + END, "for a in range(2):"
     ),
+    "a factor in place": (STEM + STAGES + "x *= 2\n" + END, "x *= 2"),
+    "a sign": (STEM + "x = -x\n" + STAGES + END, "x = -x"),
+    "a quotient": (STEM + "x = x / 2\n" + STAGES + END, "x = x / 2"),
+    "a comparison": (STEM + "x = x if x > 0 else x\n" + STAGES + END, "x = x if x > 0 else x"),
+    "what holds for some numbers": (STEM + "x = x * (x > 0)\n" + STAGES + END, "x = x * (x > 0)"),
+    "a comprehension": (STEM + "x = [2 * y for y in [x]][0]\n" + STAGES + END, "x = [2 * y for y in [x]][0]"),
+    "a function of its own": (STEM + "x = (lambda y: 2 * y)(x)\n" + STAGES + END, "x = (lambda y: 2 * y)(x)"),
+    "a function that is defined": (STEM + "def twice(y):\n    return 2 * y\nx = twice(x)\n" + END, "def twice"),
+    "a function that is imported": (STEM + "from net import attend\nx = attend(x)\n" + STAGES + END, "from net import"),
+    "arguments in a list": (STEM + "x = self.layer1(*[x])\n" + STAGES + END, "x = self.layer1(*[x])"),
+    "options in a dict": (STEM + "x = F.relu(x, **{'inplace': True})\n" + STAGES + END, "x = F.relu(x, **{'inplace'"),
+    "what may fail": (STEM + "try:\n    x = 2 * x\nexcept TypeError:\n    pass\n" + STAGES + END, "try:"),
     "a path that is no attribute": (
         "if getattr(self, 'layer1.0', None) is None:\n    x = 2 * x\n" + STEM + STAGES + END, "if getattr(self, 'layer"
     ),
@@ -305,6 +325,7 @@ ASIDE = {
     "a list turned round": "[x].reverse()",
     "an activation in place": "y = F.leaky_relu(x, inplace=True)",
     "one in place by its place": "y = F.leaky_relu(x, 0.1, True)",
+    "one in place by its only place": "y = F.silu(x, True)",
     "a ReLU of a view": "z = x.transpose(0, 1).relu_()",
     "a ReLU of what is flattened": "z = F.relu_(x.flatten(1))",
     "a function of a view": "y = F.relu_(x.T)",
@@ -399,6 +420,22 @@ ODD_CLASSES = {
                                     "            return 2 * x\n", "if True:"),
     "a base whose forward is not there": (
         text(STEM + STAGES + END, name="_forward_impl").replace("nn.Module", "Doubling"), "class Any(Doubling):"
+    ),
+    "a method that yields": (
+        text("x = self.each(x)\n" + STEM + STAGES + END, more="def each(self, x):\n    yield 2 * x\n"),
+        "x = self.each(x)",
+    ),
+    "a method of more arguments than it takes": (
+        text("x = self.same(x, 2)\n" + STEM + STAGES + END, more="def same(self, x):\n    return x\n"),
+        "def same(self, x):",
+    ),
+    "a method of other options than it has": (
+        text("x = self.same(x, by=2)\n" + STEM + STAGES + END, more="def same(self, x):\n    return x\n"),
+        "def same(self, x):",
+    ),
+    "a method of whatever there is": (
+        text("x = self.scaled(x, 2)\n" + STEM + STAGES + END, more="def scaled(self, x, *by):\n    return by[0] * x\n"),
+        "def scaled(self, x, *by):",
     ),
     "a class in a layer's place": (
         text(STEM + STAGES + END, more="class relu:\n    pass\n"), "x = self.maxpool(self.relu("
@@ -633,6 +670,25 @@ def test_what_stands_between_a_backbone_with_text_and_its_classifier_is_seen(
         assert len([*claims]) == 2
         return
     with pytest.raises(ArchitectureError, match=reason):
+        list(claims)
+
+
+@pytest.mark.parametrize(
+    ("pooling", "is_told"),
+    [("self.avgpool(x)", True), ("F.adaptive_max_pool2d(x, 1)", False), ("2 * self.avgpool(x)", False)],
+)
+def test_a_classifier_that_is_left_out_may_follow_a_mean_alone(pooling: str, is_told: bool) -> None:
+    source = open_source(saved(small_network()), fc="none")
+    assert source.container
+    node = modules.at(source.container.root, source.found.path)
+    assert isinstance(node, ModuleNode)
+    own = text(f"{STEM}{STAGES}return self.fc(torch.flatten({pooling}, 1))")
+    node.layers[""] = replace(node.layers[""], source=own, kind="net.Net")  # type: ignore[index]
+    claims = modules.says(node, source.found.names, recognise(source.tensors), settled=False)
+    if is_told:
+        assert len([*claims]) == 2
+        return
+    with pytest.raises(ArchitectureError, match="with a forward that has `return self.fc"):
         list(claims)
 
 

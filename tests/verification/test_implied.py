@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -74,6 +75,7 @@ CHAINS: dict[str, Callable[[Network], Network]] = {
     "a single head with a pooling": lambda network: network.heads(head=[{"name": "a", "classes": 2, "pool": "max"}]),
     "a head beside another": lambda network: network.heads(head=TWO[:1]).heads(head=TWO[1:], add=True),
     "a head of two that is gone": lambda network: network.heads(head=TWO).remove(layers=["heads.a"]),
+    "a layer less before heads": lambda network: network.heads(head=TWO).remove(layers=["maxpool"]),
     "heads in the place of others": lambda network: network.heads(head=TWO).remove(layers=["heads"]).heads([4]),
     "another stem": lambda network: network.stem(3, 1, "none"),
     "caffe's maxpool": lambda network: network.stem(5, maxpool="caffe"),
@@ -114,6 +116,21 @@ def agrees_and_names_every_lie(network: Network) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_was_assumed_of_the_source_is_implied_too(kind: str, folder: Path) -> None:
     agrees_and_names_every_lie(rs.open(folder / "another.pth", assume=kind))
+
+
+def test_the_activation_of_a_classifier_is_the_one_that_was_stated() -> None:
+    buffer = io.BytesIO()
+    model = small_network(Bottleneck)
+    model.fc = torch.nn.Sequential(torch.nn.Linear(2048, 8), torch.nn.GELU(), torch.nn.Linear(8, 3))
+    torch.save(model.state_dict(), buffer)
+    agrees_and_names_every_lie(rs.open(buffer.getvalue(), assume="activation=gelu"))
+
+
+def test_of_fewer_stages_there_are_fewer_strides() -> None:
+    buffer = io.BytesIO()
+    state = small_network(Bottleneck).state_dict()
+    torch.save({n: tensor for n, tensor in state.items() if n.split(".")[0] not in ("layer4", "fc")}, buffer)
+    agrees_and_names_every_lie(rs.open(buffer.getvalue()))
 
 
 OTHER_FACTS = {

@@ -15,6 +15,7 @@ from torchvision.models.resnet import Bottleneck
 
 import resnet_surgeon as rs
 from resnet_surgeon.network import Network
+from resnet_surgeon.verification import activations
 from tests.conftest import small_network
 from tests.verification import trial
 from tests.verification.draws import DAMAGES, State, published_as, rewrite
@@ -33,7 +34,7 @@ def saved(state: State, path: Path) -> Path:
 
 
 def small_state(**options: Any) -> State:
-    return dict(small_network(Bottleneck, (1, 1, 1, 1), **options).state_dict())
+    return dict(small_network(Bottleneck, (1, 1, 1, 1), width_per_group=16, **options).state_dict())
 
 
 def operated(network: Network) -> Network:
@@ -166,10 +167,14 @@ def test_a_manifest_that_another_json_writer_wrote_again(tmp_path: Path) -> None
     assert_all_proven(rs.verify(path, against=source))
 
 
-def test_more_channels_than_any_camera_has(tmp_path: Path) -> None:
+def test_more_channels_than_memory_is_there_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """On smaller images."""
+    monkeypatch.setattr(activations, "_MOST_NUMBERS", 1 << 17)
     source = saved(small_state(), tmp_path / "source.pth")
-    path = rs.open(source).adapt(4100).remove(last=9).save(tmp_path / "model.safetensors")
-    assert_all_proven(rs.verify(path, against=source))
+    path = rs.open(source).adapt(100).remove(last=9).save(tmp_path / "model.safetensors")
+    proof = rs.verify(path, against=source)
+    assert_all_proven(proof)
+    assert "(1 of 32x32, " in findings(proof)["forward"]
 
 
 def test_what_is_too_large_to_work_out_is_unproven(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,12 +47,19 @@ class Made:
         return self
 
 
-@pytest.fixture
-def made(checkpoints: Path, tmp_path: Path) -> Made:
+@pytest.fixture(scope="module")
+def original(checkpoints: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """basic.pth with one input channel, and two heads that have a layer4 each."""
-    source = checkpoints / "basic.pth"
-    path = rs.open(source).adapt(1, init="scaled").heads([3, 3]).save(tmp_path / "model.safetensors")
-    return Made(path, source)
+    path = tmp_path_factory.mktemp("original") / "model.safetensors"
+    return rs.open(checkpoints / "basic.pth").adapt(1, init="scaled").heads([3, 3]).save(path)
+
+
+@pytest.fixture
+def made(original: Path, checkpoints: Path, tmp_path: Path) -> Made:
+    """A copy of the file, to be edited."""
+    for path in (original, original.with_suffix(".json")):
+        shutil.copy(path, tmp_path)
+    return Made(tmp_path / original.name, checkpoints / "basic.pth")
 
 
 def outcomes(proof: rs.Proof) -> dict[str, str]:
@@ -79,7 +87,7 @@ CHAINS: dict[str, Callable[[Network], Network]] = {
 
 
 @pytest.mark.parametrize("chain", CHAINS)
-@pytest.mark.parametrize("name", ["basic.pth", "bottleneck.safetensors"])
+@pytest.mark.parametrize("name", ["basic.pth", "narrow.safetensors"])
 def test_every_check_holds_of_what_was_just_made(name: str, chain: str, checkpoints: Path, tmp_path: Path) -> None:
     source = rs.open(checkpoints / name)
     path = CHAINS[chain](source).save(tmp_path / "model.safetensors")
@@ -264,7 +272,7 @@ def test_a_file_that_lost_its_metadata_is_read_by_the_manifest_beside_it(made: M
 
 
 def test_with_another_source_nothing_fits(made: Made, checkpoints: Path) -> None:
-    failed = {check.name for check in rs.verify(made.path, against=checkpoints / "bottleneck.pth").failed}
+    failed = {check.name for check in rs.verify(made.path, against=checkpoints / "narrow.pth").failed}
     assert {"source", "history", "kept"} <= failed
 
 
