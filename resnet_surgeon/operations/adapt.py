@@ -227,8 +227,10 @@ class Adapt:
             again = [name for name, derived, stated in numbers if derived == (0.0, 1.0) != stated]
             if again:
                 raise OperationError(
-                    f"the network takes {listed(again, 3)} from 0 to 1 as they are: this would fold mean and std a second time",
-                    hint="leave `--fold-normalization` out; if it takes others, state `--mean` and `--std` in an `adapt` before",
+                    f"the network takes {listed(again, 3)} from 0 to 1 as they are: "
+                    "this would fold mean and std a second time",
+                    hint="leave `--fold-normalization` out; "
+                    "if it takes others, state `--mean` and `--std` in an `adapt` before",
                 )
 
     @property
