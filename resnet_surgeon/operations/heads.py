@@ -341,14 +341,17 @@ def _check_rows(head: NewHead, architecture: Architecture) -> None:
     if not head.rows:
         return
     old = _reused(architecture)
-    if old.hidden or [*head.layers()] or head.pool != architecture.pool or not architecture.avgpool:
+    if old.hidden:
+        raise OperationError("the old classifier has hidden layers, so its classes cannot be used again")
+    if [*head.layers()] or head.pool != architecture.pool or not architecture.avgpool:
         raise OperationError(
             "the old classes are used again in one linear layer on the same pooled features alone",
-            hint="leave hidden, dropout and pool out",
+            hint=f"say `pool={architecture.pool}` in `--head`, and neither hidden nor dropout",
         )
     if head.bias != old.bias:
         raise OperationError(
-            f"the old classifier has {'a' if old.bias else 'no'} bias", hint="give the new one the same"
+            f"the old classifier has {'a' if old.bias else 'no'} bias",
+            hint=f"say `bias={str(old.bias).lower()}` in `--head`",
         )
     if any(not 0 <= row < old.classes for group in head.rows for row in group):
         raise OperationError(f"the old classifier has {old.classes} classes, counted from 0")

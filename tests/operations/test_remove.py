@@ -105,6 +105,15 @@ def test_what_would_not_run_is_refused_with_what_works(
     assert (hint or "") in (caught.value.hint or "")
 
 
+@pytest.mark.parametrize("layer", ["layer4", "layer4.0", "fc", "avgpool"])
+def test_what_belongs_to_heads_is_removed_with_them(layer: str, checkpoints: Path) -> None:
+    network = rs.open(checkpoints / "basic.pth").heads([2, 3])
+    for several, hint in ((network, "heads.head1"), (network.remove(layers=["heads.head1"]), "use `--layers heads`")):
+        with pytest.raises(OperationError, match=f"`{layer}` belongs to the heads") as caught:
+            several.remove(layers=[layer])
+        assert hint in str(caught.value.hint)
+
+
 MISSPELT = {
     "layr4": "did you mean `layer4`?",
     "layer3.01": "did you mean `layer3.1`?",

@@ -188,6 +188,18 @@ def test_what_cannot_be_used_again(text: str, reason: str, network: rs.Network) 
         network.heads(reuse=text)
 
 
+def test_old_classes_that_are_computed_otherwise_are_refused_with_what_fits(network: rs.Network) -> None:
+    options: dict[str, Any] = {"classes": 2, "bias": False, "pool": "max"}
+    old = network.heads(head=[options])
+    for other, hint in (({"pool": "avg"}, "`pool=max`"), ({"bias": True}, "`bias=false`")):
+        with pytest.raises(OperationError) as caught:
+            old.heads(head=[{**options, **other}], reuse="1->a")
+        assert hint in str(caught.value.hint)
+    assert old.heads(head=[options], reuse="1->a")
+    with pytest.raises(OperationError, match="the old classifier has hidden layers"):
+        network.heads(head=[{"classes": 2, "hidden": [4]}]).heads(reuse="1->a")
+
+
 def test_outputs_come_by_name(network: rs.Network) -> None:
     several = network.heads({"a": 2, "b": 3})
     by_name: Any = rs.load(several, outputs="dict").eval()(images())
