@@ -104,6 +104,7 @@ def _recorded(lock: Lock, built: Sequence[Built]) -> Lock:
 def _planned(name: str, targets: Sequence[Target], source: str | None, progress: Progress) -> tuple[_Planned, ...]:
     opened: dict[str, Network] = {}
     planned: dict[Path, _Planned] = {}
+    lines: dict[Path, int] = {}
     for target in targets:
         try:
             network = _made_of(target, source or target.source, opened, progress)
@@ -117,7 +118,23 @@ def _planned(name: str, targets: Sequence[Target], source: str | None, progress:
             hint = "put the variables that set them apart into `output:`, such as `model-${channels}.safetensors`"
             raise UsageError(f"two of its outputs are {output}", subject=f"{name}:{target.place.line}", hint=hint)
         planned[output] = _Planned(output, network, written)
+        lines[output] = target.place.line
+    outputs = {output.resolve(): output for output in planned}
+    for output, item in planned.items():
+        made = (outputs[path] for path in _read_by(item.network) if outputs.get(path, output) != output)
+        if other := next(made, None):
+            raise UsageError(
+                f"it is made of {other}, another output, as that was before: all sources are opened first",
+                subject=f"{name}:{lines[output]}: {output}",
+                hint="list all operations from the first source on, or put it into a recipe that you apply afterwards",
+            )
     return tuple(planned.values())
+
+
+def _read_by(network: Network) -> Iterator[Path]:
+    """The files that it is made of."""
+    containers = (source.container for source in network.sources if source.container is not None)
+    return (Path(file.name).resolve() for container in containers for file in container.files)
 
 
 def _made_of(target: Target, source: str, opened: dict[str, Network], progress: Progress) -> Network:

@@ -161,6 +161,16 @@ def test_two_outputs_of_one_name_are_refused(folder: Path) -> None:
         rs.Recipe.read("recipe.yaml").build()
 
 
+def test_an_output_made_of_another_is_refused(folder: Path) -> None:
+    rs.Recipe.read("recipe.yaml").build()
+    made_of_another = "---\nsource: out-1.safetensors\noperations:\n  - fuse: {}\noutput: fused.safetensors\n"
+    Path("recipe.yaml").write_text(TWO + made_of_another)
+    with pytest.raises(UsageError, match=r"recipe.yaml:9: fused.safetensors: it is made of out-1.safetensors, another"):
+        rs.Recipe.read("recipe.yaml").build()
+    Path("alone.yaml").write_text(made_of_another)
+    assert rs.Recipe.read("alone.yaml").build()
+
+
 def test_without_a_name_outputs_are_called_after_source_and_operations(folder: Path) -> None:
     Path("recipe.yaml").write_text(TWO.replace("output: out-${channels}.safetensors", ""))
     assert [str(item.output) for item in rs.Recipe.read("recipe.yaml").plan()] == [
