@@ -183,12 +183,10 @@ def _check_block(architecture: Architecture, layer: str) -> None:
     stage = next((stage for stage in architecture.stages if stage.name == name and block), None)
     owned = {"avgpool", "fc", *(stage.name for head in architecture.branches for stage in head.stages)}
     if stage is None and architecture.branches and name in owned:
-        first, *others = (head.name for head in architecture.branches)
+        single = f"`--layers heads.{architecture.branches[0].name}` for one of them, or "
         raise OperationError(
             f"`{layer}` belongs to the heads, which are removed whole",
-            hint=f"use `--layers heads.{first}` for one of them, or `--layers heads`"
-            if others
-            else "use `--layers heads`",
+            hint=f"use {single * (len(architecture.branches) > 1)}`--layers heads`",
         )
     if stage is None:
         near = difflib.get_close_matches(layer, architecture.children, n=1)
