@@ -295,10 +295,13 @@ def _stage(here: Architecture, there: Architecture, stage: Stage, place: int) ->
     for name in ("stride", "first_dilation", "dilation"):
         if getattr(stage, name) != getattr(wanted, name):
             what = "a stride" if name == "stride" else "a dilation"
+            dilated = max(stage.dilation, stage.first_dilation, wanted.dilation, wanted.first_dilation) > 1
+            alike = "; or `dilate` one of the two as the other is" if dilated else ""
             raise OperationError(
                 f"`{stage.name}` has {what} of {getattr(stage, name)} in the other network, "
                 f"and {getattr(wanted, name)} here: it would not compute the same",
-                hint="if that is not so, state it of the other with `--from-assume`, or of this with `--assume`",
+                hint="if that is not so, state it of the other with `--from-assume`, or of this with `--assume`"
+                + alike,
             )
     return stage
 

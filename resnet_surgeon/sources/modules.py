@@ -47,6 +47,7 @@ _MEANS = {"AdaptiveAvgPool2d", "AvgPool2d", "SelectAdaptivePool2d"}
 _AROUND_STAGES = _IDENTITIES | _ACTIVATIONS | _MEANS | {"MaxPool2d"}
 _PASSING = _IDENTITIES | _ACTIVATIONS  # of numbers that a ReLU has passed
 AS_TORCHVISION = Answer("assume", "torchvision", "it computes as torchvision's ResNet does")
+_ITS_MANIFEST = Answer("manifest", "FILE", "the manifest of the network that was trained")
 _LIBRARIES = ("torch.", "torchvision.", "timm.")  # whose classes that hold layers change nothing in them
 _NOTHING = Layer("", {}, has_hooks=False)
 _CONVOLUTIONS = {"basic": ("conv1", "conv2"), "bottleneck": ("conv1", "conv2", "conv3")}
@@ -424,7 +425,7 @@ class _Module:
     def _refuse(self, path: str, what: str) -> None:
         raise ArchitectureError(
             f"{printable(path) if path else 'the module'} {what}: whether it computes as torchvision's cannot be told",
-            answers=[AS_TORCHVISION],
+            answers=[_ITS_MANIFEST if self.layers.get("", _NOTHING).kind == _OURS else AS_TORCHVISION],
         )
 
     def number(self, path: str, attribute: str) -> int | None:

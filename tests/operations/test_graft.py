@@ -150,6 +150,12 @@ def test_facts_that_differ_are_refused(assumed: dict[str, Any], layers: list[str
     assert rs.open(folder / "organ.pth").graft(rs.open(folder / "grade.pth", assume=assumed), ["fc"])
 
 
+def test_a_stage_that_is_dilated_otherwise_is_refused(folder: Path) -> None:
+    with pytest.raises(OperationError) as caught:
+        rs.open(folder / "wide.pth").dilate(16).graft(folder / "wide.pth", ["layer4"])
+    assert "`dilate` one of the two" in str(caught.value.hint)
+
+
 def test_a_classifier_with_norms_of_another_eps_is_refused(folder: Path, tmp_path: Path) -> None:
     other = small_network()
     other.fc = torch.nn.Sequential(torch.nn.Linear(512, 8), torch.nn.BatchNorm1d(8), torch.nn.Linear(8, 2))

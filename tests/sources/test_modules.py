@@ -68,6 +68,19 @@ def test_a_module_without_a_classifier_tells_whether_it_pools(name: str) -> None
     assert rs.open(saved(make())).architecture.output_kind == output
 
 
+def test_our_own_module_with_another_pooling_asks_for_its_manifest(tmp_path: Path) -> None:
+    path = (
+        rs.open(saved(small_network().state_dict()))
+        .heads(head=[{"classes": 2, "pool": "max"}])
+        .save(tmp_path / "model.safetensors")
+    )
+    torch.save(rs.load(path), tmp_path / "whole.pth")
+    with pytest.raises(ArchitectureError) as caught:
+        rs.open(tmp_path / "whole.pth")
+    assert [answer.option for answer in caught.value.answers] == ["manifest"]
+    assert rs.open(tmp_path / "whole.pth", manifest=tmp_path / "model.json").architecture.pool == "max"
+
+
 def said(model: nn.Module, *, settled: bool = False) -> dict[str, Any]:
     """The facts that a module says of the ResNet in it."""
     source = open_source(saved(model))
