@@ -212,7 +212,7 @@ def pieces(tensor: LazyTensor, size: int) -> Iterator[bytes]:
         yield bytes(waiting)
 
 
-_PART = 1 << 23  # bytes of content that are gathered at once
+_PART = 1 << 21  # bytes of content that are gathered at once
 _MOST_PARTS = 64  # of a tensor that is larger than so many: each may have to read all that lies between its elements
 _GAP = 1 << 13  # bytes that take longer to skip than to read
 _WINDOW = 1 << 20  # bytes that are read at once, of which few may be wanted
