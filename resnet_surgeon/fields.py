@@ -231,7 +231,7 @@ def prepare(kind: type) -> None:
     for part in _parts(kind):
         if isinstance(part, Text):
             _compiled(part.pattern)
-        elif dataclasses.is_dataclass(part) and isinstance(part, type):
+        elif _is_kind(part):
             _decoders(part)
 
 
@@ -348,11 +348,16 @@ def hints_of(kind: Any) -> dict[str, Any]:
 
 def unsaid_names(kind: type) -> dict[type, frozenset[str]]:
     """Of a dataclass and all that it may hold, the fields that documents may leave out."""
-    kinds: list[Any] = [part for part in _parts(kind) if isinstance(part, type) and dataclasses.is_dataclass(part)]
     return {
         part: frozenset(field.name for field in dataclasses.fields(part) if field.metadata.get(_UNSAID))
-        for part in kinds
+        for part in _parts(kind)
+        if _is_kind(part)
     }
+
+
+def _is_kind(part: Any) -> bool:
+    """Whether it is a dataclass, and not an object of one, as rules are."""
+    return isinstance(part, type) and dataclasses.is_dataclass(part)
 
 
 def _parts(kind: type) -> Iterator[Any]:
@@ -361,7 +366,7 @@ def _parts(kind: type) -> Iterator[Any]:
     behind: list[Any] = [kind]
     while behind:
         part = behind.pop()
-        if isinstance(part, type) and dataclasses.is_dataclass(part):
+        if _is_kind(part):
             if part in seen:
                 continue
             seen.add(part)

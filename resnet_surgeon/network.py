@@ -295,7 +295,7 @@ class Network(TiedToFile):
         self.read_ahead()
         return self._document(names, share_blocks)
 
-    def _document(self, names: Names, share_blocks: bool = False) -> Document:
+    def _document(self, names: Names, share_blocks: bool) -> Document:
         for operation in self.operations:
             if names == "packed" and not operation.keeps_packing:
                 reason = "a network that it has changed no longer fits what it was packed with"

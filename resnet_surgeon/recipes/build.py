@@ -104,7 +104,6 @@ def _recorded(lock: Lock, built: Sequence[Built]) -> Lock:
 def _planned(name: str, targets: Sequence[Target], source: str | None, progress: Progress) -> tuple[_Planned, ...]:
     opened: dict[str, Network] = {}
     planned: dict[Path, _Planned] = {}
-    lines: dict[Path, int] = {}
     for target in targets:
         try:
             network = _made_of(target, source or target.source, opened, progress)
@@ -118,14 +117,13 @@ def _planned(name: str, targets: Sequence[Target], source: str | None, progress:
             hint = "put the variables that set them apart into `output:`, such as `model-${channels}.safetensors`"
             raise UsageError(f"two of its outputs are {output}", subject=f"{name}:{target.place.line}", hint=hint)
         planned[output] = _Planned(output, network, written)
-        lines[output] = target.place.line
     outputs = {output.resolve(): output for output in planned}
-    for output, item in planned.items():
+    for target, (output, item) in zip(targets, planned.items(), strict=True):
         made = (outputs[path] for path in _read_by(item.network) if outputs.get(path, output) != output)
         if other := next(made, None):
             raise UsageError(
                 f"it is made of {other}, another output, as that was before: all sources are opened first",
-                subject=f"{name}:{lines[output]}: {output}",
+                subject=f"{name}:{target.place.line}: {output}",
                 hint="list all operations from the first source on, or put it into a recipe that you apply afterwards",
             )
     return tuple(planned.values())

@@ -13,7 +13,6 @@ from resnet_surgeon.architecture.facts import ContradictionError, Facts, merged,
 from resnet_surgeon.architecture.spec import Architecture, HiddenActivation, HiddenDropout
 from resnet_surgeon.dataclass import dataclass
 from resnet_surgeon.errors import Answer, ArchitectureError
-from resnet_surgeon.formats.modules import ModuleNode
 from resnet_surgeon.formats.tensors import Computed
 from resnet_surgeon.sources import modules
 from resnet_surgeon.sources.source import Source
@@ -56,15 +55,8 @@ def _has_biased_downsamples(source: Source, architecture: Architecture) -> bool:
     return any(isinstance(mean, Computed) for mean in means)
 
 
-def _module(source: Source) -> ModuleNode | None:
-    """The whole module that the network is in, if that was saved."""
-    node = modules.at(source.container.root, source.found.path) if source.container else None
-    return node if isinstance(node, ModuleNode) else None
-
-
 def _has_no_maxpool(source: Source, architecture: Architecture) -> bool:
-    node = _module(source)
-    return node is not None and modules.leaves_maxpool_open(node, source.found.names)
+    return source.module is not None and modules.leaves_maxpool_open(source.module, source.found.names)
 
 
 def _names_no_maxpool(source: Source, architecture: Architecture) -> bool:
@@ -215,5 +207,5 @@ def warnings(source: Source, known: Facts, architecture: Architecture) -> Iterat
             "its batch norms are frozen: those of torchvision's published detectors have eps 0, here it is 1e-05; "
             "`--assume eps=0` states it"
         )
-    elif known.eps is None and not architecture.fused and _module(source) is not None:
+    elif known.eps is None and not architecture.fused and source.module is not None:
         yield "its batch norms do not say their eps, which is taken for 1e-05; `--assume eps=0` states another"

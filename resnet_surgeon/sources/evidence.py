@@ -15,7 +15,6 @@ from resnet_surgeon.architecture.spec import STAGE_NAMES, Architecture
 from resnet_surgeon.errors import AccessError, ArchitectureError, CheckpointError, listed, printable
 from resnet_surgeon.formats.files import OpenFile
 from resnet_surgeon.formats.json_text import parsed
-from resnet_surgeon.formats.modules import ModuleNode
 from resnet_surgeon.sources import modules
 from resnet_surgeon.sources.source import Source
 
@@ -35,8 +34,9 @@ def _published(source: Source, architecture: Architecture) -> Iterator[Claim]:
 
 def pools(source: Source) -> bool | None:
     """Whether a whole module without a classifier pools what its last stage gives; None where nothing shows it."""
-    node = modules.at(source.container.root, source.found.path) if source.container else None
-    return modules.pools(node, source.found.names) if isinstance(node, ModuleNode) and not _is_settled(source) else None
+    if source.module is None or _is_settled(source):
+        return None
+    return modules.pools(source.module, source.found.names)
 
 
 def _packing(source: Source, architecture: Architecture) -> Iterator[Claim]:
@@ -49,9 +49,8 @@ def _packing(source: Source, architecture: Architecture) -> Iterator[Claim]:
 
 def _module(source: Source, architecture: Architecture) -> Iterator[Claim]:
     """A whole module's attributes and the text of its classes; for these answers whoever has stated every fact."""
-    node = modules.at(source.container.root, source.found.path) if source.container else None
-    if isinstance(node, ModuleNode):
-        yield from modules.says(node, source.found.names, architecture, _is_settled(source))
+    if source.module is not None:
+        yield from modules.says(source.module, source.found.names, architecture, _is_settled(source))
 
 
 def _graph(source: Source, architecture: Architecture) -> Iterator[Claim]:

@@ -22,7 +22,7 @@ from resnet_surgeon.formats import sniff
 from resnet_surgeon.formats.arriving import ArrivingFile
 from resnet_surgeon.formats.container import Container
 from resnet_surgeon.formats.files import OpenFile
-from resnet_surgeon.formats.modules import StateDictNode
+from resnet_surgeon.formats.modules import ModuleNode, StateDictNode
 from resnet_surgeon.formats.tensors import Initialised, LazyTensor, Stored, byte_size, content
 from resnet_surgeon.location import DEFAULT_NAME, Location
 from resnet_surgeon.platform.background import Background
@@ -93,7 +93,7 @@ class Source:
 
     def read_ahead(self) -> None:
         """Begins to read the file for its SHA-256, in a second thread: that takes as long as all else."""
-        if self.origin.sha256 is None:
+        if self.container is not None and self.origin.sha256 is None:
             _ = self._reading
 
     @functools.cached_property
@@ -121,12 +121,20 @@ class Source:
 
         return graphs.layers_of(self.container.root, self.found.wrapping)
 
+    @property
+    def module(self) -> ModuleNode | None:
+        """The whole module that the network is in, if that was saved."""
+        return self._node if isinstance(self._node, ModuleNode) else None
+
+    @property
+    def _node(self) -> object:
+        return at(self.container.root, self.found.path) if self.container else None
+
     @functools.cached_property
     def bare_modules(self) -> Bare | None:
         """The network's modules without tensors, where the file has noted them."""
-        node = at(self.container.root, self.found.path) if self.container else None
         scope = self.found.wrapping.prefix if self.found.wrapping else ""
-        return bare(node, self.found.names, scope) if isinstance(node, StateDictNode) else None
+        return bare(self._node, self.found.names, scope) if isinstance(self._node, StateDictNode) else None
 
     @functools.cached_property
     def described(self) -> Origin:
