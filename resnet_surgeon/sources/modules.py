@@ -558,10 +558,3 @@ def dilated(stages: list[Convolutions]) -> tuple[tuple[str, ...], tuple[int, ...
         replaced.append(stage.stride * (after // before))
         before = after
     return tuple(names), tuple(replaced)
-
-
-def at(root: object, path: Sequence[str]) -> object:
-    """What stands in a file under these keys, one in the other."""
-    for key in path:
-        root = root.get(key) if isinstance(root, Mapping) else None
-    return root
