@@ -54,11 +54,7 @@ def test_nothing_is_read_for_a_dry_run(checkpoints: Path, read_ahead: list[str])
 
 def test_a_file_that_is_open_already_makes_the_same_network(checkpoints: Path, tmp_path: Path) -> None:
     path = checkpoints / "basic.safetensors"
-    file = begun(str(path), TO_FILE)
-    outputs = [
-        rs.open(source).adapt(1).save(tmp_path / str(number) / rs.open(source).adapt(1).default_name)
-        for number, source in enumerate((path, file))
-        if not (tmp_path / str(number)).mkdir()
-    ]
-    assert outputs[0].name == outputs[1].name
+    one, other = (rs.open(source).adapt(1) for source in (path, begun(str(path), TO_FILE)))
+    assert one.default_name == other.default_name
+    outputs = [one.save(tmp_path / "one.safetensors"), other.save(tmp_path / "other.safetensors")]
     assert outputs[0].read_bytes() == outputs[1].read_bytes()

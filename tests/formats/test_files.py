@@ -22,7 +22,8 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("is_ahead", [False, True], ids=["when it is wanted", "ahead"])
 def test_the_digest_is_that_of_all_bytes_which_are_counted_as_they_are_read(path: Path, is_ahead: bool) -> None:
-    file, counts = OpenFile.at(path), []
+    file = OpenFile.at(path)
+    counts: list[int] = []
     if is_ahead:
         file.read_ahead()
     assert file.sha256(counts.append) == hashlib.sha256(DATA).hexdigest()
