@@ -19,7 +19,7 @@ from tests.formats.test_torch_zip import saved
 
 
 def headless(classifier: nn.Module) -> nn.Module:
-    model = small_network()
+    model: nn.Module = small_network()
     model.fc = classifier
     return model
 
@@ -154,8 +154,8 @@ def test_what_is_left_out_unread_is_warned_of(name: str) -> None:
     assert re.search(warning, said)
 
 
-def ours(**options: object) -> nn.Module:
-    return rs.load(rs.open(saved(small_network().state_dict())).features(**options))
+def ours(layers: list[str], names: list[str] | None = None) -> nn.Module:
+    return rs.load(rs.open(saved(small_network().state_dict())).features(layers=layers, names=names))
 
 
 MAPS: dict[str, Callable[[], nn.Module]] = {
