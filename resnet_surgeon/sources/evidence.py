@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from resnet_surgeon.architecture.facts import TORCHVISION, Claim, Facts
-from resnet_surgeon.architecture.spec import STAGE_NAMES, Architecture
+from resnet_surgeon.architecture.spec import STAGE_NAMES, Architecture, FeatureMap
 from resnet_surgeon.errors import AccessError, ArchitectureError, CheckpointError, listed, printable
 from resnet_surgeon.formats.files import OpenFile
 from resnet_surgeon.formats.json_text import parsed
@@ -37,6 +37,11 @@ def pools(source: Source) -> bool | None:
     if source.module is None or _is_settled(source):
         return None
     return modules.pools(source.module, source.found.names)
+
+
+def maps(source: Source) -> tuple[FeatureMap, ...]:
+    """The feature maps that a whole module returns by name."""
+    return modules.maps(source.module, source.found.names) if source.module is not None else ()
 
 
 def _packing(source: Source, architecture: Architecture) -> Iterator[Claim]:
@@ -69,7 +74,7 @@ def _module_paths(source: Source, architecture: Architecture) -> Iterator[Claim]
 
 def _is_settled(source: Source) -> bool:
     """Whether its user has stated every fact, and so answers for its layers."""
-    return source.stated.items().keys() == TORCHVISION.items().keys()
+    return source.stated.items().keys() >= TORCHVISION.items().keys()
 
 
 # torchvision's published detectors with frozen norms, whose eps it sets to 0 when it loads them.
@@ -139,6 +144,8 @@ def _openmmlab_backbones(source: Source) -> Iterator[Mapping[str, str]]:
 
 def warnings(source: Source, architecture: Architecture) -> Iterator[str]:
     """What the file says of the network that changes none of its numbers, but what they are good for."""
+    if source.module is not None and not _is_settled(source):
+        yield from modules.warnings(source.module, source.found.names, architecture)
     for options in _openmmlab_backbones(source):
         names = [stage.name for stage in architecture.stages]
         said = options.get("num_stages", str(len(names)))

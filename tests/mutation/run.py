@@ -23,7 +23,7 @@ from functools import cache
 from importlib import import_module
 from pathlib import Path
 
-from tests.mutation.choice import Chosen, Test, Watched, choice, written
+from tests.mutation.choice import Chosen, Test, Watched, choice, reached, written
 from tests.mutation.mutants import mutant, mutants_in
 
 TOP = Path(__file__).parents[2]
@@ -45,7 +45,7 @@ def main(what: list[str], count: int = 100, seed: int = 0, seconds: int = 60) ->
     for first in range(0, count, BATCH):
         for each in what:
             batch = drawn[each][first : first + BATCH]
-            alive[each] += sum(_survives(module, number, _watched(each), seconds) for module, number in batch)
+            alive[each] += sum(_survives(each, module, number, seconds) for module, number in batch)
             tried = min(first + BATCH, len(drawn[each]))
             print(f"{each}: {tried} tried, {tried - alive[each]} killed, {alive[each]} alive", flush=True)
 
@@ -60,13 +60,18 @@ def _drawn(what: str, count: int, seed: int) -> list[tuple[Path, int]]:
 @cache
 def _watched(what: str) -> list[Test]:
     """The tests of a room, and what they come to."""
-    path = Path(f"{what.replace('/', '-')}.jsonl")
+    path = _lines(what).with_suffix(".jsonl")
     room = what.split("/")[0]
     files = sorted([*Path("tests", room).glob("test_*.py"), *Path("tests").glob(f"test_{room}.py")])
     with path.open("w", encoding="utf-8") as out:
-        if not _passes(list(map(str, files)), None, lambda: Watched(out, Path("watched").absolute())):
+        if not _passes(list(map(str, files)), None, lambda: Watched(out, _lines(what))):
             print(f"{what}: some of its tests fail without a mutant, and are left out", flush=True)
     return written(path)
+
+
+def _lines(what: str) -> Path:
+    """Of the file that says which lines these tests come to."""
+    return Path(f"{what.replace('/', '-')}.lines")
 
 
 def _enter_a_copy(copy: Path) -> None:
@@ -94,10 +99,11 @@ def _modules(what: str) -> list[Path]:
     return sorted([*(PACKAGE / what).rglob("*.py"), *PACKAGE.glob(f"{what}.py")])
 
 
-def _survives(module: Path, number: int, tests: list[Test], seconds: float) -> bool:
+def _survives(what: str, module: Path, number: int, seconds: float) -> bool:
     original = module.read_text("utf-8")
     changed = mutant(original, number)
-    chosen = choice(tests, module, original, changed.line, seconds)
+    tests = _watched(what)
+    chosen = choice(tests, reached(_lines(what), module), module, original, changed.line, seconds)
     files = list(dict.fromkeys(test.id.split("::")[0] for test in chosen))
     patience = 10 + 3 * sum(test.seconds for test in chosen)
     with _written(changed.text, module):
