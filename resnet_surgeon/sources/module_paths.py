@@ -26,9 +26,7 @@ _IN_BLOCK = re.compile(
 _FOLDED = re.compile(r"(?i)(bn|norm)_?\d?")  # what is left of a norm in the convolution before it
 _NO_MAXPOOL = re.compile(rf"(?i){_ACTIVATION}|\w*(avg_?pool|global_pool)\d?|gap|fc|head|classifier|flat(ten)?|drop\w*")
 _NO_MEAN = re.compile(rf"(?i){_ACTIVATION}|max_?pool\d?|drop\w*")
-_AROUND = re.compile(
-    r"(?i)(\w*_)?((log_?)?soft_?max|sigmoid|(instance_?)?norm|normali[sz](e|er|ation)|preprocess(ing|or)?)_?\d*"
-)
+_AROUND = re.compile(r"(?i)(\w*_)?((log_?)?soft_?max|sigmoid|(instance_?)?norm|normali[sz](e|er|ation))_?\d*")
 _WRAPPERS = {"module", "_orig_mod"}  # in which a network is called, and nothing else
 _IN_THE_WAY = re.compile(r"(?i)(\w*_)?(attn|attention|simam|gem(_?pool(ing)?)?|layer5|non_?local)_?\d*")
 
