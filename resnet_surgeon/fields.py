@@ -135,7 +135,8 @@ def decoded(hint: Any, value: Any) -> Any:
 
 def plain(value: Any) -> Any:
     """The dataclass as JSON has it, which `decoded` makes a dataclass again."""
-    entries = _entries(type(value))
+    kind: Any = type(value)
+    entries = _entries(kind)
     if entries is not None:
         items = ((name, getattr(value, name), default) for name, default in entries)
         return {name: plain(item) for name, item, default in items if default is _SAID or item != default}
