@@ -22,7 +22,7 @@ import torch
 from safetensors.torch import save
 
 import resnet_surgeon as rs
-from tests.conftest import small_network
+from tests.fixtures import small_network
 from tests.formats import test_safetensors, test_torch_legacy, test_torch_tar, test_torch_zip, test_unpickle
 from tests.formats.test_torch_zip import SAVED, replaced, rezipped
 from tests.hazards.trial import Victim, assert_refused

@@ -24,7 +24,7 @@ from resnet_surgeon.errors import ArchitectureError, CheckpointError
 from resnet_surgeon.formats.tensors import Initialised
 from resnet_surgeon.sources.origin import Origin
 from resnet_surgeon.sources.wrappings import Wrapping, unwrap
-from tests.conftest import images, small_network
+from tests.fixtures import images, small_network
 from tests.work import calls
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of libraries that are not ours
