@@ -190,6 +190,8 @@ def _class(module: Opaque) -> str:
 def _is_plain(value: object) -> bool:
     if type(value) is tuple:
         return len(value) <= _LONGEST_TUPLE and all(type(item) in _PLAIN for item in value)
+    if isinstance(value, dict):
+        return len(value) <= _MOST_NAMES and all(type(item) is str for pair in value.items() for item in pair)
     return type(value) in _PLAIN
 
 
@@ -197,6 +199,7 @@ def _is_plain(value: object) -> bool:
 _METHODS = ("forward", "_forward_impl", "_conv_forward", "_call_impl", "_wrapped_call_impl")
 _PLAIN = {int, float, bool, str, type(None)}
 _LONGEST_TUPLE = 8  # sizes, one for each dimension or side
+_MOST_NAMES = 16  # of outputs, by those of the layers that give them
 
 
 def _hooks(part: object) -> Iterator[object]:

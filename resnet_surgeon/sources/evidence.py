@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from resnet_surgeon.architecture.facts import TORCHVISION, Claim, Facts
-from resnet_surgeon.architecture.spec import STAGE_NAMES, Architecture
+from resnet_surgeon.architecture.spec import STAGE_NAMES, Architecture, FeatureMap
 from resnet_surgeon.errors import AccessError, ArchitectureError, CheckpointError, listed, printable
 from resnet_surgeon.formats.files import OpenFile
 from resnet_surgeon.formats.json_text import parsed
@@ -33,10 +33,19 @@ def _published(source: Source, architecture: Architecture) -> Iterator[Claim]:
 
 
 def pools(source: Source) -> bool | None:
-    """Whether a whole module without a classifier pools what its last stage gives; None where nothing shows it."""
-    if source.module is None or _is_settled(source):
+    """Whether a network without a classifier pools what its last stage gives, by a whole module, or by the modules that
+    are noted beside a state_dict; None where nothing shows it.
+    """
+    if _is_settled(source):
         return None
+    if source.module is None:
+        return False if source.bare_modules is not None and source.bare_modules.has_no_pooling else None
     return modules.pools(source.module, source.found.names)
+
+
+def maps(source: Source) -> tuple[FeatureMap, ...]:
+    """The feature maps that a whole module returns by name."""
+    return modules.maps(source.module, source.found.names) if source.module is not None else ()
 
 
 def _packing(source: Source, architecture: Architecture) -> Iterator[Claim]:
@@ -69,7 +78,7 @@ def _module_paths(source: Source, architecture: Architecture) -> Iterator[Claim]
 
 def _is_settled(source: Source) -> bool:
     """Whether its user has stated every fact, and so answers for its layers."""
-    return source.stated.items().keys() == TORCHVISION.items().keys()
+    return source.stated.items().keys() >= TORCHVISION.items().keys()
 
 
 # torchvision's published detectors with frozen norms, whose eps it sets to 0 when it loads them.
@@ -139,6 +148,14 @@ def _openmmlab_backbones(source: Source) -> Iterator[Mapping[str, str]]:
 
 def warnings(source: Source, architecture: Architecture) -> Iterator[str]:
     """What the file says of the network that changes none of its numbers, but what they are good for."""
+    if source.module is not None and not _is_settled(source):
+        yield from modules.warnings(source.module, source.found.names, architecture)
+    bare = source.bare_modules
+    if architecture.output_kind == "feature_map" and bare is not None and not bare.is_row and pools(source) is False:
+        yield (
+            "its state_dict has the names of all layers, and none of them pools: its last feature map comes out, which "
+            "its forward may pool by a function; `--assume torchvision` pools it"
+        )
     for options in _openmmlab_backbones(source):
         names = [stage.name for stage in architecture.stages]
         said = options.get("num_stages", str(len(names)))

@@ -16,6 +16,7 @@ from resnet_surgeon.formats.modules import StateDictNode
 from resnet_surgeon.sources.modules import AS_TORCHVISION
 
 _LONGEST_PATH = 1000  # characters
+_MOST_DIGITS = 9  # of two numbers in a Sequential
 _ACTIVATION = r"((out|final|last|post|first|second|third)_?)?(re_?lu|act(ivation)?|non_?linearity)(_?\w{1,10})?"
 # What passes on what a block gives it, at least in inference, or is a ReLU.
 _IN_BLOCK = re.compile(
@@ -24,18 +25,25 @@ _IN_BLOCK = re.compile(
 )
 _FOLDED = re.compile(r"(?i)(bn|norm)_?\d?")  # what is left of a norm in the convolution before it
 _NO_MAXPOOL = re.compile(rf"(?i){_ACTIVATION}|\w*(avg_?pool|global_pool)\d?|gap|fc|head|classifier|flat(ten)?|drop\w*")
+_NO_MEAN = re.compile(rf"(?i){_ACTIVATION}|max_?pool\d?|drop\w*")
+_AROUND = re.compile(r"(?i)(\w*_)?((log_?)?soft_?max|sigmoid|(instance_?)?norm|normali[sz](e|er|ation))_?\d*")
+_WRAPPERS = {"module", "_orig_mod"}  # in which a network is called, and nothing else
 _IN_THE_WAY = re.compile(r"(?i)(\w*_)?(attn|attention|simam|gem(_?pool(ing)?)?|layer5|non_?local)_?\d*")
 
 
 @dataclass(frozen=True)
 class Bare:
-    """The modules of a network that hold no tensors, by their paths in the file: those of its blocks, and all others.
-    All names begin with `scope`.
+    """The modules of a network that hold no tensors, by their paths in the file: those of its blocks, and all others,
+    whose names begin with `scope`; and those `around` it, if no other module there has tensors either, and so no larger
+    model; and those `behind` its classifier in a Sequential. `last` is the last stage.
     """
 
     scope: str
     in_blocks: tuple[str, ...]
     others: tuple[str, ...]
+    around: tuple[str, ...] | None
+    behind: tuple[str, ...]
+    last: str
 
     def check(self) -> None:
         """Raises ArchitectureError for one that its name tells to compute what no layer of torchvision's does there."""
@@ -46,6 +54,24 @@ class Bare:
             name = path.removeprefix(self.scope)
             if "." not in name and _IN_THE_WAY.fullmatch(name):
                 raise _in_the_way(path)
+        for path in self.around or ():
+            place, number = _numbers(path, self.scope)
+            if _AROUND.fullmatch(_own(path)) or (number is not None and number < place):
+                raise _in_the_way(path)
+        for path in self.behind:
+            raise _in_the_way(path)
+
+    @property
+    def is_row(self) -> bool:
+        """Whether its stages are members of a Sequential, which calls them and nothing else."""
+        return _own(self.last).isdecimal()
+
+    @property
+    def has_no_pooling(self) -> bool:
+        """Whether no module, in it or around it, can be what pools its last map."""
+        if self.around is None or not all(part.isdecimal() or part in _WRAPPERS for part in self.scope.split(".")[:-1]):
+            return False
+        return not any(_may_pool(path, self.last) for path in (*self.others, *self.around))
 
     @property
     def has_no_maxpool(self) -> bool:
@@ -63,22 +89,39 @@ def bare(node: StateDictNode, names: Mapping[str, str], scope: str) -> Bare | No
         return None
     filled = {"", *_around(filter(_is_path, node))}
     found = [path for path in paths - filled if path.startswith(scope) and path.rpartition(".")[0] in filled]
+    *_, last = "", *_blocks(dict(sorted(names.items())))
     blocks = {*_blocks(names)} - {""}
+    is_alone = filled == {"", *_around(names.values())}
     ends = [name for ours, name in names.items() if ours.startswith("fc.")]
     classifier = {path for path in _around(ends) if len(path) >= len(scope)}
     is_fused = not any(ours.endswith(".running_mean") for ours in names)
     inside = tuple(f"{path}." for path in blocks | classifier)
+    end = max(ends, key=lambda name: (len(name), name), default="")
+    behind = (path for path in paths - filled if (place := _numbers(path, end))[1] is not None and place[1] > place[0])
+    bare_blocks = (path for path in found if path.rpartition(".")[0] in blocks)
     return Bare(
         scope,
-        tuple(
-            sorted(
-                path
-                for path in found
-                if path.rpartition(".")[0] in blocks and not (is_fused and _FOLDED.fullmatch(_own(path)))
-            )
-        ),
+        tuple(sorted(path for path in bare_blocks if not (is_fused and _FOLDED.fullmatch(_own(path))))),
         tuple(sorted(path for path in found if not path.startswith(inside))),
+        tuple(sorted(path for path in paths - filled if not path.startswith(scope))) if is_alone else None,
+        tuple(sorted(behind)) if is_alone else (),
+        last.rpartition(".")[0],
     )
+
+
+def _numbers(path: str, other: str) -> tuple[int, int | None]:
+    """Where the other path and this one stand in the Sequential that both are in; None for this where there is none."""
+    around, _, own = path.rpartition(".")
+    begin = f"{around}." if around else ""
+    within = other[len(begin) :].partition(".")[0] if other.startswith(begin) else ""
+    are_numbers = own.isdecimal() and within.isdecimal() and len(own + within) < _MOST_DIGITS
+    return (int(within), int(own)) if are_numbers else (0, None)
+
+
+def _may_pool(path: str, last: str) -> bool:
+    """Whether a module without tensors can pool what the last stage gives, by its name or its number."""
+    place, number = _numbers(path, last)
+    return not _NO_MEAN.fullmatch(_own(path)) if number is None else number > place
 
 
 def _is_path(key: object) -> bool:

@@ -9,14 +9,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from functools import cached_property
 
-from resnet_surgeon.architecture.facts import Claim, Facts
+from resnet_surgeon.architecture.facts import TORCHVISION, Claim, Facts, spelled
 from resnet_surgeon.architecture.layers import maxpool_with
-from resnet_surgeon.architecture.spec import Architecture, HiddenActivation, HiddenDropout, Stage
+from resnet_surgeon.architecture.spec import (
+    HEAD_NAME,
+    MAPPED,
+    Architecture,
+    FeatureMap,
+    HiddenActivation,
+    HiddenDropout,
+    Stage,
+)
 from resnet_surgeon.dataclass import dataclass
-from resnet_surgeon.errors import Answer, ArchitectureError, printable
+from resnet_surgeon.errors import Answer, ArchitectureError, listed, printable
 from resnet_surgeon.formats.modules import Layer, ModuleNode, common_path
+from resnet_surgeon.sources.surroundings import ACTIVATIONS, IDENTITIES, MEANS, Surroundings, is_wrapper, own_name
 
 # Classes by their own names: libraries and courses copy torchvision's under the same ones.
 _NETWORKS = {"ResNet", "QuantizableResNet", "ResNetEncoder", "IntermediateLayerGetter", "Sequential"}
@@ -28,11 +39,6 @@ _NORMS = {"BatchNorm2d", "SyncBatchNorm", "FrozenBatchNorm2d", "BatchNormAct2d"}
 # Those whose forward calls their layers, one after the other, and nothing else.
 _OF_LAYERS_ALONE = {"Sequential", "IntermediateLayerGetter"}
 _OURS = "resnet_surgeon.module.ResNet"
-# Layers that pass on what they are given, at least in inference.
-_IDENTITIES = {
-    "Identity", "Dropout", "Dropout2d", "DropPath", "Flatten", "QuantStub", "DeQuantStub", "FloatFunctional",
-}  # fmt: skip
-_ACTIVATIONS = {"ReLU"}
 # By torch's classes, with the values of their options that are torch's own.
 _FUNCTIONS: dict[str, tuple[str, dict[str, object]]] = {
     "ReLU": ("relu", {}),
@@ -43,9 +49,8 @@ _FUNCTIONS: dict[str, tuple[str, dict[str, object]]] = {
     "Tanh": ("tanh", {}),
     "Sigmoid": ("sigmoid", {}),
 }
-_MEANS = {"AdaptiveAvgPool2d", "AvgPool2d", "SelectAdaptivePool2d"}
-_AROUND_STAGES = _IDENTITIES | _ACTIVATIONS | _MEANS | {"MaxPool2d"}
-_PASSING = _IDENTITIES | _ACTIVATIONS  # of numbers that a ReLU has passed
+_AROUND_STAGES = IDENTITIES | ACTIVATIONS | MEANS | {"MaxPool2d"}
+_PASSING = IDENTITIES | ACTIVATIONS  # of numbers that a ReLU has passed
 AS_TORCHVISION = Answer("assume", "torchvision", "it computes as torchvision's ResNet does")
 _ITS_MANIFEST = Answer("manifest", "FILE", "the manifest of the network that was trained")
 _LIBRARIES = ("torch.", "torchvision.", "timm.")  # whose classes that hold layers change nothing in them
@@ -70,29 +75,54 @@ def says(node: ModuleNode, names: Mapping[str, str], architecture: Architecture,
     """
     module = _Module.of(node, names)
     module.check_readable(architecture)
-    stages = [module.stage(stage, architecture) for stage in architecture.stages]
-    text = _Text() if settled else module.text(architecture, [stage.stride for stage in stages if stage is not None])
+    shown = module.facts(architecture)
+    module = replace(module, answer=_answer(module, shown))
+    text = _Text() if settled else module.text(architecture)
     if not settled:
         module.check_classes(architecture, text.proven)
-    dilated_stages, strides = dilated([stage for stage in stages if stage is not None])
-    found = {
-        "stem_stride": module.number("conv1", "stride"),
-        "maxpool": module.maxpool() if text.maxpool is None else None,
-        "eps": module.eps(),
-        "bottleneck_stride": module.bottleneck_stride(architecture),
-        "strides": strides if None not in stages else None,
-        "dilated": dilated_stages if None not in stages else None,
-        "activation": None if settled else module.activation(architecture),
-    }
-    yield Claim(Facts(**found), "file", "its module")  # type: ignore[arg-type]
+        module.check_surroundings(text.proven)
+    maxpool = module.maxpool() if text.maxpool is None else None
+    try:
+        activation = module.activation(architecture)
+    except ArchitectureError:
+        if not settled:
+            raise
+        activation = None
+    found = replace(shown, maxpool=maxpool, activation=activation)  # type: ignore[arg-type]
+    yield Claim(found, "file", "its module")
     if text.maxpool is not None:
         yield Claim(Facts(maxpool=text.maxpool), "file", "the source code in it")  # type: ignore[arg-type]
+
+
+def _answer(module: _Module, shown: Facts) -> Answer:
+    """Who states all facts answers for its classes; those that the module shows are as they are there."""
+    with suppress(ArchitectureError):  # which the user is told, unless the text of its classes knows better
+        shown = replace(shown, maxpool=module.maxpool())  # type: ignore[arg-type]
+    facts = {**TORCHVISION.items(), **shown.items()}
+    if module.layers.get("", _NOTHING).kind == _OURS:
+        return _ITS_MANIFEST
+    if facts == TORCHVISION.items():
+        return AS_TORCHVISION
+    said = ",".join(f"{name}={spelled(value)}" for name, value in facts.items())
+    return Answer("assume", said, "it computes as torchvision's ResNet does, but for these")
+
+
+def warnings(node: ModuleNode, names: Mapping[str, str], architecture: Architecture) -> Iterator[str]:
+    """What stands around the network, and is left out without being read."""
+    module = _Module.of(node, names)
+    if left_out := [printable(path) for path in module.surroundings.left_out()]:
+        yield f"layers without tensors beside the network are left out: {listed(left_out)}"
+    for path in module.surroundings.unread(module.text(architecture).proven):
+        yield (
+            f"the network is in {printable(path) if path else 'a module'} of the class "
+            f"{printable(node.layers[path].kind)}, whose forward is not read: what it computes besides is left out"
+        )
 
 
 def leaves_maxpool_open(node: ModuleNode, names: Mapping[str, str]) -> bool:
     """Whether it has no layer for it, so that its forward may call a function or do without."""
     module = _Module.of(node, names)
-    kinds = {name: _own_name(layer) for name, layer in module.around_maxpool()}
+    kinds = {name: own_name(layer) for name, layer in module.around_maxpool()}
     return not module.is_sequential and "maxpool" not in kinds and "MaxPool2d" not in kinds.values()
 
 
@@ -100,10 +130,31 @@ def pools(node: ModuleNode, names: Mapping[str, str]) -> bool | None:
     """Whether it pools what its last stage gives; None where the forward of a class may do that without a layer."""
     module = _Module.of(node, names)
     around = [layer for path, layer in node.layers.items() if f"{module.scope}.".startswith(f"{path}.") or not path]
-    if not all(_own_name(layer) in _OF_LAYERS_ALONE or layer.kind == _OURS for layer in around):
+    if not all(own_name(layer) in _OF_LAYERS_ALONE or is_wrapper(layer) or layer.kind == _OURS for layer in around):
         return None
-    kinds = {_own_name(layer) for layer in node.layers.values()}
-    return True if kinds & _MEANS else None if "Flatten" in kinds else False
+    kinds = {own_name(layer): path for path, layer in node.layers.items()}
+    if "Flatten" in kinds and not kinds.keys() & MEANS:
+        module._refuse(kinds["Flatten"], "flattens a feature map that nothing pools")
+    return bool(kinds.keys() & MEANS)
+
+
+def maps(node: ModuleNode, names: Mapping[str, str]) -> tuple[FeatureMap, ...]:
+    """The feature maps that it returns by name; none where the last one comes out alone. Raises ArchitectureError for
+    outputs that no network of ours has.
+    """
+    module = _Module.of(node, names)
+    network = node.layers.get(module.scope, _NOTHING)
+    is_getter = own_name(network) == "IntermediateLayerGetter"
+    said = network.attributes.get("return_layers" if is_getter else "maps" if network.kind == _OURS else "")
+    found = {layer: name for layer, name in said.items() if name} if isinstance(said, dict) else {}
+    stages = {block.partition(".")[0]: module._around(f"{block}.conv1", 2) for block in module.blocks}
+    if is_getter and [*found] in ([*stages][-1:], ["avgpool"]):
+        return ()
+    within = f"{module.scope}." if module.scope else ""
+    are_ours = all(layer in MAPPED and stages.get(layer, within + layer) == within + layer for layer in found)
+    if not are_ours or len({*found.values()}) < len(found) or not all(map(HEAD_NAME.fullmatch, found.values())):
+        module._refuse(module.scope, f"returns what its {listed([*map(printable, found)])} give, by name")
+    return tuple(FeatureMap(found[layer], layer) for layer in MAPPED if layer in found)
 
 
 def strided_side(strided: Collection[str]) -> str | None:
@@ -132,11 +183,14 @@ class _Text:
 
 @dataclass(frozen=True)
 class _Module:
-    """The layers of a module by their paths in it, these paths by torchvision's, and those of layers with tensors."""
+    """The layers of a module by their paths in it, these paths by torchvision's, and those of layers with tensors;
+    `answer` is what its user can say where it is not known what a layer computes.
+    """
 
     layers: Mapping[str, Layer]
     paths: Mapping[str, str]
     filled: Collection[str]
+    answer: Answer = AS_TORCHVISION
 
     def layer(self, path: str) -> Layer | None:
         """The layer with torchvision's path, if it has tensors."""
@@ -176,7 +230,7 @@ class _Module:
 
     @property
     def is_sequential(self) -> bool:
-        return _own_name(self.layers.get(self.scope, _NOTHING)) == "Sequential"
+        return own_name(self.layers.get(self.scope, _NOTHING)) == "Sequential"
 
     def children(self, path: str) -> Iterator[tuple[str, Layer]]:
         """The modules in the one with this path in the file, by their own names."""
@@ -194,11 +248,17 @@ class _Module:
         within = f"{self.scope}." if self.scope else ""
         is_open = not architecture.heads and not self._has_tensors(f"{within}fc")
         for path, layer in self.layers.items():
-            is_unread = ".quantized." in layer.kind or (is_open and path == f"{within}fc")
-            if path.startswith(within) and is_unread and _own_name(layer) not in _IDENTITIES:
+            is_classifier = is_open and path == f"{within}fc" and not self._is_empty_row(path)
+            if not path.startswith(within) or own_name(layer) in IDENTITIES:
+                continue
+            if ".quantized." in layer.kind or is_classifier:
                 raise ArchitectureError(
-                    f"its {printable(path)} is of the class {printable(layer.kind)}, whose tensors are not read"
+                    f"its {printable(path)} is of the class {printable(layer.kind)}, whose tensors are not read",
+                    hint="save its state_dict: what comes out then ends before it" if is_classifier else None,
                 )
+
+    def _is_empty_row(self, path: str) -> bool:
+        return own_name(self.layers[path]) == "Sequential" and not [*self.children(path)]
 
     def check_classes(self, architecture: Architecture, proven: Collection[str]) -> None:
         """Raises ArchitectureError for a class of which it is not known that it computes as torchvision's.
@@ -222,12 +282,28 @@ class _Module:
             kind = "linear" if module == "fc" else "norm" if "bn" in module or module.endswith(".1") else "conv"
             self._check_class(own, {"linear": {"Linear"}, "norm": _NORMS, "conv": {"Conv2d"}}[kind])
             if kind == "norm":
-                self._check_empty(own, _IDENTITIES)  # timm's may have an activation
+                self._check_empty(own, IDENTITIES)  # timm's may have an activation
         for block in {*self.blocks} - {block for block in self.blocks if self._around(f"{block}.conv1", 1) in proven}:
             self._check_block(self._around(f"{block}.conv1", 1), architecture)
         for path, layer in self.layers.items():
             if layer.has_hooks and (not self.scope or path == self.scope or path.startswith(f"{self.scope}.")):
                 self._refuse(path, "has hooks or a forward of its own, which may change what it computes")
+
+    @cached_property
+    def surroundings(self) -> Surroundings:
+        """What stands around the network."""
+        ends = (module for module in self.paths if module.partition(".")[0] == "fc")
+        blocks = tuple(self._around(f"{block}.conv1", 1) for block in self.blocks)
+        stem = tuple(self.paths[layer] for layer in ("conv1", "bn1") if layer in self.paths)
+        classifier = tuple(self.paths[end] for end in sorted(ends, key=lambda end: int(end[3:] or 0)))
+        return Surroundings(self.layers, self.filled, self.scope, stem, blocks, classifier)
+
+    def check_surroundings(self, proven: Collection[str]) -> None:
+        """Raises ArchitectureError for a layer without tensors around the network that may change what it computes."""
+        for path in self.surroundings.hooked:
+            self._refuse(path, "has hooks or a forward of its own, which may change what it computes")
+        for path, kinds in self.surroundings.passed(proven):
+            self._check_child(path, self.layers[path], kinds)
 
     def _check_containers(self, proven: Collection[str]) -> None:
         """Checks the classes of what holds the classifier, and the layers of a shortcut."""
@@ -246,28 +322,29 @@ class _Module:
         if self.stem != self.scope:
             self._check_class(self.stem, {"Sequential"})
         stem = (*self.children(self.scope), *self.children(self.stem))
-        if self.is_sequential and not any(_own_name(layer) in _ACTIVATIONS for _, layer in stem):
+        if self.is_sequential and not any(own_name(layer) in ACTIVATIONS for _, layer in stem):
             self._refuse(self.scope, "has no ReLU behind its stem")
         for path in {self.scope, self.stem}:
             self._check_empty(path, _AROUND_STAGES)
-        pools = [name for name, layer in self.children(self.scope) if _own_name(layer) in _MEANS]
+        pools = [name for name, layer in self.children(self.scope) if own_name(layer) in MEANS]
         if len(pools) > 1:
             self._refuse(self.scope, f"averages in {printable(pools[0])} and {printable(pools[1])}")
         for stage in architecture.stages:
             own = self._around(f"{stage.name}.0.conv1", 2)
             self._check_class(own, {"Sequential"})
-            self._check_empty(own, _IDENTITIES)
+            self._check_empty(own, IDENTITIES)
             inner = own.removeprefix(self.scope).strip(".")
             while "." in inner:
                 inner = inner.rpartition(".")[0]
                 self._check_class(".".join(filter(None, (self.scope, inner))), {"Sequential", "ModuleList"})
 
     def _check_classifier(self) -> None:
-        """Checks the classes beside a classifier that is not a child of the network itself."""
-        if "fc" in self.paths and "." in (inner := self.paths["fc"].removeprefix(self.scope).strip(".")):
-            for name, layer in self.children(self._around("fc", 1)):
-                if not inner.endswith(f".{name}"):
-                    self._check_child(f"{self._around('fc', 1)}.{name}", layer, _IDENTITIES)
+        """Checks the classes beside a classifier that is in a module of its own."""
+        around = self._around("fc", 1) if "fc" in self.paths and "." in self.paths["fc"] else ""
+        if around and not f"{self.scope}.".startswith(f"{around}."):
+            for name, layer in self.children(around):
+                if (path := f"{around}.{name}") != self.paths["fc"]:
+                    self._check_child(path, layer, IDENTITIES)
 
     def _check_block(self, block: str, architecture: Architecture) -> None:
         """Checks the classes of a block, by its path in the file."""
@@ -275,9 +352,9 @@ class _Module:
         for name, layer in self.children(block):
             path = f"{block}.{name}"
             if name in ("downsample", "shortcut"):
-                self._check_empty(path, _IDENTITIES)
+                self._check_empty(path, IDENTITIES)
             elif path not in self.paths.values():
-                self._check_child(path, layer, _IDENTITIES | _ACTIVATIONS)
+                self._check_child(path, layer, IDENTITIES | ACTIVATIONS)
 
     def _check_transformers(self, architecture: Architecture) -> None:
         """Checks a network of transformers, whose classes do what its config says, and keep that in their layers."""
@@ -290,10 +367,8 @@ class _Module:
                 continue
             name = layer.kind.removeprefix(_TRANSFORMERS)
             if path.endswith(".activation"):
-                self._check_class(path, _IDENTITIES if path.endswith(last) else _ACTIVATIONS)
-            elif not (
-                name in _OF_TRANSFORMERS or (_own_name(layer) in _OF_TORCH | _IDENTITIES and "torch.nn." in name)
-            ):
+                self._check_class(path, IDENTITIES if path.endswith(last) else ACTIVATIONS)
+            elif not (name in _OF_TRANSFORMERS or (own_name(layer) in _OF_TORCH | IDENTITIES and "torch.nn." in name)):
                 self._refuse(path, f"is of the class {printable(layer.kind)}")
             if layer.has_hooks:
                 self._refuse(path, "has hooks or a forward of its own, which may change what it computes")
@@ -301,7 +376,7 @@ class _Module:
             for name, layer in self.children(self._around("fc", 1)):
                 path = f"{self._around('fc', 1)}.{name}"
                 if path != self.paths["fc"] and not network.startswith(path):
-                    self._check_child(path, layer, _IDENTITIES)
+                    self._check_child(path, layer, IDENTITIES)
 
     def activation(self, architecture: Architecture) -> str | None:
         """What stands between the layers of a classifier that has several. Raises ArchitectureError for what no head of
@@ -315,7 +390,7 @@ class _Module:
         for number, layer in enumerate(head.hidden):
             member = members.pop(str(number), _NOTHING)
             if isinstance(layer, HiddenActivation):
-                function = _FUNCTIONS.get(_own_name(member))
+                function = _FUNCTIONS.get(own_name(member))
                 if function is None or any(member.attributes.get(key, own) != own for key, own in function[1].items()):
                     self._refuse(
                         f"{around}.{number}", f"is of the class {printable(member.kind)}, or has other options"
@@ -323,16 +398,16 @@ class _Module:
                 else:
                     found.add(function[0])
             elif isinstance(layer, HiddenDropout):
-                self._check_child(f"{around}.{number}", member, _IDENTITIES)
+                self._check_child(f"{around}.{number}", member, IDENTITIES)
         for name, member in members.items():
             if f"{around}.{name}" not in self.paths.values():
-                self._check_child(f"{around}.{name}", member, _IDENTITIES)
+                self._check_child(f"{around}.{name}", member, IDENTITIES)
         if len(found) > 1:
             self._refuse(around, f"has several activations, {', '.join(sorted(found))}")
         return next(iter(found), None)
 
-    def text(self, architecture: Architecture, strides: Sequence[int]) -> _Text:
-        """What the text of its classes says. `strides` are those of its stages.
+    def text(self, architecture: Architecture) -> _Text:
+        """What the text of its classes says.
 
         Raises ArchitectureError, with the line, for what computes otherwise than torchvision's, or is not followed.
         """
@@ -344,12 +419,14 @@ class _Module:
         classifier = self.paths.get(head.last) if head else None
         if head and head.hidden and classifier:
             classifier = classifier.rpartition(".")[0]
+        strides = [stage.stride for one in architecture.stages if (stage := self.stage(one, architecture)) is not None]
         stem = self.number("conv1", "stride")
         reach = stem * math.prod(strides) if stem and len(strides) == len(architecture.stages) else None
         blocks = {block: self._around(f"{block}.conv1", 1) for block in self.blocks}
+        outer = tuple(self.surroundings.alone)
         try:
             found = texts.compared(
-                self.layers, texts.Parts(self.paths, blocks, self.scope, classifier, reach), self._does
+                self.layers, texts.Parts(self.paths, blocks, self.scope, classifier, reach, outer), self._does
             )
         except texts.DiffersError as error:
             self._refuse(error.path, error.does)
@@ -362,12 +439,12 @@ class _Module:
         from resnet_surgeon.sources import functions
 
         layer = self.layers[path]
-        kind = _own_name(layer)
+        kind = own_name(layer)
         if kind == "Flatten":
             return functions.FLATTEN
-        if kind in _IDENTITIES:
+        if kind in IDENTITIES:
             return functions.IDENTITY
-        if kind in _ACTIVATIONS:
+        if kind in ACTIVATIONS:
             return functions.RELU
         if kind == "MaxPool2d":
             return functions.MAXPOOL + (_maxpool(layer) or "torchvision")
@@ -375,8 +452,8 @@ class _Module:
             self._check_average(path, layer)
         if kind == "AvgPool2d" and len({*_pair(layer.attributes.get("kernel_size"))}) == 1:
             return f"{functions.MEAN} of {_pair(layer.attributes.get('kernel_size'))[0]}"
-        if kind in _MEANS:
-            self._check_child(path, layer, _MEANS)
+        if kind in MEANS:
+            self._check_child(path, layer, MEANS)
             return functions.MEAN
         return functions.SEQUENCE if kind == "Sequential" else f"the {kind} {path}"
 
@@ -393,17 +470,17 @@ class _Module:
 
     def _check_child(self, path: str, layer: Layer, kinds: Collection[str]) -> None:
         """Raises ArchitectureError for a layer without tensors that no network of torchvision's has there."""
-        kind = _own_name(layer)
+        kind = "Identity" if self._is_empty_row(path) else own_name(layer)
         if kind not in kinds:
             self._refuse(path, f"is of the class {printable(layer.kind)}")
         if kind == "SelectAdaptivePool2d" and (how := layer.attributes.get("pool_type")) != "avg":
             self._refuse(path, f"pools by {printable(str(how))}, not by the mean" if how else "doesn't pool")
         name = path.rpartition(".")[2]
-        if name == "avgpool" and kind not in _MEANS:
+        if name == "avgpool" and kind not in MEANS:
             self._refuse(path, f"is of the class {printable(layer.kind)}")
-        if name == "relu" and kind not in _ACTIVATIONS:
+        if name == "relu" and kind not in ACTIVATIONS:
             self._refuse(path, f"is of the class {printable(layer.kind)}")
-        if name == "maxpool" and kind in _MEANS:
+        if name == "maxpool" and kind in MEANS:
             self._refuse(path, f"is of the class {printable(layer.kind)}")
         if kind == "AvgPool2d":
             self._check_average(path, layer)
@@ -419,13 +496,26 @@ class _Module:
 
     def _check_class(self, path: str, allowed: set[str]) -> None:
         layer = self.layers.get(path)
-        if layer is not None and _own_name(layer) not in allowed:
+        if layer is not None and own_name(layer) not in allowed:
             self._refuse(path, f"is of the class {printable(layer.kind)}")
 
     def _refuse(self, path: str, what: str) -> None:
         raise ArchitectureError(
             f"{printable(path) if path else 'the module'} {what}: whether it computes as torchvision's cannot be told",
-            answers=[_ITS_MANIFEST if self.layers.get("", _NOTHING).kind == _OURS else AS_TORCHVISION],
+            answers=[self.answer],
+        )
+
+    def facts(self, architecture: Architecture) -> Facts:
+        """What its attributes show, but for the maxpool. Raises ArchitectureError for what no network of ours has."""
+        stages = [self.stage(stage, architecture) for stage in architecture.stages]
+        told = [stage for stage in stages if stage is not None]
+        dilated_stages, strides = dilated(told)
+        return Facts(
+            stem_stride=self.number("conv1", "stride"),
+            eps=self.eps(),
+            bottleneck_stride=self.bottleneck_stride(architecture),  # type: ignore[arg-type]
+            strides=strides if told == stages else None,
+            dilated=dilated_stages if told == stages else None,
         )
 
     def number(self, path: str, attribute: str) -> int | None:
@@ -496,9 +586,9 @@ class _Module:
         """What stands between the stem and the stages: torchvision's maxpool, Caffe's, or none."""
         self._check_padding("conv1")
         children = dict(self.around_maxpool())
-        pools = [(name, layer) for name, layer in children.items() if _own_name(layer) == "MaxPool2d"]
+        pools = [(name, layer) for name, layer in children.items() if own_name(layer) == "MaxPool2d"]
         if not pools:
-            return "none" if self.is_sequential or _own_name(children.get("maxpool", _NOTHING)) in _PASSING else None
+            return "none" if self.is_sequential or own_name(children.get("maxpool", _NOTHING)) in _PASSING else None
         if len(pools) > 1:
             raise ArchitectureError("its maxpool is neither torchvision's nor Caffe's")
         return _maxpool(pools[0][1])
@@ -527,11 +617,6 @@ def _maxpool(layer: Layer) -> str | None:
     if found is None:
         raise ArchitectureError("its maxpool is neither torchvision's nor Caffe's")
     return found[0]
-
-
-def _own_name(layer: Layer) -> str:
-    """The name of its class, without the module that it stands in."""
-    return layer.kind.rpartition(".")[2]
 
 
 def _pair(value: object) -> tuple[object, object]:

@@ -23,7 +23,8 @@ _SIZES = (224, 32)  # of the images for which a mean over so many places is one 
 class Parts:
     """Where the parts of a network are in a file: its layers with tensors by torchvision's paths, its blocks likewise,
     the module around all of these but the classifier, and the classifier. `reach` is the stride of all stages together,
-    with the stem's, but for a maxpool; None where it is not told.
+    with the stem's, but for a maxpool; None where it is not told. `outer` are the modules that it is in, and no other
+    layers with tensors.
     """
 
     layers: Mapping[str, str]
@@ -31,6 +32,7 @@ class Parts:
     scope: str
     classifier: str | None
     reach: int | None
+    outer: tuple[str, ...] = ()
 
 
 class DiffersError(Exception):
@@ -63,10 +65,12 @@ def compared(
         around, outputs = parts.scope, _outputs(reader, parts.scope)
     if outputs is None:
         _check_containers(reader, parts)
+        _check_outer(reader, around, parts)
         return frozenset({*proven, *reader.followed}), None
     has_classifier = parts.classifier is not None and _holds(around, parts.classifier)
     maxpool = _check_network(reader, around, outputs, parts, has_classifier)
     _check_containers(reader, parts)
+    _check_outer(reader, around, parts)
     ends = {parts.classifier} if parts.classifier is not None and has_classifier else set()
     return frozenset({*proven, *reader.followed, around, parts.scope, *ends}), maxpool
 
@@ -86,6 +90,17 @@ def _check_containers(reader: Reader, parts: Parts) -> None:
         line = reader.forward_line(path) if _holds(parts.scope, path) else None
         if line is not None and not reader.layers[path].kind.startswith(LIBRARIES):
             raise _differs(reader, path, f"of its own ({printable(line)})")
+
+
+def _check_outer(reader: Reader, network: str, parts: Parts) -> None:
+    """Raises DiffersError for a module around the network whose forward does more than to call it; where the network
+    has no classifier it may be that which pools.
+    """
+    reader.stops = {**reader.stops, network: "network"}
+    for path in parts.outer:
+        if _holds(path, network) and path != network and (outputs := _outputs(reader, path)) is not None:
+            is_pooling = parts.classifier is None and any(data.names == ("network", MEAN) for data in outputs)
+            _check(reader, path, outputs, ["network", *[MEAN] * is_pooling], is_all=True)
 
 
 def _is_proven_block(reader: Reader, own: str, block: str, parts: Parts) -> bool:

@@ -25,9 +25,10 @@ def changed(path: str, layer: nn.Module | None) -> nn.Module:
     return model
 
 
-def around(model: nn.Module) -> nn.Module:
+def around(model: nn.Module, **others: nn.Module) -> nn.Module:
     whole = nn.Module()
-    whole.backbone = model
+    for name, module in {**others, "backbone": model}.items():
+        setattr(whole, name, module)
     return whole
 
 
@@ -90,6 +91,54 @@ def test_a_network_without_a_maxpool_is_asked_about(whole: Callable[[nn.Module],
 @pytest.mark.parametrize("path", ["layer1.0.gelu", "layer2.0.simam", "attention", "gem"])
 def test_a_layer_without_tensors_in_the_datas_way_is_named(path: str, tmp_path: Path) -> None:
     torch.save(changed(path, nn.GELU()).state_dict(), tmp_path / "a.pth")
+    with pytest.raises(ArchitectureError, match=f"passes through `{path}`, a layer without tensors"):
+        rs.open(tmp_path / "a.pth")
+    assert rs.open(tmp_path / "a.pth", assume="torchvision").architecture
+
+
+def row(count: int, *ends: nn.Module) -> nn.Module:
+    return nn.Sequential(*[*small_network(Bottleneck).children()][:count], *ends)
+
+
+def without(*names: str) -> nn.Module:
+    model: nn.Module = small_network(Bottleneck)
+    for name in names:
+        delattr(model, name)
+    return model
+
+
+OUTPUTS: dict[str, tuple[Callable[[], nn.Module], str, int]] = {
+    "stages in a row": (lambda: row(8), "feature_map", 0),
+    "in DataParallel": (lambda: nn.DataParallel(row(8)), "feature_map", 0),
+    "a row in a row": (lambda: nn.Sequential(row(8), nn.AdaptiveAvgPool2d(1)), "embedding", 0),
+    "pooled in a row": (lambda: row(9), "embedding", 0),
+    "without a pooling": (lambda: without("fc", "avgpool"), "feature_map", 1),
+    "with a pooling": (lambda: without("fc"), "embedding", 0),
+    "a classifier that was emptied": (lambda: changed("fc", nn.Identity()), "embedding", 0),
+    "in a class that may pool": (lambda: around(row(8)), "embedding", 0),
+}
+
+
+@pytest.mark.parametrize("name", OUTPUTS)
+def test_the_paths_tell_that_nothing_pools(name: str, tmp_path: Path) -> None:
+    make, output, warnings = OUTPUTS[name]
+    torch.save(make().state_dict(), tmp_path / "a.pth")
+    network = rs.open(tmp_path / "a.pth")
+    assert (network.architecture.output_kind, len(network.manifest().source.warnings)) == (output, warnings)
+    assert rs.open(tmp_path / "a.pth", assume="torchvision").architecture.output_kind == "embedding"
+
+
+IN_THE_WAY: dict[str, tuple[Callable[[], nn.Module], str]] = {
+    "before": (lambda: nn.Sequential(nn.InstanceNorm2d(3), small_network(Bottleneck)), "0"),
+    "behind": (lambda: nn.Sequential(small_network(Bottleneck), nn.Softmax(1)), "1"),
+    "in a class": (lambda: around(small_network(Bottleneck), normalize=nn.InstanceNorm2d(3)), "normalize"),
+}
+
+
+@pytest.mark.parametrize("name", IN_THE_WAY)
+def test_what_stands_around_the_network_is_named(name: str, tmp_path: Path) -> None:
+    make, path = IN_THE_WAY[name]
+    torch.save(make().state_dict(), tmp_path / "a.pth")
     with pytest.raises(ArchitectureError, match=f"passes through `{path}`, a layer without tensors"):
         rs.open(tmp_path / "a.pth")
     assert rs.open(tmp_path / "a.pth", assume="torchvision").architecture

@@ -20,7 +20,7 @@ import resnet_surgeon as rs
 from resnet_surgeon.architecture.recognise import recognise
 from resnet_surgeon.architecture.spec import Architecture
 from resnet_surgeon.errors import ArchitectureError
-from resnet_surgeon.formats.modules import ModuleNode
+from resnet_surgeon.formats.modules import Layer, ModuleNode
 from resnet_surgeon.sources import modules
 from resnet_surgeon.sources.source import open_source
 from tests.fixtures import images, small_network
@@ -697,3 +697,27 @@ def test_a_stem_in_a_sequential_does_not_hide_the_network_around_it(tmp_path: Pa
     torch.save(Net(True), tmp_path / "model.pth")
     with pytest.raises(ArchitectureError, match=r"the module is of the class `.*\.Net`"):
         rs.open(tmp_path / "model.pth")
+
+
+AROUND = {
+    "the network alone": ("return self.net(x)", None),
+    "its argument by another name": ("y = self.net(x)\nreturn {'logits': y}", None),
+    "a function of the logits": ("return F.softmax(self.net(x), 1)", r"`return F\.softmax\(self\.net\(x\), 1\)`"),
+    "a function of the images": ("return self.net((x - 0.5) / 0.5)", r"0\.5\)`, which is not followed"),
+}
+
+
+@pytest.mark.parametrize("name", AROUND)
+def test_a_forward_around_the_network_does_nothing_else(name: str) -> None:
+    body, reason = AROUND[name]
+    node, names, architecture = opened()
+    around = Layer("net.Around", {}, has_hooks=False, source=text(body))
+    changed = ModuleNode({"": around, **{f"net.{path}".rstrip("."): layer for path, layer in node.layers.items()}})
+    changed.tensors = {f"net.{name}": tensor for name, tensor in node.tensors.items()}
+    within = {ours: f"net.{own}" for ours, own in names.items()}
+    if reason is None:
+        assert [*modules.says(changed, within, architecture, settled=False)]
+        assert not [*modules.warnings(changed, within, architecture)]
+    else:
+        with pytest.raises(ArchitectureError, match=reason):
+            [*modules.says(changed, within, architecture, settled=False)]
