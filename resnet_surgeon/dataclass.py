@@ -22,14 +22,17 @@ def _dataclass(*, frozen: bool, eq: bool = True) -> Callable[[type[T]], type[T]]
     """As `dataclasses.dataclass(frozen=True, eq=eq)`."""
     if not frozen:
         raise TypeError("for what changes there is dataclasses.dataclass")
-    methods: dict[str, Any] = {"__repr__": _repr, "__setattr__": _set, "__delattr__": _delete}
+    shared: dict[str, Any] = {"__repr__": _repr, "__delattr__": _delete}
     if eq:
-        methods |= {"__eq__": _equal, "__hash__": _hash}
+        shared |= {"__eq__": _equal, "__hash__": _hash}
 
     def defined(kind: type[T]) -> type[T]:
-        for name in methods.keys() - vars(kind).keys():
-            setattr(kind, name, methods[name])
-        return dataclasses.dataclass(repr=False, eq=False)(kind)
+        methods = {name: method for name, method in shared.items() if name not in vars(kind)}
+        kind = dataclasses.dataclass(repr=False, eq=False)(kind)
+        methods["__setattr__"] = _setting_once(frozenset(field.name for field in dataclasses.fields(kind)))  # type: ignore[arg-type]
+        for name, method in methods.items():
+            setattr(kind, name, method)
+        return kind
 
     return defined
 
@@ -38,12 +41,16 @@ if not TYPE_CHECKING:  # type checkers know the standard one, which is the same 
     dataclass = _dataclass
 
 
-def _set(self: Any, name: str, value: object) -> None:
-    """Sets each field once, which `__init__` does."""
-    kind: Any = type(self)
-    if name in self.__dict__ or name not in _names(kind):
-        raise dataclasses.FrozenInstanceError(f"cannot assign to field {name!r}")
-    self.__dict__[name] = value
+def _setting_once(names: frozenset[str]) -> Callable[[Any, str, object], None]:
+    """Sets each of the fields once, which `__init__` does."""
+
+    def set_once(self: Any, name: str, value: object) -> None:
+        values = self.__dict__
+        if name in values or name not in names:
+            raise dataclasses.FrozenInstanceError(f"cannot assign to field {name!r}")
+        values[name] = value
+
+    return set_once
 
 
 def _delete(self: Any, name: str) -> None:
@@ -64,11 +71,6 @@ def _equal(self: Any, other: Any) -> bool:
 def _hash(self: Any) -> int:
     kind: Any = type(self)
     return hash(_values(kind)(self))
-
-
-@functools.cache
-def _names(kind: Any) -> frozenset[str]:
-    return frozenset(field.name for field in dataclasses.fields(kind))
 
 
 @functools.cache

@@ -17,7 +17,7 @@ from resnet_surgeon.architecture.recognise import describe
 from resnet_surgeon.architecture.spec import Architecture
 from resnet_surgeon.dataclass import dataclass
 from resnet_surgeon.errors import CheckpointError, OperationError, SurgeonError, UsageError, message
-from resnet_surgeon.formats.files import TiedToFile
+from resnet_surgeon.formats.files import OpenFile, TiedToFile
 from resnet_surgeon.formats.tensors import LazyTensor
 from resnet_surgeon.history import recording
 from resnet_surgeon.history.notes import notes_of
@@ -334,7 +334,7 @@ def _weights(origin: Origin) -> list[str]:
 
 
 def open(
-    source: Location = DEFAULT_NAME,
+    source: Location | OpenFile = DEFAULT_NAME,
     *,
     weights: str | None = None,
     seed: int = 0,

@@ -25,9 +25,9 @@ from resnet_surgeon.module import DTYPES, ResNet
 from resnet_surgeon.network import Network
 from resnet_surgeon.operations.checkpoint import Checkpoint
 from resnet_surgeon.operations.training import Training
+from resnet_surgeon.sources.found import Found
 from resnet_surgeon.sources.progress import Progress, silent
 from resnet_surgeon.sources.source import Source
-from resnet_surgeon.sources.wrappings import Found
 
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
 _COMPILED = "_orig_mod."  # stands in the names of a child that was compiled by itself

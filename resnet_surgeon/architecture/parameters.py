@@ -21,6 +21,7 @@ from resnet_surgeon.architecture.spec import Architecture
 from resnet_surgeon.arithmetic.laws import Constant, Law, kaiming_normal_fan_out, linear_default
 from resnet_surgeon.dataclass import dataclass
 
+_ZERO, _ONE = Constant(0.0), Constant(1.0)
 GENERALISED_MEAN = 3.0  # the exponent that training begins with: Radenovic et al. 2018, arXiv:1711.02512
 
 
@@ -75,13 +76,14 @@ def _of_layer(layer: Layer, name: str) -> Iterator[Parameter]:
         shape = (layer.out_channels, layer.in_channels // layer.groups, layer.kernel, layer.kernel)
         yield Parameter(f"{name}.weight", shape, kaiming_normal_fan_out(shape))
         if layer.bias:
-            yield Parameter(f"{name}.bias", shape[:1], Constant(0.0))
+            yield Parameter(f"{name}.bias", shape[:1], _ZERO)
     elif isinstance(layer, (Norm, FeatureNorm)):
-        yield Parameter(f"{name}.weight", (layer.channels,), Constant(1.0))
-        yield Parameter(f"{name}.bias", (layer.channels,), Constant(0.0))
-        yield Parameter(f"{name}.running_mean", (layer.channels,), Constant(0.0))
-        yield Parameter(f"{name}.running_var", (layer.channels,), Constant(1.0))
-        yield Parameter(f"{name}.num_batches_tracked", (), Constant(0.0), dtype="I64")
+        each = (layer.channels,)
+        yield Parameter(f"{name}.weight", each, _ONE)
+        yield Parameter(f"{name}.bias", each, _ZERO)
+        yield Parameter(f"{name}.running_mean", each, _ZERO)
+        yield Parameter(f"{name}.running_var", each, _ONE)
+        yield Parameter(f"{name}.num_batches_tracked", (), _ZERO, dtype="I64")
     elif isinstance(layer, Linear):
         law = linear_default(layer.in_features)
         yield Parameter(f"{name}.weight", (layer.out_features, layer.in_features), law)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterator, Mapping
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from resnet_surgeon.architecture.classifiers import read_off
 from resnet_surgeon.architecture.differences import output
@@ -38,6 +38,9 @@ class Described(Protocol):
     def dtype(self) -> str: ...
 
 
+D = TypeVar("D", bound=Described)
+
+
 def recognise(tensors: Mapping[str, Described]) -> Architecture:
     """The torchvision-style ResNet whose state_dict has these tensors: any depths, width, groups, channels, classes;
     `fc` or not.
@@ -55,9 +58,9 @@ def recognise(tensors: Mapping[str, Described]) -> Architecture:
     return architecture
 
 
-def check_fit(architecture: Architecture, tensors: Mapping[str, Described]) -> None:
-    """Raises ArchitectureError, listing every missing, unexpected or misshapen tensor, unless `tensors` are exactly the
-    architecture's.
+def check_fit(architecture: Architecture, tensors: Mapping[str, D]) -> dict[str, D]:
+    """The tensors in torchvision's order. Raises ArchitectureError, listing every missing, unexpected or misshapen
+    tensor, unless they are exactly the architecture's.
     """
     # One parameter more than there are tensors shows that one is missing; a manifest may ask for endlessly many.
     listed = itertools.islice(parameters(architecture), len(tensors) + 1)
@@ -76,6 +79,7 @@ def check_fit(architecture: Architecture, tensors: Mapping[str, Described]) -> N
             f"{'; '.join(shown)}{more}",
             hint=f"the rest looks like a {describe(architecture)}; a file must hold a whole network and nothing else",
         )
+    return {name: tensors[name] for name in expected}
 
 
 def describe(architecture: Architecture) -> str:

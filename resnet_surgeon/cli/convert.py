@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from resnet_surgeon.cli.ahead import begun
 from resnet_surgeon.cli.options import Json, Opening, Quiet, Source, Writing
 from resnet_surgeon.dataclass import dataclass
 from resnet_surgeon.location import DEFAULT_NAME
@@ -30,6 +31,7 @@ def convert(
     Every tensor is the source's to the bit. With `--names transformers` a config.json is written beside it, and
     `from_pretrained` takes the folder. What a library could not rebuild from its names is refused.
     """
+    location = begun(source, writing)
     from resnet_surgeon.cli.run import run
 
-    run(source, None, opening, writing, names=spelling.names, json=json, quiet=quiet)
+    run(location, None, opening, writing, names=spelling.names, json=json, quiet=quiet)

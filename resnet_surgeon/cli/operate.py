@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable
 from typing import get_type_hints
 
+from resnet_surgeon.cli.ahead import begun
 from resnet_surgeon.cli.options import Json, Opening, OtherOpening, Packing, Quiet, Source, Writing
 from resnet_surgeon.location import DEFAULT_NAME
 from resnet_surgeon.operations.checkpoint import Operation, takes_one_other
@@ -26,10 +27,11 @@ def operates(kind: type[Operation]) -> Callable[..., None]:
         json: Json = False,
         quiet: Quiet = False,
     ) -> None:
+        location = begun(source, writing)
         from resnet_surgeon.cli.run import run
 
         names: Names = "packed" if packing and packing.keep_packing else "torchvision"
-        run(source, operation, opening, writing, other=other, names=names, json=json, quiet=quiet)
+        run(location, operation, opening, writing, other=other, names=names, json=json, quiet=quiet)
 
     hints = get_type_hints(operate, include_extras=True) | {
         "operation": kind,

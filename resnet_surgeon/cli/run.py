@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import resnet_surgeon as rs
-from resnet_surgeon.cli import text
 from resnet_surgeon.cli.options import Opening, OtherOpening, Writing, progress
 from resnet_surgeon.cli.output import to_standard_output
 from resnet_surgeon.errors import SurgeonError, UsageError, message
 from resnet_surgeon.fields import plain
+from resnet_surgeon.formats.files import OpenFile
 from resnet_surgeon.location import STANDARD_INPUT, PassingInput, check_distinct
 from resnet_surgeon.manifest import operation_record
 from resnet_surgeon.network import Network
@@ -30,7 +30,7 @@ STANDARD_OUTPUT = "-"
 
 
 def run(
-    source: str,
+    source: str | OpenFile,
     operation: Operation | None,
     opening: Opening,
     writing: Writing,
@@ -72,6 +72,8 @@ def run(
     if outcome == "up to date" and not quiet:
         print(message(f"{target}: up to date"), file=sys.stderr)
     elif not quiet:
+        from resnet_surgeon.cli import text
+
         around = network.packing if names == "packed" else None
         print(text.summary(network, "standard output" if to_stream else target, around), file=sys.stderr)
         if outcome == "planned":

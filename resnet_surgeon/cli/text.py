@@ -15,9 +15,9 @@ from resnet_surgeon.formats.tensors import LazyTensor, byte_size
 from resnet_surgeon.history.opening import Opened
 from resnet_surgeon.network import Network
 from resnet_surgeon.plan import Layout, Step
+from resnet_surgeon.sources.found import Wrapping
 from resnet_surgeon.sources.packing import Packing
 from resnet_surgeon.sources.remainder import NO_CLASSIFIER
-from resnet_surgeon.sources.wrappings import Wrapping
 
 _SHOWN = 6
 WIDEST = 100  # characters of a column: one endless name must not make every row endless

@@ -62,6 +62,10 @@ class Container:
         `advance` hears how many bytes each step read. Raises CheckpointError for a checksum that does not hold, or a
         file that changed since it was opened.
         """
+        if not self.checksums and not self.others:
+            whole = self.file.sha256(advance)
+            self.check_unchanged()
+            return whole
         digest = hashlib.sha256()
 
         def read(chunks: Iterator[memoryview]) -> None:

@@ -8,14 +8,16 @@ from __future__ import annotations
 import os
 import stat
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, NoReturn, TypeVar
 
 from resnet_surgeon.errors import AccessError, CheckpointError
 from resnet_surgeon.platform import opening, transfer
+from resnet_surgeon.platform.background import Background
 
 CHUNK = 1 << 20
+_HASHED = 1 << 22  # bytes at once: between two pieces, the thread that hashes must wait for its turn
 T = TypeVar("T")
 
 
@@ -49,6 +51,7 @@ class OpenFile(TiedToFile):
         self.name = name
         self.folder = folder
         self._stat = os.fstat(descriptor)
+        self._ahead: _Ahead | None = None
         self._finalizer = weakref.finalize(self, os.close, descriptor)
 
     @classmethod
@@ -134,14 +137,22 @@ class OpenFile(TiedToFile):
                 raise CheckpointError("the file became shorter while it was read", subject=self.name)
             view, offset = view[count:], offset + count
 
-    def chunks(self, offset: int, size: int) -> Iterator[memoryview]:
-        """The bytes from `offset`, piece by piece in one reused buffer."""
-        buffer = memoryview(bytearray(min(size, CHUNK)))
+    def chunks(self, offset: int, size: int, most: int = CHUNK) -> Iterator[memoryview]:
+        """The bytes from `offset`, piece by piece in one reused buffer of at most so many."""
+        buffer = memoryview(bytearray(min(size, most)))
         while size:
-            piece = buffer[: min(size, CHUNK)]
+            piece = buffer[: min(size, most)]
             self.read_into(offset, piece)
             yield piece
             offset, size = offset + len(piece), size - len(piece)
+
+    def read_ahead(self) -> None:
+        """Begins to read it for its SHA-256, in a second thread."""
+        self._ahead = _Ahead(self)
+
+    def sha256(self, advance: Callable[[int], None]) -> str:
+        """The digest of all its bytes, in hexadecimal. `advance` hears how many more were read."""
+        return self._ahead.result(advance) if self._ahead else _sha256(self, advance)
 
     def check_unchanged(self) -> None:
         """Raises CheckpointError if the file was written to since it was opened.
@@ -158,6 +169,39 @@ class OpenFile(TiedToFile):
                 hint="run the command again when nothing is writing to it",
             )
         self._stat = now
+
+
+class _Ahead:
+    """The SHA-256 of a file, worked out in a second thread from now on."""
+
+    def __init__(self, file: OpenFile) -> None:
+        self._read, self._told = 0, 0  # bytes
+        self._digest = Background(lambda: _sha256(file, self._count))
+
+    def _count(self, read: int) -> None:
+        self._read += read
+
+    def result(self, advance: Callable[[int], None]) -> str:
+        """Waits for it; `advance` hears how many more bytes were read."""
+
+        def tell() -> None:
+            read = self._read
+            advance(read - self._told)
+            self._told = read
+
+        digest = self._digest.result(tell)
+        tell()
+        return digest
+
+
+def _sha256(file: OpenFile, advance: Callable[[int], None]) -> str:
+    from hashlib import sha256
+
+    digest = sha256()
+    for chunk in file.chunks(0, file.size, _HASHED):
+        digest.update(chunk)
+        advance(len(chunk))
+    return digest.hexdigest()
 
 
 def _not_regular(kind: str, name: str) -> AccessError:

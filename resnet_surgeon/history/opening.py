@@ -11,18 +11,17 @@ from dataclasses import replace
 from typing import TypedDict
 
 from resnet_surgeon import manifest as documents
-from resnet_surgeon.architecture.facts import Assumed
+from resnet_surgeon.architecture.facts import Assumed, Facts, facts_of, spelled
 from resnet_surgeon.architecture.parameters import parameters
 from resnet_surgeon.architecture.recognise import check_fit, recognise
 from resnet_surgeon.architecture.spec import Architecture
 from resnet_surgeon.dataclass import dataclass
-from resnet_surgeon.errors import CheckpointError, printable
+from resnet_surgeon.errors import ArchitectureError, CheckpointError, printable
 from resnet_surgeon.formats.files import TiedToFile
 from resnet_surgeon.formats.safetensors_index import index_of
 from resnet_surgeon.formats.tensors import LazyTensor
 from resnet_surgeon.operations.checkpoint import Checkpoint
 from resnet_surgeon.sources import catalog
-from resnet_surgeon.sources.description import check_stated, described
 from resnet_surgeon.sources.sidecar import MANIFEST_KEY
 from resnet_surgeon.sources.source import Source
 
@@ -83,26 +82,40 @@ def recognised(source: Source) -> Opened:
         raise source.found.problem
     names: tuple[str, ...] = ()
     if history is None:
+        from resnet_surgeon.sources.description import described
+
         source, architecture, facts = described(source, recognise(source.tensors))
+        tensors = {parameter.name: source.tensors[parameter.name] for parameter in parameters(architecture)}
         preprocessing = source.entry.preprocessing if source.entry else None
     else:
         architecture, preprocessing = history.architecture, history.inputs.preprocessing
         names = history.inputs.channel_names
-        check_fit(architecture, source.tensors)
+        tensors = check_fit(architecture, source.tensors)
         if history.tensors.keys() != source.tensors.keys():
             raise CheckpointError("its manifest does not list the tensors that it has")
         facts = history.facts
-        check_stated(source.stated, facts, architecture)
+        _check_stated(source.stated, facts, architecture)
     if source.layers is not None:
         from resnet_surgeon.sources import graphs
 
         graphs.check(source.layers, architecture)
-    tensors = {parameter.name: source.tensors[parameter.name] for parameter in parameters(architecture)}
     operations = len(history.operations) if history else 0
     checkpoint = Checkpoint(
         architecture, tensors, preprocessing, operations, names, (*_categories(source, architecture, history),)
     )
     return Opened(source, checkpoint, history, facts)
+
+
+def _check_stated(stated: Facts, recorded: tuple[Assumed, ...], architecture: Architecture) -> None:
+    """Raises ArchitectureError for what contradicts the file's manifest."""
+    now = {name: spelled(value) for name, value in facts_of(architecture).items().items()}
+    taken: dict[str, str] = {fact.name: fact.value for fact in recorded}  # before operations changed it
+    for name, value in stated.items().items():
+        if spelled(value) not in (now.get(name), taken.get(name)):
+            raise ArchitectureError(
+                f"{name} cannot be {spelled(value)}: its manifest says {now.get(name, 'that there is none')}",
+                hint="leave it out of `--assume`",
+            )
 
 
 def _categories(

@@ -33,10 +33,12 @@ class Background(Generic[T]):
         except BaseException as error:
             self._error = error
 
-    def result(self) -> T:
+    def result(self, meanwhile: Callable[[], None] = lambda: None) -> T:
+        """`meanwhile` is called now and then while it waits."""
         while self._thread and self._thread.is_alive():
             self._thread.join(_LOOK)
             check_signals()
+            meanwhile()
         if self._error is not None:
             raise self._error
         return cast(T, self._value)

@@ -11,7 +11,6 @@ from resnet_surgeon.architecture.facts import (
     Facts,
     applied,
     assumed,
-    facts_of,
     merged,
     spelled,
 )
@@ -54,15 +53,3 @@ def described(source: Source, architecture: Architecture) -> tuple[Source, Archi
     more = (*evidence.warnings(source, architecture), *doubts.warnings(source, known, network))
     warnings = tuple(dict.fromkeys((*source.origin.warnings, *more)))
     return replace(source, origin=replace(source.origin, warnings=warnings)), network, assumed(network, claims)
-
-
-def check_stated(stated: Facts, recorded: tuple[Assumed, ...], architecture: Architecture) -> None:
-    """Raises ArchitectureError for what contradicts the file's manifest."""
-    now = {name: spelled(value) for name, value in facts_of(architecture).items().items()}
-    taken: dict[str, str] = {fact.name: fact.value for fact in recorded}  # before operations changed it
-    for name, value in stated.items().items():
-        if spelled(value) not in (now.get(name), taken.get(name)):
-            raise ArchitectureError(
-                f"{name} cannot be {spelled(value)}: its manifest says {now.get(name, 'that there is none')}",
-                hint="leave it out of `--assume`",
-            )

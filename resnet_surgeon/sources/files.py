@@ -48,8 +48,13 @@ def published(entry: catalog.Entry, progress: Progress) -> NamedFile:
     return _named(OpenFile.at(fetch(entry, progress)), entry.architecture)
 
 
-def located(location: Location, progress: Progress) -> NamedFile:
-    """The file at a path, a URL, `-`, or of bytes or a stream. Raises UsageError, AccessError or WeightsError."""
+def located(location: Location | OpenFile, progress: Progress) -> NamedFile:
+    """The file at a path, a URL, `-`, or of bytes or a stream; or one that is open already.
+
+    Raises UsageError, AccessError or WeightsError.
+    """
+    if isinstance(location, OpenFile):
+        return _named(location, Path(location.name).stem)
     if location == STANDARD_INPUT:
         file = _standard_input()
         return _anonymous(whole(file, progress) if isinstance(file, ArrivingFile) else file)

@@ -27,11 +27,11 @@ from resnet_surgeon.arithmetic.laws import Constant
 from resnet_surgeon.errors import ArchitectureError, CheckpointError
 from resnet_surgeon.formats.onnx import Graph
 from resnet_surgeon.formats.tensors import Initialised, LazyTensor
+from resnet_surgeon.sources.found import Found, Wrapping
 from resnet_surgeon.sources.graph_layers import refused, walked
 from resnet_surgeon.sources.modules import Convolutions, dilated, strided_side
 from resnet_surgeon.sources.remainder import NO_CLASSIFIER
 from resnet_surgeon.sources.spelling import spelled
-from resnet_surgeon.sources.wrappings import Found, Wrapping
 
 _KIND = "ONNX"
 

@@ -8,7 +8,7 @@ the text of its classes, else by its name. Knows names, attributes and text, exe
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
@@ -643,10 +643,3 @@ def dilated(stages: list[Convolutions]) -> tuple[tuple[str, ...], tuple[int, ...
         replaced.append(stage.stride * (after // before))
         before = after
     return tuple(names), tuple(replaced)
-
-
-def at(root: object, path: Sequence[str]) -> object:
-    """What stands in a file under these keys, one in the other."""
-    for key in path:
-        root = root.get(key) if isinstance(root, Mapping) else None
-    return root

@@ -8,7 +8,7 @@ from typing import Annotated
 from resnet_surgeon.dataclass import dataclass
 from resnet_surgeon.fields import LINE, Digest, Line, Seed, Text
 from resnet_surgeon.formats.container import ContainerKind
-from resnet_surgeon.sources.wrappings import Wrapping
+from resnet_surgeon.sources.found import Wrapping
 
 FileName = Annotated[str, Text("the name of a file, without a folder", r"(?!\.\.?$)[^/\x00\ud800-\udfff]*")]
 Word = Annotated[str, Text("a name of letters, digits and `_`", r"[A-Za-z0-9_]+", 100)]

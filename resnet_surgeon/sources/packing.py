@@ -11,7 +11,7 @@ from resnet_surgeon.dataclass import dataclass
 from resnet_surgeon.errors import CheckpointError, printable
 from resnet_surgeon.formats.tensors import LazyTensor
 from resnet_surgeon.formats.unread import Unread
-from resnet_surgeon.sources.wrappings import Found, named_mappings
+from resnet_surgeon.sources.found import Found
 
 _OBJECTS = ("an object of the class", "the class or function")  # how it begins what no tensor can be made of
 
@@ -28,6 +28,8 @@ def packing(root: object, found: Found) -> Packing:
     """The state_dict in `root` that the tensors of `found` stand in. Raises CheckpointError if one of its tensors
     cannot be read, or if they do not all stand in one.
     """
+    from resnet_surgeon.sources.wrappings import named_mappings
+
     own = {found.names.get(name, name): tensor for name, tensor in found.tensors.items()}
     if found.names:
         own = {name: found.tensors[ours] for ours, name in found.names.items() if ours in found.tensors}

@@ -8,6 +8,7 @@ import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from resnet_surgeon.architecture.facts import UNKNOWN, Facts, stated
 from resnet_surgeon.architecture.layers import Part
@@ -22,20 +23,21 @@ from resnet_surgeon.formats import sniff
 from resnet_surgeon.formats.arriving import ArrivingFile
 from resnet_surgeon.formats.container import Container
 from resnet_surgeon.formats.files import OpenFile
-from resnet_surgeon.formats.modules import ModuleNode, StateDictNode
 from resnet_surgeon.formats.tensors import Initialised, LazyTensor, Stored, byte_size, content
 from resnet_surgeon.location import DEFAULT_NAME, Location
 from resnet_surgeon.platform.background import Background
 from resnet_surgeon.sources import catalog, files, sidecar
 from resnet_surgeon.sources.digest import sha256
 from resnet_surgeon.sources.files import NamedFile
-from resnet_surgeon.sources.module_paths import Bare, bare
-from resnet_surgeon.sources.modules import at
+from resnet_surgeon.sources.found import Found, at
 from resnet_surgeon.sources.origin import Origin
 from resnet_surgeon.sources.progress import Progress, silent
 from resnet_surgeon.sources.promise import promise
 from resnet_surgeon.sources.sidecar import MANIFEST_KEY, NAMES_KEY, Sidecar
-from resnet_surgeon.sources.wrappings import Found, unwrap
+
+if TYPE_CHECKING:  # files of ours and plain ones hold no modules
+    from resnet_surgeon.formats.modules import ModuleNode
+    from resnet_surgeon.sources.module_paths import Bare
 
 _LARGEST_STEM = 1 << 22  # bytes of conv1.weight that are looked at
 
@@ -124,6 +126,8 @@ class Source:
     @property
     def module(self) -> ModuleNode | None:
         """The whole module that the network is in, if that was saved."""
+        from resnet_surgeon.formats.modules import ModuleNode
+
         return self._node if isinstance(self._node, ModuleNode) else None
 
     @property
@@ -133,6 +137,9 @@ class Source:
     @functools.cached_property
     def bare_modules(self) -> Bare | None:
         """The network's modules without tensors, where the file has noted them."""
+        from resnet_surgeon.formats.modules import StateDictNode
+        from resnet_surgeon.sources.module_paths import bare
+
         scope = self.found.wrapping.prefix if self.found.wrapping else ""
         return bare(self._node, self.found.names, scope) if isinstance(self._node, StateDictNode) else None
 
@@ -143,7 +150,7 @@ class Source:
 
 
 def open_source(
-    location: Location = DEFAULT_NAME,
+    location: Location | OpenFile = DEFAULT_NAME,
     weights: str | None = None,
     seed: int = 0,
     key: str | None = None,
@@ -153,8 +160,8 @@ def open_source(
     manifest: str | os.PathLike[str] | None = None,
     assume: str | Mapping[str, object] | None = None,
 ) -> Source:
-    """Opens a model name (with `weights`: DEFAULT, a published name, or random), a path, a URL, `-`, bytes, or a
-    stream.
+    """Opens a model name (with `weights`: DEFAULT, a published name, or random), a path, a URL, `-`, bytes, a stream,
+    or a file that is open already.
 
     `key` chooses one of several networks in a file, `fc` names the module that is its classifier (or is `none`), and
     `ignore` are patterns of the names of layers that may be left out. `manifest` is the path of the file's manifest, if
@@ -241,6 +248,8 @@ def _found(container: Container, key: str | None, fc: str | None, ignore: Sequen
             from resnet_surgeon.sources import graphs
 
             return graphs.found(container.root, key, fc, ignore)
+        from resnet_surgeon.sources.wrappings import unwrap
+
         return unwrap(container.root, key, fc, ignore)
     except CheckpointError as error:
         raise error.about(container.file.name) from None

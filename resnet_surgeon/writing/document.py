@@ -69,7 +69,7 @@ class Document:
             is_read = source.origin.sha256 is not None or source.known.sha256 in read
             if source.container is not None and source.container.checksums and not is_read:
                 source.container.check()
-        return replace(self, manifest=text, digest_places={})
+        return replace(self, manifest=text, digest_places={}) if self.digest_places else self
 
     def check_unchanged(self) -> None:
         """Raises CheckpointError if a file that the tensors or the digests come from was written to since it was

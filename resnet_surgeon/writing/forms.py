@@ -46,8 +46,8 @@ def _safetensors(document: Document) -> Layout:
     arrangement = document.arrangement
     header = document.header(arrangement)
 
-    def frame(document: Document, _: Checksum) -> Iterator[tuple[int, bytes]]:
-        yield 0, document.header(arrangement)
+    def frame(complete: Document, _: Checksum) -> Iterator[tuple[int, bytes]]:
+        yield 0, header if complete is document else complete.header(arrangement)
 
     placed = tuple(_from(len(header), arrangement.tensors))
     return Layout(placed, len(header) + document.size(), frame)

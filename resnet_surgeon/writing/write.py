@@ -98,15 +98,17 @@ def stream(content: Document, descriptor: int, progress: Progress) -> None:
     """Sends the file to a descriptor, such as a pipe's. Raises BrokenPipeError if the reader has gone, AccessError for
     other failures, CheckpointError if the source changed; then what was sent is not whole, and its reader notices.
     """
-    prepare(content.tensors.values())
     if content.file_names:
         raise _misnamed(content, "standard output", content.file_names[0])
-    content.check_manifest()
     content = content.read_through()
     layout = SAFETENSORS.layout(content)
     widen_pipe(descriptor)
     try:
-        write_all(descriptor, content.header(content.arrangement))
+        for _, data in layout.frame(content, partial(checksum, descriptor)):
+            write_all(descriptor, data)
+        # While the reader takes in the header.
+        content.check_manifest()
+        prepare(content.tensors.values())
         with progress("streaming", content.size()) as advance:
             *first, last = into_stream(layout.tensors)
             for run in first:

@@ -49,6 +49,7 @@ from resnet_surgeon.formats.unpickle import unpickle
 from resnet_surgeon.formats.unread import Unread
 from resnet_surgeon.reporting.report import loading_code
 from resnet_surgeon.sources import graphs, modules
+from resnet_surgeon.sources.found import at
 from resnet_surgeon.sources.source import open_source
 from tests.conftest import small_network
 from tests.formats import test_distributed, test_onnx, test_torch_tar, test_torch_zip, test_unpickle
@@ -291,7 +292,7 @@ def whole_module(data: bytes) -> None:
         try:
             source = open_source(file.read(0, file.size))
             container = source.container
-            node = modules.at(container.root, source.found.path) if container else None
+            node = at(container.root, source.found.path) if container else None
             if isinstance(node, ModuleNode):
                 list(modules.says(node, source.found.names, recognise(source.tensors), settled=False))
         except SurgeonError:

@@ -22,6 +22,7 @@ from resnet_surgeon.architecture.recognise import recognise
 from resnet_surgeon.errors import ArchitectureError
 from resnet_surgeon.formats.modules import ModuleNode
 from resnet_surgeon.sources import modules
+from resnet_surgeon.sources.found import at
 from resnet_surgeon.sources.source import open_source
 from tests.conftest import images, small_network
 from tests.formats.test_torch_zip import saved
@@ -85,7 +86,7 @@ def said(model: nn.Module, *, settled: bool = False) -> dict[str, Any]:
     """The facts that a module says of the ResNet in it."""
     source = open_source(saved(model))
     assert source.container
-    node = modules.at(source.container.root, source.found.path)
+    node = at(source.container.root, source.found.path)
     assert isinstance(node, ModuleNode)
     claims = modules.says(node, source.found.names, recognise(source.tensors), settled)
     return {name: value for claim in claims for name, value in claim.facts.items().items()}

@@ -22,6 +22,7 @@ from resnet_surgeon.architecture.spec import Architecture
 from resnet_surgeon.errors import ArchitectureError
 from resnet_surgeon.formats.modules import Layer, ModuleNode
 from resnet_surgeon.sources import modules
+from resnet_surgeon.sources.found import at
 from resnet_surgeon.sources.source import open_source
 from tests.conftest import images, small_network
 from tests.formats import test_torch_legacy
@@ -33,7 +34,7 @@ def opened(block: str = "basic") -> tuple[ModuleNode, dict[str, str], Architectu
     """A whole module without the text of its classes, the names of its tensors, and its architecture."""
     source = open_source(saved(small_network(Bottleneck if block == "bottleneck" else BasicBlock)))
     assert source.container
-    node = modules.at(source.container.root, source.found.path)
+    node = at(source.container.root, source.found.path)
     assert isinstance(node, ModuleNode)
     return node, dict(source.found.names), recognise(source.tensors)
 
@@ -661,7 +662,7 @@ def test_what_stands_between_a_backbone_with_text_and_its_classifier_is_seen(
     model.fc = nn.Sequential(between, model.fc)  # type: ignore[arg-type]
     source = open_source(saved(model), fc="fc.1")
     assert source.container
-    node = modules.at(source.container.root, source.found.path)
+    node = at(source.container.root, source.found.path)
     assert isinstance(node, ModuleNode)
     body = STEM + STAGES + FLATTENED + end + "return x"
     node.layers["backbone"] = replace(node.layers["backbone"], source=text(body), kind="net.Net")  # type: ignore[index]
@@ -680,7 +681,7 @@ def test_what_stands_between_a_backbone_with_text_and_its_classifier_is_seen(
 def test_a_classifier_that_is_left_out_may_follow_a_mean_alone(pooling: str, is_told: bool) -> None:
     source = open_source(saved(small_network()), fc="none")
     assert source.container
-    node = modules.at(source.container.root, source.found.path)
+    node = at(source.container.root, source.found.path)
     assert isinstance(node, ModuleNode)
     own = text(f"{STEM}{STAGES}return self.fc(torch.flatten({pooling}, 1))")
     node.layers[""] = replace(node.layers[""], source=own, kind="net.Net")  # type: ignore[index]

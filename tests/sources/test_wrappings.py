@@ -22,8 +22,9 @@ import resnet_surgeon as rs
 from resnet_surgeon.arithmetic.laws import Constant
 from resnet_surgeon.errors import ArchitectureError, CheckpointError
 from resnet_surgeon.formats.tensors import Initialised
+from resnet_surgeon.sources.found import Wrapping
 from resnet_surgeon.sources.origin import Origin
-from resnet_surgeon.sources.wrappings import Wrapping, unwrap
+from resnet_surgeon.sources.wrappings import unwrap
 from tests.conftest import images, small_network
 from tests.work import calls
 
