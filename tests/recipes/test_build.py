@@ -171,6 +171,34 @@ def test_an_output_made_of_another_is_refused(folder: Path) -> None:
     assert rs.Recipe.read("alone.yaml").build()
 
 
+MADE_OF = "source: {}\noperations: []\noutput: x.safetensors\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "reason", "hint"),
+    [
+        (MADE_OF.format("out-4.safetensors") + "---" + TWO, "1: out.*: it is not .* output of line 5", "list all"),
+        (
+            TWO + "---\n" + MADE_OF.format("out-1.safetensors"),
+            "9: out.*: it is not .* output of line 2",
+            "list all",
+        ),
+        (MADE_OF.format("gone.pth"), "1: gone.pth: no such file", "make it first"),
+        (
+            TWO.replace("- adapt:", "- average: {others: [gone.pth]}\n  - adapt:"),
+            "2: gone.pth: no such file",
+            "make it first",
+        ),
+    ],
+    ids=["wrong order", "right order", "missing", "missing other"],
+)
+def test_a_source_that_is_not_there_says_who_asks_for_it(text: str, reason: str, hint: str, folder: Path) -> None:
+    (folder / "recipe.yaml").write_text(text)
+    with pytest.raises(AccessError, match=rf"recipe.yaml:{reason}") as caught:
+        rs.Recipe.read("recipe.yaml").build()
+    assert hint in str(caught.value.hint)
+
+
 def test_without_a_name_outputs_are_called_after_source_and_operations(folder: Path) -> None:
     Path("recipe.yaml").write_text(TWO.replace("output: out-${channels}.safetensors", ""))
     assert [str(item.output) for item in rs.Recipe.read("recipe.yaml").plan()] == [
