@@ -109,7 +109,7 @@ def _check_same(one: Checkpoint, other: Checkpoint, label: str) -> None:
                 f"`{name}` is {other.tensors[name].dtype} in {label}, and {tensor.dtype} in SOURCE",
                 hint="make them so with `cast`, and average these files",
             )
-    check_same_images(one, other, label, "only checkpoints that take the same images can be averaged")
+    check_same_images(one, other, label)
 
 
 def _without_names(architecture: Architecture) -> Architecture:

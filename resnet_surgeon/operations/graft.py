@@ -115,8 +115,7 @@ class Graft:
         there = checkpoint.others[self.other]
         is_top = "conv1" in self.layers or "bn1" in self.layers  # whose numbers images of another kind do not fit
         if is_top and checkpoint.architecture.in_channels == there.architecture.in_channels:
-            hint = "state the same of both with `adapt --channels` or `adapt --mean` and `--std` first"
-            check_same_images(checkpoint, there, "the other network", hint)
+            check_same_images(checkpoint, there, "the other network")
         made = (
             _replaced(checkpoint.architecture, there.architecture, self.layers)
             if self.head is None

@@ -10,7 +10,7 @@ import itertools
 import json
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal, TypedDict
@@ -33,6 +33,7 @@ from resnet_surgeon.writing.targets import output_path
 from resnet_surgeon.writing.unchanged import digest
 
 Outcome = Literal["made", "up to date", "planned"]
+_IN_TWO = "list all operations from the first source on, or put it into a recipe that you apply afterwards"
 _AT_ONCE = 2  # outputs: while one is synced to the disk, the next is copied
 
 
@@ -59,6 +60,7 @@ class _Planned:
     output: Path
     network: Network
     written: Written
+    line: int
 
 
 def plan(name: str, targets: Sequence[Target], source: str | None, progress: Progress) -> tuple[Built, ...]:
@@ -111,12 +113,15 @@ def _planned(name: str, targets: Sequence[Target], source: str | None, progress:
             written = Written(names=target.names, share_blocks=target.share_blocks)
             network.check(output, **written)
         except SurgeonError as error:
+            if isinstance(error.__context__, FileNotFoundError) and error.subject:
+                makers = {path: item.line for path, item in planned.items()} | _stated_outputs(targets)
+                _explain_missing(error, {path.resolve(): line for path, line in makers.items()})
             error.subject = f"{name}:{target.place.line}: {error.subject or target.source}"
             raise
         if output in planned:
             hint = "put the variables that set them apart into `output:`, such as `model-${channels}.safetensors`"
             raise UsageError(f"two of its outputs are {output}", subject=f"{name}:{target.place.line}", hint=hint)
-        planned[output] = _Planned(output, network, written)
+        planned[output] = _Planned(output, network, written, target.place.line)
     outputs = {output.resolve(): output for output in planned}
     for target, (output, item) in zip(targets, planned.items(), strict=True):
         made = (outputs[path] for path in _read_by(item.network) if outputs.get(path, output) != output)
@@ -124,9 +129,24 @@ def _planned(name: str, targets: Sequence[Target], source: str | None, progress:
             raise UsageError(
                 f"it is made of {other}, another output, as that was before: all sources are opened first",
                 subject=f"{name}:{target.place.line}: {output}",
-                hint="list all operations from the first source on, or put it into a recipe that you apply afterwards",
+                hint=_IN_TWO,
             )
     return tuple(planned.values())
+
+
+def _stated_outputs(targets: Sequence[Target]) -> dict[Path, int]:
+    """The outputs that have names of their own, each with the line of its recipe."""
+    return {Path(target.output): target.place.line for target in targets if target.output is not None}
+
+
+def _explain_missing(error: SurgeonError, outputs: Mapping[Path, int]) -> None:
+    """Says of a file that is not there whether it is one of the outputs."""
+    line = outputs.get(Path(error.subject or "").resolve())
+    if line is None:
+        error.hint = error.hint or "make it first, or correct the recipe"
+    else:
+        error.reason = f"it is not there yet: it is the output of line {line}, and all sources are opened first"
+        error.hint = _IN_TWO
 
 
 def _read_by(network: Network) -> Iterator[Path]:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 import resnet_surgeon as rs
 from resnet_surgeon.errors import OperationError, UsageError
-from tests.conftest import small_network
+from tests.fixtures import small_network
 
 EPOCHS = ("a", "b", "c")
 
@@ -100,6 +100,22 @@ def test_channels_in_another_order_are_refused(folder: Path, tmp_path: Path) -> 
         b.average([tmp_path / "bgr.pth"])
     a.adapt(channels="B,G,R").save(tmp_path / "other.pth")
     assert rs.open(tmp_path / "bgr.pth").average([tmp_path / "other.pth"])
+
+
+def test_images_that_one_takes_as_they_are_must_be_stated_of_the_other(folder: Path, tmp_path: Path) -> None:
+    stated: dict[str, Any] = {"channels": "R,G,B", "mean": [0.5] * 3, "std": [0.5] * 3}
+    plain = rs.open(folder / "b.pth")
+    folded = rs.open(folder / "a.pth").adapt(**stated, fold_normalization=True)
+    folded.save(tmp_path / "folded.pth")
+    with pytest.raises(OperationError, match="checkpoint 2 takes images from 0 to 1 .* those of SOURCE are normalised"):
+        plain.average([tmp_path / "folded.pth"])
+    with pytest.raises(OperationError, match="SOURCE takes .* of checkpoint 2 are normalised"):
+        rs.open(tmp_path / "folded.pth").average([folder / "b.pth"])
+    with pytest.raises(OperationError, match="the other network takes images from 0 to 1"):
+        plain.graft(tmp_path / "folded.pth", ["conv1", "bn1"])
+    for options in ({"mean": [0.0] * 3, "std": [1.0] * 3}, {**stated, "fold_normalization": True}):
+        said = plain.adapt(**{"channels": "R,G,B", **options})
+        assert said.average([tmp_path / "folded.pth"])
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from resnet_surgeon.platform.signals import Signalled
 from resnet_surgeon.recipes.repeat import recipe_text
 from resnet_surgeon.recipes.schema import published
 from tests import PATIENCE
-from tests.conftest import Run
+from tests.fixtures import Run
 from tests.recipes.test_reading import MISTAKES, WHOLE
 
 TWO = """
@@ -169,6 +169,34 @@ def test_an_output_made_of_another_is_refused(folder: Path) -> None:
         rs.Recipe.read("recipe.yaml").build()
     Path("alone.yaml").write_text(made_of_another)
     assert rs.Recipe.read("alone.yaml").build()
+
+
+MADE_OF = "source: {}\noperations: []\noutput: x.safetensors\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "reason", "hint"),
+    [
+        (MADE_OF.format("out-4.safetensors") + "---" + TWO, "1: out.*: it is not .* output of line 5", "list all"),
+        (
+            TWO + "---\n" + MADE_OF.format("out-1.safetensors"),
+            "9: out.*: it is not .* output of line 2",
+            "list all",
+        ),
+        (MADE_OF.format("gone.pth"), "1: gone.pth: no such file", "make it first"),
+        (
+            TWO.replace("- adapt:", "- average: {others: [gone.pth]}\n  - adapt:"),
+            "2: gone.pth: no such file",
+            "make it first",
+        ),
+    ],
+    ids=["wrong order", "right order", "missing", "missing other"],
+)
+def test_a_source_that_is_not_there_says_who_asks_for_it(text: str, reason: str, hint: str, folder: Path) -> None:
+    (folder / "recipe.yaml").write_text(text)
+    with pytest.raises(AccessError, match=rf"recipe.yaml:{reason}") as caught:
+        rs.Recipe.read("recipe.yaml").build()
+    assert hint in str(caught.value.hint)
 
 
 def test_without_a_name_outputs_are_called_after_source_and_operations(folder: Path) -> None:
