@@ -4,3 +4,5 @@ PATIENCE = 1200  # seconds after which a process must be hanging, even on the bu
 
 # What stands in a manifest's place that may be replaced: a manifest, of whatever version and however damaged.
 OLD_MANIFEST = b'{"format_version": 1, "versions": {"resnet_surgeon": "0.1.0"}}'
+
+TORCH = ("module", "loading", "saving", "verification", "reporting")  # the rooms that import it at their top

@@ -13,6 +13,7 @@ import json
 import math
 import os
 import pkgutil
+import select
 import signal
 import socket
 import subprocess
@@ -21,28 +22,34 @@ import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import IO, NoReturn
 
-from tests import PATIENCE
+from tests import PATIENCE, TORCH
 from tests.platform.elsewhere import import_what_asks, run
 
 _LARGEST = 1 << 17  # bytes of a request
-_LISTENING = "listening"
+_LISTENING, _WITH_TORCH = "listening", "torch"
+_NEEDING_TORCH = ("verify", "report", "load", "-c")  # the commands
 _fork, _alarm = os.fork, signal.alarm  # which another system may lack
-_TORCH = ("module", "loading", "saving", "verification", "reporting")
 
 
 class Server:
-    """The process that forks; `system` is a module of `tests.platform`."""
+    """The processes that fork: one without torch, whose forks take a tenth of the time, and one that has imported it.
+    Each starts when it is needed. `system` is a module of `tests.platform`.
+    """
 
     def __init__(self, system: str = "") -> None:
-        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            command = [sys.executable, "-m", "tests.served", str(theirs.fileno()), *filter(None, [system])]
-            nothing = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
-            self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], **nothing)  # type: ignore[call-overload]
+        self._system = system
+        self._started: dict[bool, tuple[socket.socket, subprocess.Popen[bytes]]] = {}
+
+    def _requests(self, with_torch: bool) -> socket.socket:
+        if with_torch not in self._started:
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            with theirs:
+                self._started[with_torch] = ours, _start(theirs, with_torch, self._system)
+        return self._started[with_torch][0]
 
     def run(
         self, words: list[str], folder: Path, env: dict[str, str], stdin: bytes | IO[bytes] | None
@@ -53,7 +60,8 @@ class Server:
         source = given[0] if given else os.open(os.devnull, os.O_RDONLY) if stdin is None else os.dup(stdin.fileno())  # type: ignore[union-attr]
         theirs = [source, *(writer for _, writer in ends)]
         request = json.dumps({"words": words, "folder": str(folder), "env": env}).encode()
-        socket.send_fds(self._socket, [request], theirs)
+        requests = self._requests(words[:1] in [[word] for word in _NEEDING_TORCH])
+        socket.send_fds(requests, [request], theirs)
         for descriptor in theirs:
             os.close(descriptor)
         with ThreadPoolExecutor() as threads:
@@ -61,11 +69,12 @@ class Server:
             if given:
                 _write(given[1], stdin)  # type: ignore[arg-type]
             stdout, stderr = (output.result() for output in outputs)
-        return subprocess.CompletedProcess(words, json.loads(self._socket.recv(_LARGEST)), stdout, stderr)
+        return subprocess.CompletedProcess(words, json.loads(requests.recv(_LARGEST)), stdout, stderr)
 
     def close(self) -> None:
-        self._socket.close()
-        self._process.wait()
+        for requests, process in self._started.values():
+            requests.close()
+            process.wait()
 
 
 _SCRIPT = """\
@@ -73,7 +82,7 @@ _SCRIPT = """\
 import json, os, socket, sys
 
 with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as server:
-    server.connect({address!r})
+    server.connect({folder!r} + "/torch-" + str(sys.argv[1] in {needing!r}))
     request = {{"words": sys.argv[1:], "folder": os.getcwd(), "env": dict(os.environ)}}
     socket.send_fds(server, [json.dumps(request).encode()], [0, 1, 2])
     code = json.loads(server.recv(100))
@@ -83,20 +92,29 @@ sys.exit(code if code >= 0 else 128 - code)
 
 @contextmanager
 def script(folder: Path, env: dict[str, str]) -> Iterator[None]:
-    """Puts into the folder a script `resnet-surgeon`, for which a process in the environment `env` forks. With `-c` it
+    """Puts into the folder a script `resnet-surgeon`, for which processes in the environment `env` fork. With `-c` it
     runs Python's code, as Python does.
     """
-    path = folder / "resnet-surgeon"
-    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listening:
-        listening.bind(address := str(folder / "socket"))
-        listening.listen()
-        path.write_text(_SCRIPT.format(python=sys.executable, address=address), "utf-8")
-        path.chmod(0o755)
-        command = [sys.executable, "-m", "tests.served", str(listening.fileno()), _LISTENING]
-        process = subprocess.Popen(command, pass_fds=[listening.fileno()], env=env, stdin=subprocess.DEVNULL)
+    path, processes = folder / "resnet-surgeon", []
+    for with_torch in (False, True):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listening:
+            listening.bind(str(folder / f"torch-{with_torch}"))
+            listening.listen()
+            processes.append(_start(listening, with_torch, _LISTENING, env))
+    path.write_text(_SCRIPT.format(python=sys.executable, folder=str(folder), needing=_NEEDING_TORCH), "utf-8")
+    path.chmod(0o755)
     yield
-    process.kill()
-    process.wait()
+    for process in processes:
+        process.kill()
+        process.wait()
+
+
+def _start(
+    requests: socket.socket, with_torch: bool, kind: str, env: dict[str, str] | None = None
+) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "tests.served", str(requests.fileno()), _WITH_TORCH * with_torch, kind]
+    nothing = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
+    return subprocess.Popen(command, pass_fds=[requests.fileno()], env=env, **nothing)  # type: ignore[call-overload, no-any-return]
 
 
 def _read(descriptor: int) -> bytes:
@@ -110,29 +128,26 @@ def _write(descriptor: int, data: bytes) -> None:
             data = data[stream.write(data) :]
 
 
-def _serve(requests: socket.socket, prepare: Callable[[list[str]], None], command: Callable[[], object]) -> NoReturn:
+def _serve(requests: socket.socket, command: Callable[[], object]) -> NoReturn:
     while True:
         data, descriptors, _, _ = socket.recv_fds(requests, _LARGEST, 3)
         if not data:
             os._exit(0)
-        request = json.loads(data)
-        prepare(request["words"])
         child = _fork()
         if child == 0:
             requests.close()
-            _run(command, descriptors, **request)
+            _run(command, descriptors, **json.loads(data))
         for descriptor in descriptors:
             os.close(descriptor)
         requests.send(json.dumps(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])).encode())
 
 
-def _listen(listening: socket.socket, prepare: Callable[[list[str]], None], command: Callable[[], object]) -> NoReturn:
+def _listen(listening: socket.socket, command: Callable[[], object]) -> NoReturn:
     """Forks for each that connects; that fork forks the command, and says how it ended."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     while True:
         connection, _ = listening.accept()
         data, descriptors, _, _ = socket.recv_fds(connection, _LARGEST, 3)
-        prepare(json.loads(data)["words"])
         if os.fork() == 0:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             if (child := os.fork()) == 0:
@@ -168,41 +183,32 @@ def _run(
     os._exit(0)
 
 
-def _import_rooms(wanted: Callable[[str], bool]) -> None:
+def _import_rooms(with_torch: bool) -> None:
     import resnet_surgeon
 
     for module in pkgutil.walk_packages(resnet_surgeon.__path__, "resnet_surgeon."):
         room = module.name.split(".")[1]
-        if room != "__main__" and wanted(room):
+        if room != "__main__" and (with_torch or room not in TORCH):
             importlib.import_module(module.name)
+    for name in ("numpy.random", "typer.rich_utils"):  # of what is drawn, and of help
+        importlib.import_module(name)
     from resnet_surgeon.cli import progress
 
     progress._LINE_AFTER = math.inf  # a slow machine prints what a quick one does
 
 
-def _needs_torch(words: list[str]) -> bool:
-    return words[:1] in (["verify"], ["report"], ["load"], ["-c"]) and "--help" not in words
-
-
-def _prepare(words: list[str]) -> None:
-    _import_for(_needs_torch(words))
-
-
-@cache
-def _import_for(torch: bool) -> None:
-    import_what_asks(with_torch=torch)
-    _import_rooms(lambda room: room not in _TORCH or torch)
-
-
-def _main(requests: socket.socket, system: str = "") -> None:
-    if system and system != _LISTENING:
-        played = importlib.import_module(f"tests.platform.{system}")
-        played.become()
-        sys.platform = played.PLATFORM
-        _import_rooms(lambda room: True)
-        _serve(requests, lambda words: None, partial(run, played.PLATFORM))
-    _prepare([])
-    (_listen if system else _serve)(requests, _prepare, _command)
+def _main(requests: socket.socket, with_torch: bool, kind: str) -> None:
+    if kind == _LISTENING:
+        select.select([requests], [], [])  # what is never asked need not get ready
+    if kind in ("", _LISTENING):
+        import_what_asks(with_torch)
+        _import_rooms(with_torch)
+        (_listen if kind else _serve)(requests, _command)
+    played = importlib.import_module(f"tests.platform.{kind}")
+    played.become(with_torch)
+    sys.platform = played.PLATFORM
+    _import_rooms(with_torch)
+    _serve(requests, partial(run, played.PLATFORM))
 
 
 def _command() -> None:
@@ -215,4 +221,4 @@ def _command() -> None:
 
 
 if __name__ == "__main__":
-    _main(socket.socket(fileno=int(sys.argv[1])), *sys.argv[2:])
+    _main(socket.socket(fileno=int(sys.argv[1])), sys.argv[2] == _WITH_TORCH, sys.argv[3])

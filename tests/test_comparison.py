@@ -17,7 +17,7 @@ import resnet_surgeon as rs
 from resnet_surgeon.comparison import Kind
 from resnet_surgeon.formats.tensors import BITS
 from resnet_surgeon.network import Network
-from tests.conftest import small_network
+from tests.fixtures import small_network
 from tests.work import calls
 
 

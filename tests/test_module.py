@@ -20,7 +20,7 @@ from resnet_surgeon.architecture.variants import VARIANTS
 from resnet_surgeon.errors import AccessError, CheckpointError
 from resnet_surgeon.module import ResNet as OurResNet
 from resnet_surgeon.module import without_numbers
-from tests.conftest import images
+from tests.fixtures import images
 
 
 @pytest.fixture

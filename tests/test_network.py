@@ -39,7 +39,7 @@ from resnet_surgeon.operations.heads import Heads
 from resnet_surgeon.operations.remove import Remove
 from resnet_surgeon.operations.stem import Stem
 from resnet_surgeon.sources import catalog
-from tests.conftest import Publish, Run, small_network
+from tests.fixtures import Publish, Run, small_network
 
 OPERATIONS = st.one_of(
     st.builds(

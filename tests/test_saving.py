@@ -18,7 +18,7 @@ from torch.optim.swa_utils import AveragedModel
 import resnet_surgeon as rs
 from resnet_surgeon.errors import CheckpointError, UsageError
 from resnet_surgeon.manifest import Computed, Initialised, Kept, Trained
-from tests.conftest import images
+from tests.fixtures import images
 
 CHANGED = {"conv1.weight", "layer1.0.bn1.running_mean", "heads.head2.fc.bias"}
 

@@ -22,7 +22,7 @@ from resnet_surgeon.architecture.spec import (
 )
 from resnet_surgeon.architecture.variants import resnet
 from resnet_surgeon.module import ResNet
-from tests.conftest import images
+from tests.fixtures import images
 
 PLAIN = resnet("basic", (1, 1, 1, 1), classes=5)
 HIDDEN = (HiddenNorm(), HiddenLinear(7, bias=False), HiddenActivation("gelu"), HiddenDropout(0.5))

@@ -14,7 +14,7 @@ from torchvision.models.video import mc3_18, r2plus1d_18, r3d_18
 
 import resnet_surgeon as rs
 from resnet_surgeon.errors import ArchitectureError, CheckpointError
-from tests.conftest import small_network
+from tests.fixtures import small_network
 
 State = dict[str, torch.Tensor]
 

@@ -14,7 +14,7 @@ from torchvision.models.resnet import BasicBlock, Bottleneck
 from resnet_surgeon.architecture.recognise import describe, recognise
 from resnet_surgeon.architecture.variants import VARIANTS, variant_name
 from resnet_surgeon.errors import ArchitectureError
-from tests.conftest import small_network
+from tests.fixtures import small_network
 from tests.work import calls
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from resnet_surgeon.cli.answers import command
 from resnet_surgeon.errors import Answer
-from tests.conftest import Run
+from tests.fixtures import Run
 
 EMA = Answer("key", "ema student", "the averaged weights")
 

@@ -17,7 +17,7 @@ import resnet_surgeon as rs
 from resnet_surgeon.cli.app import app
 from resnet_surgeon.cli.commands import SUMMARIES
 from resnet_surgeon.operations import OPERATIONS
-from tests.conftest import Run, images
+from tests.fixtures import Run, images
 
 RANDOM = ["resnet18", "--weights", "random"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.conftest import Run
+from tests.fixtures import Run
 
 OFFERED = {
     "adapt resnet1": ["resnet18", "resnet101", "resnet152"],

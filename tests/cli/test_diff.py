@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.conftest import Run, small_network
+from tests.fixtures import Run, small_network
 
 
 def test_the_same_network_exits_with_0(run: Run, checkpoints: Path) -> None:

@@ -12,7 +12,7 @@ import torchvision
 
 import resnet_surgeon as rs
 from resnet_surgeon.operations import OPERATIONS
-from tests.conftest import Run
+from tests.fixtures import Run
 
 
 def test_what_a_person_reads(run: Run, checkpoints: Path) -> None:

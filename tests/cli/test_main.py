@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from resnet_surgeon import errors
 from resnet_surgeon.errors import SurgeonError
 from tests import PATIENCE
-from tests.conftest import Run
+from tests.fixtures import Run
 
 SMALL = Path(__file__).parents[1] / "data" / "0.1.0" / "small.safetensors"
 COMMAND = [sys.executable, "-m", "resnet_surgeon"]

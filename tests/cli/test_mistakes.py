@@ -11,7 +11,7 @@ from typer.main import get_command
 from resnet_surgeon.cli.app import app
 from resnet_surgeon.cli.mistakes import meant
 from resnet_surgeon.operations import OPERATIONS
-from tests.conftest import Run
+from tests.fixtures import Run
 
 MEANT = {
     "heads --classes 3 5": "heads --classes 3,5",

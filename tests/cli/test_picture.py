@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Run
+from tests.fixtures import Run
 
 PLAN = ("heads", "resnet18", "--weights", "random", "--classes", "3,5", "--dry-run")
 BOXES = """\

@@ -24,7 +24,7 @@ from resnet_surgeon.formats.container import Container
 from resnet_surgeon.formats.files import OpenFile
 from resnet_surgeon.formats.tensors import Joined, LazyTensor, content
 from resnet_surgeon.formats.unread import Unread
-from tests.conftest import small_network
+from tests.fixtures import small_network
 from tests.formats.test_torch_zip import raw
 
 

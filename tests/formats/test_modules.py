@@ -15,7 +15,7 @@ from resnet_surgeon.formats.container import Container
 from resnet_surgeon.formats.modules import ModuleNode
 from resnet_surgeon.formats.tensors import LazyTensor, content
 from resnet_surgeon.formats.unread import Unread
-from tests.conftest import small_network
+from tests.fixtures import small_network
 from tests.formats import test_torch_legacy, test_torch_zip
 from tests.formats.test_torch_zip import raw
 

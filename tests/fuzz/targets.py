@@ -51,7 +51,7 @@ from resnet_surgeon.reporting.report import loading_code
 from resnet_surgeon.sources import graphs, modules
 from resnet_surgeon.sources.found import at
 from resnet_surgeon.sources.source import open_source
-from tests.conftest import small_network
+from tests.fixtures import small_network
 from tests.formats import test_distributed, test_onnx, test_torch_tar, test_torch_zip, test_unpickle
 from tests.sources import test_graphs, test_texts
 

@@ -22,7 +22,7 @@ import torch
 from safetensors.torch import save
 
 import resnet_surgeon as rs
-from tests.conftest import small_network
+from tests.fixtures import small_network
 from tests.formats import test_safetensors, test_torch_legacy, test_torch_tar, test_torch_zip, test_unpickle
 from tests.formats.test_torch_zip import SAVED, replaced, rezipped
 from tests.hazards.trial import Victim, assert_refused
@@ -174,7 +174,14 @@ LEGACY: dict[str, Row] = {
     "magic by eval": lambda: call("builtins", "eval") + test_torch_legacy.SAVED,
     "another protocol": lambda: test_torch_legacy.MAGIC + pickle.dumps(1002, 2),
 }
-ENTRIES = [b"J" + struct.pack("<i", number) + b"N" for number in range(500_000)]
+
+
+def entries(count: int) -> Iterator[bytes]:
+    """The instructions of so many entries of a dict, by thousands."""
+    for first in range(0, count, 1000):
+        yield b"(" + b"".join(b"J" + struct.pack("<i", n) + b"N" for n in range(first, first + 1000)) + b"u"
+
+
 STREAMS: dict[str, Row] = {
     "INST": lambda: b'(S"id"\nios\nsystem\n.',
     "OBJ": lambda: b'(cos\nsystem\nS"whoami"\no.',
@@ -244,11 +251,7 @@ STREAMS: dict[str, Row] = {
     "a size that repeats": lambda: test_torch_zip.pickle_of(shape=(2**40,), strides=(0,)),
     "a view of a million sizes": lambda: test_torch_zip.pickle_of(shape=(2**62,) * 1_000_000, strides=(0,) * 1_000_000),
     "a view of huge sizes": lambda: test_torch_zip.pickle_of(shape=(2**2000,) * 30_000, strides=(0,) * 30_000),
-    "500,000 entries": lambda: (
-        b"\x80\x02}"
-        + b"".join(b"(" + b"".join(ENTRIES[first : first + 1000]) + b"u" for first in range(0, 500_000, 1000))
-        + b"."
-    ),
+    "500,000 entries": lambda: b"\x80\x02}" + b"".join(entries(500_000)) + b".",
     "endless instructions": lambda: b"\x80\x02]" + (b"(" + b"N" * 1000 + b"e") * 20_000 + b".",
     "values piled up": lambda: b"\x80\x02](" + b"N" * 20_000_000 + b"e.",
     "numbers of one hash for keys": lambda: b"\x80\x02}(" + b"".join(key + b"N" for key in COLLIDING) + b"u.",

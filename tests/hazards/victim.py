@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
-from tests import PATIENCE
+from tests import PATIENCE, TORCH
 
 _MEMORY = 96 << 20  # beyond what is there when a command begins: address space, so buffers of threads count whole
 _CPU = 20  # seconds of the processor, whatever else runs: at least twenty times what any row takes
@@ -136,7 +136,7 @@ def _import_everything() -> None:
     import resnet_surgeon
 
     for module in pkgutil.walk_packages(resnet_surgeon.__path__, "resnet_surgeon."):
-        if module.name.split(".")[1] not in ("module", "verification", "reporting", "__main__"):
+        if module.name.split(".")[1] not in (*TORCH, "__main__"):
             importlib.import_module(module.name)
     from resnet_surgeon.cli import progress
 

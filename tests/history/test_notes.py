@@ -14,7 +14,7 @@ from torch.nn.functional import conv2d
 
 import resnet_surgeon as rs
 from resnet_surgeon.network import Network
-from tests.conftest import Run
+from tests.fixtures import Run
 
 NOTE = "on images whose channels are alike, conv1 responds with {} of the size that bn1 expects; "
 RESPONSES: dict[str, tuple[Callable[[Network], Network], str | None]] = {

@@ -17,7 +17,7 @@ from torch import Tensor
 import resnet_surgeon as rs
 from resnet_surgeon.errors import AccessError, CheckpointError, UsageError
 from resnet_surgeon.manifest import Trained
-from tests.conftest import Run, small_network
+from tests.fixtures import Run, small_network
 
 State = dict[str, Tensor]
 

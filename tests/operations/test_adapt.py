@@ -21,7 +21,7 @@ from resnet_surgeon.formats.files import OpenFile
 from resnet_surgeon.formats.tensors import Stored, chunks, content
 from resnet_surgeon.operations.adapt import Adapt, Init
 from resnet_surgeon.operations.checkpoint import Checkpoint
-from tests.conftest import Run, images
+from tests.fixtures import Run, images
 
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 

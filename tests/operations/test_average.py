@@ -11,7 +11,7 @@ from torch import Tensor
 
 import resnet_surgeon as rs
 from resnet_surgeon.errors import OperationError, UsageError
-from tests.conftest import small_network
+from tests.fixtures import small_network
 
 EPOCHS = ("a", "b", "c")
 

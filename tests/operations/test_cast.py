@@ -18,7 +18,7 @@ from resnet_surgeon.arithmetic.formulas import Cast as Formula
 from resnet_surgeon.arithmetic.operand import Operand
 from resnet_surgeon.errors import OperationError, UsageError
 from resnet_surgeon.operations.cast import DTYPES, Cast, Rounding
-from tests.conftest import images, small_network
+from tests.fixtures import images, small_network
 
 TORCH = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32, "F64": torch.float64}
 

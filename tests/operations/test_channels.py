@@ -22,7 +22,7 @@ from resnet_surgeon.manifest import operation_from_record, operation_record
 from resnet_surgeon.operations.adapt import Adapt
 from resnet_surgeon.operations.checkpoint import Checkpoint
 from resnet_surgeon.operations.presets import PRESETS
-from tests.conftest import Run
+from tests.fixtures import Run
 
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 RGB = Preprocessing((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), 256, 224, "bilinear")

@@ -13,7 +13,7 @@ from torchvision.models.resnet import BasicBlock, Bottleneck
 import resnet_surgeon as rs
 from resnet_surgeon.errors import OperationError, UsageError
 from resnet_surgeon.operations.depth import Depth
-from tests.conftest import images, small_network
+from tests.fixtures import images, small_network
 from tests.verification.draws import rewrite
 
 

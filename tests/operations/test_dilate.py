@@ -11,7 +11,7 @@ from torchvision.models.resnet import Bottleneck
 
 import resnet_surgeon as rs
 from resnet_surgeon.errors import OperationError, UsageError
-from tests.conftest import images
+from tests.fixtures import images
 
 REPLACED = {8: [False, True, True], 16: [False, False, True], 4: [True, True, True]}
 

@@ -16,7 +16,7 @@ from torchvision.ops import FeaturePyramidNetwork
 import resnet_surgeon as rs
 from resnet_surgeon.errors import OperationError, UsageError
 from resnet_surgeon.network import Network
-from tests.conftest import images
+from tests.fixtures import images
 
 
 def maps(network: Network, image: torch.Tensor) -> dict[str, torch.Tensor]:

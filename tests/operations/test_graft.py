@@ -12,7 +12,7 @@ from torchvision.models.resnet import BasicBlock, Bottleneck
 
 import resnet_surgeon as rs
 from resnet_surgeon.errors import OperationError, UsageError
-from tests.conftest import images, small_network
+from tests.fixtures import images, small_network
 
 
 def saved(folder: Path, name: str, model: ResNet) -> Path:

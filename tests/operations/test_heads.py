@@ -16,7 +16,7 @@ from torchvision.models.resnet import BasicBlock, Bottleneck
 import resnet_surgeon as rs
 from resnet_surgeon.errors import OperationError, UsageError
 from resnet_surgeon.operations.heads import Heads
-from tests.conftest import images
+from tests.fixtures import images
 
 
 def with_heads(source: Path, tmp_path: Path, *arguments: Any, **options: Any) -> Any:

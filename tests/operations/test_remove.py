@@ -16,7 +16,7 @@ from resnet_surgeon.architecture.variants import VARIANTS
 from resnet_surgeon.errors import CheckpointError, OperationError, UsageError
 from resnet_surgeon.manifest import operation_from_record
 from resnet_surgeon.operations.remove import Remove
-from tests.conftest import images
+from tests.fixtures import images
 
 
 def removed(source: Path, tmp_path: Path, **options: Any) -> nn.Module:

@@ -13,7 +13,7 @@ from torchvision.models import ResNet
 import resnet_surgeon as rs
 from resnet_surgeon.errors import OperationError, UsageError
 from resnet_surgeon.operations.heads import Heads
-from tests.conftest import images
+from tests.fixtures import images
 from tests.verification.draws import lies, manifest_of, rewrite
 
 

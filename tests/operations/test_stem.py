@@ -13,7 +13,7 @@ from torchvision.models.resnet import BasicBlock
 
 import resnet_surgeon as rs
 from resnet_surgeon.errors import ArchitectureError, OperationError, UsageError
-from tests.conftest import images, small_network
+from tests.fixtures import images, small_network
 
 
 def cifar(model: ResNet) -> ResNet:

@@ -18,8 +18,8 @@ F_FULLFSYNC = 51
 _MOST = 2**31 - 1
 
 
-def become() -> None:
-    import_what_asks()
+def become(with_torch: bool = True) -> None:
+    import_what_asks(with_torch)
     take_away(os, ["copy_file_range", "splice", "posix_fallocate", "posix_fadvise", "eventfd", "memfd_create"])
     take_away(fcntl, ["F_SETPIPE_SZ", "F_GETPIPE_SZ"])
     fcntl.F_FULLFSYNC = F_FULLFSYNC  # type: ignore[attr-defined]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import resnet_surgeon as rs
-from tests.conftest import Run
+from tests.fixtures import Run
 from tests.served import Server
 
 On = Callable[..., "subprocess.CompletedProcess[bytes]"]

@@ -29,8 +29,8 @@ _CALLS = (
 _SIGNALS = ("SIGHUP", "SIGPIPE", "SIGALRM", "SIGKILL", "SIGUSR1", "SIGQUIT", "SIGCHLD", "pthread_sigmask", "alarm")
 
 
-def become() -> None:
-    import_what_asks()
+def become(with_torch: bool = True) -> None:
+    import_what_asks(with_torch)
     take_away(os, _CALLS)
     take_away(signal, _SIGNALS)
     for module in ("fcntl", "termios", "pwd", "grp", "resource"):

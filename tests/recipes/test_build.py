@@ -21,7 +21,7 @@ from resnet_surgeon.platform.signals import Signalled
 from resnet_surgeon.recipes.repeat import recipe_text
 from resnet_surgeon.recipes.schema import published
 from tests import PATIENCE
-from tests.conftest import Run
+from tests.fixtures import Run
 from tests.recipes.test_reading import MISTAKES, WHOLE
 
 TWO = """

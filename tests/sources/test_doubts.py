@@ -12,7 +12,7 @@ from torchvision.models.resnet import BasicBlock, Bottleneck
 
 import resnet_surgeon as rs
 from resnet_surgeon.errors import ArchitectureError
-from tests.conftest import Run, small_network
+from tests.fixtures import Run, small_network
 
 
 def body(prefix: str, **others: tuple[int, ...]) -> dict[str, Any]:

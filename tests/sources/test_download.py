@@ -24,7 +24,7 @@ import resnet_surgeon as rs
 from resnet_surgeon.errors import CheckpointError, DependencyError, SurgeonError, UsageError, WeightsError
 from resnet_surgeon.sources import catalog, download
 from resnet_surgeon.sources.cache import cache_folder
-from tests.conftest import Run, images
+from tests.fixtures import Run, images
 from tests.sources.test_published import server
 
 

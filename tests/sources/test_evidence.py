@@ -14,7 +14,7 @@ from torchvision.models.resnet import BasicBlock, Bottleneck
 
 import resnet_surgeon as rs
 from resnet_surgeon.errors import ArchitectureError
-from tests.conftest import images, small_network
+from tests.fixtures import images, small_network
 
 
 def caffe_style(model: Any) -> Any:

@@ -9,7 +9,7 @@ import pytest
 import resnet_surgeon as rs
 from resnet_surgeon.errors import AccessError, CheckpointError
 from resnet_surgeon.sources.folder import checkpoint_in
-from tests.conftest import small_network
+from tests.fixtures import small_network
 from tests.formats.test_torch_zip import saved
 
 

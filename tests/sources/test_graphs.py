@@ -23,7 +23,7 @@ from torchvision.models.resnet import BasicBlock, Bottleneck
 
 import resnet_surgeon as rs
 from resnet_surgeon.errors import ArchitectureError, CheckpointError
-from tests.conftest import small_network
+from tests.fixtures import small_network
 
 SIZE = (2, 3, 64, 64)
 Graph = Any  # an onnx.GraphProto, whose fields mypy does not know

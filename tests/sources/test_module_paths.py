@@ -13,7 +13,7 @@ from torchvision.models.resnet import Bottleneck
 
 import resnet_surgeon as rs
 from resnet_surgeon.errors import ArchitectureError
-from tests.conftest import small_network
+from tests.fixtures import small_network
 from tests.formats.test_torch_zip import saved
 
 

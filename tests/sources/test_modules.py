@@ -24,7 +24,7 @@ from resnet_surgeon.formats.modules import ModuleNode
 from resnet_surgeon.sources import modules
 from resnet_surgeon.sources.found import at
 from resnet_surgeon.sources.source import open_source
-from tests.conftest import images, small_network
+from tests.fixtures import images, small_network
 from tests.formats.test_torch_zip import saved
 
 

@@ -13,7 +13,7 @@ from torchvision.models import ResNet
 
 import resnet_surgeon as rs
 from resnet_surgeon.errors import ArchitectureError, CheckpointError
-from tests.conftest import images, small_network
+from tests.fixtures import images, small_network
 
 State = dict[str, torch.Tensor]
 

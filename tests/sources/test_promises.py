@@ -16,7 +16,7 @@ from resnet_surgeon.errors import CheckpointError
 from resnet_surgeon.formats.container import Container
 from resnet_surgeon.sources import catalog, url
 from resnet_surgeon.sources.cache import cache_folder
-from tests.conftest import Publish, small_network
+from tests.fixtures import Publish, small_network
 
 ENTRY = catalog.entry("resnet18", "DEFAULT")
 PROMISED = "http://127.0.0.1:9/model.safetensors#sha256=" + "0" * 64

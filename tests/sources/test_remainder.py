@@ -17,7 +17,7 @@ from resnet_surgeon.arithmetic.laws import Constant
 from resnet_surgeon.errors import CheckpointError
 from resnet_surgeon.formats.tensors import Initialised
 from resnet_surgeon.sources.wrappings import unwrap
-from tests.conftest import Run, images
+from tests.fixtures import Run, images
 from tests.work import calls
 
 State = dict[str, torch.Tensor]

@@ -22,7 +22,7 @@ from resnet_surgeon.formats.tensors import Initialised, byte_size, content
 from resnet_surgeon.sources import catalog
 from resnet_surgeon.sources.origin import Origin
 from resnet_surgeon.sources.source import open_source
-from tests.conftest import Publish, small_network
+from tests.fixtures import Publish, small_network
 
 
 def test_random_weights_are_drawn_by_torchvisions_laws() -> None:

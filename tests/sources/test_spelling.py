@@ -16,7 +16,7 @@ from torchvision.models import ResNet
 
 import resnet_surgeon as rs
 from resnet_surgeon.errors import CheckpointError, SurgeonError
-from tests.conftest import images
+from tests.fixtures import images
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # torch's old weight norm is deprecated
 

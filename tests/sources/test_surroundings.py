@@ -14,7 +14,7 @@ from torchvision.transforms import Normalize
 
 import resnet_surgeon as rs
 from resnet_surgeon.errors import ArchitectureError
-from tests.conftest import images, small_network
+from tests.fixtures import images, small_network
 from tests.formats.test_torch_zip import saved
 
 

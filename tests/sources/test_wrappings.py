@@ -25,7 +25,7 @@ from resnet_surgeon.formats.tensors import Initialised
 from resnet_surgeon.sources.found import Wrapping
 from resnet_surgeon.sources.origin import Origin
 from resnet_surgeon.sources.wrappings import unwrap
-from tests.conftest import images, small_network
+from tests.fixtures import images, small_network
 from tests.work import calls
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of libraries that are not ours

@@ -17,7 +17,7 @@ from resnet_surgeon.architecture.facts import KINDS
 from resnet_surgeon.manifest import from_json
 from resnet_surgeon.network import Network
 from resnet_surgeon.verification.implied import contradictions
-from tests.conftest import small_network
+from tests.fixtures import small_network
 from tests.verification.draws import lies, published_as
 
 

@@ -13,7 +13,7 @@ import resnet_surgeon as rs
 from resnet_surgeon.arithmetic.laws import Constant
 from resnet_surgeon.manifest import Initialised, Manifest
 from resnet_surgeon.verification.laws import hands_on
-from tests.conftest import small_network
+from tests.fixtures import small_network
 
 BLOCKS = {"basic": BasicBlock, "bottleneck": Bottleneck}
 

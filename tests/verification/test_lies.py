@@ -29,7 +29,7 @@ from resnet_surgeon.sources.sidecar import MANIFEST_LIMIT
 from resnet_surgeon.verification import case, function, independence, whole
 from resnet_surgeon.verification.modules import as_torchvision, torchvision_has
 from resnet_surgeon.verification.tensors import deviation_of
-from tests.conftest import small_network
+from tests.fixtures import small_network
 from tests.verification.draws import KEY, Lie, lies, manifest_of, published_as, rewrite
 
 

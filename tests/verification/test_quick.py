@@ -12,7 +12,7 @@ import torch
 
 import resnet_surgeon as rs
 from resnet_surgeon.verification.proof import Proof
-from tests.conftest import Run
+from tests.fixtures import Run
 
 MADE = ("kept", "computed", "initialised")
 

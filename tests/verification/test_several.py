@@ -12,7 +12,7 @@ import torch
 
 import resnet_surgeon as rs
 from resnet_surgeon.errors import UsageError
-from tests.conftest import small_network
+from tests.fixtures import small_network
 from tests.verification.draws import rewrite
 
 

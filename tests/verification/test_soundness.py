@@ -16,7 +16,7 @@ from torchvision.models.resnet import Bottleneck
 import resnet_surgeon as rs
 from resnet_surgeon.network import Network
 from resnet_surgeon.verification import activations
-from tests.conftest import small_network
+from tests.fixtures import small_network
 from tests.verification import trial
 from tests.verification.draws import DAMAGES, State, published_as, rewrite
 

@@ -13,7 +13,7 @@ from torchvision.models.resnet import BasicBlock
 
 import resnet_surgeon as rs
 from resnet_surgeon.network import Network
-from tests.conftest import small_network
+from tests.fixtures import small_network
 
 DTYPES = {"F32": torch.float32, "F16": torch.float16}
 CHAINS: dict[str, Callable[[Network], Network]] = {

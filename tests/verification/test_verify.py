@@ -17,7 +17,7 @@ from torchvision.models.resnet import Bottleneck
 
 import resnet_surgeon as rs
 from resnet_surgeon.network import Network
-from tests.conftest import small_network
+from tests.fixtures import small_network
 
 State = dict[str, torch.Tensor]
 KEY = "resnet_surgeon.manifest"

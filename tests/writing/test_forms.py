@@ -18,7 +18,7 @@ from resnet_surgeon.errors import CheckpointError, UsageError
 from resnet_surgeon.formats import zip_frame
 from resnet_surgeon.sources.sidecar import ENDINGS, manifest_path
 from resnet_surgeon.writing.forms import SAFETENSORS, TORCH, form_of
-from tests.conftest import Run, small_network
+from tests.fixtures import Run, small_network
 
 TORCH_NAMES = ["m.pth", "m.pt", "m.pth.tar", "m.ckpt", "m.bin", "M.PTH"]
 

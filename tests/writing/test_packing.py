@@ -16,7 +16,7 @@ from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 
 import resnet_surgeon as rs
 from resnet_surgeon.errors import CheckpointError, OperationError
-from tests.conftest import Run, small_network
+from tests.fixtures import Run, small_network
 
 
 def kept(path: Path, output: Path, **opening: Any) -> dict[str, torch.Tensor]:

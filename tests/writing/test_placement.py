@@ -26,7 +26,7 @@ from resnet_surgeon.network import Network
 from resnet_surgeon.platform import transfer
 from resnet_surgeon.recipes.repeat import recipe_text
 from resnet_surgeon.writing.placement import BLOCK, arranged
-from tests.conftest import Run
+from tests.fixtures import Run
 
 CHANGES: dict[str, Callable[[Network], Network]] = {
     "adapt": lambda network: network.adapt(1),

@@ -17,7 +17,7 @@ from torchvision.models.resnet import Bottleneck
 
 import resnet_surgeon as rs
 from resnet_surgeon.errors import AccessError, OperationError, UsageError
-from tests.conftest import Run, images, small_network
+from tests.fixtures import Run, images, small_network
 
 
 @pytest.fixture(scope="module")

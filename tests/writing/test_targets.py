@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 import resnet_surgeon as rs
 from resnet_surgeon.errors import AccessError, SurgeonError, UsageError
 from resnet_surgeon.writing.targets import cannot_write, checked_companion, checked_page, checked_pair
-from tests.conftest import Run
+from tests.fixtures import Run
 
 
 @pytest.fixture

@@ -34,7 +34,7 @@ from resnet_surgeon.platform import disk, names
 from resnet_surgeon.platform.transfer import write_all
 from resnet_surgeon.writing import publish
 from tests import OLD_MANIFEST, PATIENCE
-from tests.conftest import small_network
+from tests.fixtures import small_network
 
 
 @pytest.fixture(scope="module")
