@@ -60,7 +60,7 @@ class Server:
         source = given[0] if given else os.open(os.devnull, os.O_RDONLY) if stdin is None else os.dup(stdin.fileno())  # type: ignore[union-attr]
         theirs = [source, *(writer for _, writer in ends)]
         request = json.dumps({"words": words, "folder": str(folder), "env": env}).encode()
-        requests = self._requests(words[:1] in [[word] for word in _NEEDING_TORCH])
+        requests = self._requests(words[:1] in [[word] for word in _NEEDING_TORCH] and "--help" not in words)
         socket.send_fds(requests, [request], theirs)
         for descriptor in theirs:
             os.close(descriptor)
