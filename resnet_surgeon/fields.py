@@ -135,17 +135,28 @@ def decoded(hint: Any, value: Any) -> Any:
 
 def plain(value: Any) -> Any:
     """The dataclass as JSON has it, which `decoded` makes a dataclass again."""
-    if dataclasses.is_dataclass(value):
-        return {
-            field.name: plain(item)
-            for field in dataclasses.fields(value)
-            if (item := getattr(value, field.name)) != field.default or not field.metadata.get(_UNSAID)
-        }
+    kind: Any = type(value)
+    entries = _entries(kind)
+    if entries is not None:
+        items = ((name, getattr(value, name), default) for name, default in entries)
+        return {name: plain(item) for name, item, default in items if default is _SAID or item != default}
     if isinstance(value, (tuple, list)):
         return [plain(item) for item in value]
     if isinstance(value, dict):
         return {key: plain(item) for key, item in value.items()}
     return value
+
+
+_SAID = object()
+
+
+@functools.cache
+def _entries(kind: Any) -> tuple[tuple[str, Any], ...] | None:
+    """A dataclass's fields, each with the default that documents leave out, or `_SAID`. None for any other type."""
+    if not dataclasses.is_dataclass(kind):
+        return None
+    fields = dataclasses.fields(kind)
+    return tuple((field.name, field.default if field.metadata.get(_UNSAID) else _SAID) for field in fields)
 
 
 def checked(hint: Any, value: Any, name: str, subject: str | None = None) -> Any:
@@ -205,11 +216,11 @@ def _dataclass(kind: Any) -> Decoder:
         if type(value) is kind:  # an option, in Python
             return value
         _require_type(value, dict, "an object")
-        fields, made = _decoders(kind), {}
-        if unknown := value.keys() - fields.keys():
-            raise MisfitError("", problem=f"has an unknown field {printable(min(unknown))}")
-        if missing := _required(kind) - value.keys():
-            raise MisfitError("", problem=f"lacks the field {min(missing)}")
+        fields, required, made = _decoders(kind), _required(kind), {}
+        if not value.keys() <= fields.keys():
+            raise MisfitError("", problem=f"has an unknown field {printable(min(value.keys() - fields.keys()))}")
+        if not required <= value.keys():
+            raise MisfitError("", problem=f"lacks the field {min(required - value.keys())}")
         for name in value:
             try:
                 made[name] = fields[name](value[name])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -37,15 +38,28 @@ def test_without_the_source_only_what_was_drawn_is_proven(made: Path) -> None:
     assert [found[name] for name in MADE] == ["unproven", "unproven", "proven"]
 
 
+@pytest.mark.parametrize("prove", [rs.verify_quickly, rs.verify], ids=["quick", "whole"])
+def test_without_the_source_copies_are_compared_with_each_other(prove: Callable[..., Proof], made: Path) -> None:
+    assert outcomes(prove(made))["copies"] == "proven"
+    tensor = "heads.head2.layer4.0.bn1.weight"
+    flip(made, tensor)
+    assert [(failed.name, failed.tensors) for failed in prove(made).failed] == [("copies", (tensor,))]
+
+
+def flip(made: Path, tensor: str) -> None:
+    """Changes a bit of the tensor."""
+    stored = rs.open(made).tensors[tensor]
+    data = bytearray(made.read_bytes())
+    data[stored.offset] ^= 1  # type: ignore[union-attr]
+    made.write_bytes(data)
+
+
 @pytest.mark.parametrize(
     ("tensor", "check"),
     [("layer1.0.conv1.weight", "kept"), ("conv1.weight", "computed"), ("heads.head2.fc.bias", "initialised")],
 )
 def test_a_flipped_bit_is_found(tensor: str, check: str, made: Path, checkpoints: Path) -> None:
-    stored = rs.open(made).tensors[tensor]
-    data = bytearray(made.read_bytes())
-    data[stored.offset] ^= 1  # type: ignore[union-attr]
-    made.write_bytes(data)
+    flip(made, tensor)
     proof = rs.verify_quickly(made, against=checkpoints / "basic.pth")
     assert [(failed.name, failed.tensors) for failed in proof.failed] == [(check, (tensor,))]
 
