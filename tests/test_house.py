@@ -131,6 +131,12 @@ def test_adapt_loads_nothing_heavy(checkpoints: Path, tmp_path: Path) -> None:
     )
 
 
+def test_small_heads_are_drawn_without_numpy(checkpoints: Path, tmp_path: Path) -> None:
+    done = command("heads", f"{checkpoints}/basic.safetensors", "--classes=3,5", f"-o{tmp_path}/out.safetensors")
+    assert loaded_by(done) == set()
+    assert (tmp_path / "out.safetensors").exists()
+
+
 def test_a_command_loads_its_own_operation_alone(checkpoints: Path, tmp_path: Path) -> None:
     done = command("remove", f"{checkpoints}/basic.safetensors", "--last=1", f"-o{tmp_path}/out.safetensors")
     loaded = {name.rpartition(".")[2] for name in modules_after(done) if name.startswith("resnet_surgeon.operations.")}
