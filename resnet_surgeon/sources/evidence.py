@@ -32,7 +32,7 @@ def _published(source: Source, architecture: Architecture) -> Iterator[Claim]:
         yield Claim(TORCHVISION, "file", "torchvision")
 
 
-def pools(source: Source) -> bool | None:
+def pools(source: Source, architecture: Architecture) -> bool | None:
     """Whether a network without a classifier pools what its last stage gives, by a whole module, or by the modules that
     are noted beside a state_dict; None where nothing shows it.
     """
@@ -40,7 +40,7 @@ def pools(source: Source) -> bool | None:
         return None
     if source.module is None:
         return False if source.bare_modules is not None and source.bare_modules.has_no_pooling else None
-    return modules.pools(source.module, source.found.names)
+    return modules.pools(source.module, source.found.names, architecture)
 
 
 def maps(source: Source) -> tuple[FeatureMap, ...]:
@@ -151,7 +151,12 @@ def warnings(source: Source, architecture: Architecture) -> Iterator[str]:
     if source.module is not None and not _is_settled(source):
         yield from modules.warnings(source.module, source.found.names, architecture)
     bare = source.bare_modules
-    if architecture.output_kind == "feature_map" and bare is not None and not bare.is_row and pools(source) is False:
+    if (
+        architecture.output_kind == "feature_map"
+        and bare is not None
+        and not bare.is_row
+        and pools(source, architecture) is False
+    ):
         yield (
             "its state_dict has the names of all layers, and none of them pools: its last feature map comes out, which "
             "its forward may pool by a function; `--assume torchvision` pools it"

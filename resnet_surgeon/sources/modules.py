@@ -126,16 +126,26 @@ def leaves_maxpool_open(node: ModuleNode, names: Mapping[str, str]) -> bool:
     return not module.is_sequential and "maxpool" not in kinds and "MaxPool2d" not in kinds.values()
 
 
-def pools(node: ModuleNode, names: Mapping[str, str]) -> bool | None:
-    """Whether it pools what its last stage gives; None where the forward of a class may do that without a layer."""
+def pools(node: ModuleNode, names: Mapping[str, str], architecture: Architecture) -> bool | None:
+    """Whether it pools what its last stage gives; None where the forward of a class may do that without a layer.
+
+    Raises ArchitectureError for a text that computes something else, and for a Flatten that nothing pools for.
+    """
     module = _Module.of(node, names)
-    around = [layer for path, layer in node.layers.items() if f"{module.scope}.".startswith(f"{path}.") or not path]
-    if not all(own_name(layer) in _OF_LAYERS_ALONE or is_wrapper(layer) or layer.kind == _OURS for layer in around):
+    text = module.text(architecture)
+    if not all(path in text.proven or _calls_alone(node.layers[path]) for path in module.surroundings.around):
         return None
+    if text.pools is not None or not _calls_alone(node.layers.get(module.scope, _NOTHING)):
+        return text.pools
     kinds = {own_name(layer): path for path, layer in node.layers.items()}
     if "Flatten" in kinds and not kinds.keys() & MEANS:
         module._refuse(kinds["Flatten"], "flattens a feature map that nothing pools")
     return bool(kinds.keys() & MEANS)
+
+
+def _calls_alone(layer: Layer) -> bool:
+    """Whether it is of a class that calls the layers in it, and nothing else."""
+    return own_name(layer) in _OF_LAYERS_ALONE or is_wrapper(layer) or layer.kind == _OURS
 
 
 def maps(node: ModuleNode, names: Mapping[str, str]) -> tuple[FeatureMap, ...]:
@@ -175,10 +185,13 @@ class Convolutions:
 
 @dataclass(frozen=True)
 class _Text:
-    """What the text of classes says: the paths of modules that compute as torchvision's, and the network's maxpool."""
+    """What the text of classes says: the paths of modules that compute as torchvision's, the network's maxpool, and
+    whether it pools its last map.
+    """
 
     proven: frozenset[str] = frozenset()
     maxpool: str | None = None
+    pools: bool | None = None
 
 
 @dataclass(frozen=True)
