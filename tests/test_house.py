@@ -143,6 +143,15 @@ def test_a_command_loads_its_own_operation_alone(checkpoints: Path, tmp_path: Pa
     assert loaded & {*OPERATIONS} == {"remove"}
 
 
+def test_for_a_plain_file_nothing_is_loaded_that_reads_whole_modules(checkpoints: Path, tmp_path: Path) -> None:
+    loaded = modules_after(
+        command("remove", f"{checkpoints}/basic.safetensors", "--last=1", f"-o{tmp_path}/o.safetensors")
+    )
+    assert (tmp_path / "o.safetensors").exists()
+    foreign = ("sources.modules", "sources.module_paths", "formats.modules", "formats.pickled")
+    assert not loaded & {f"resnet_surgeon.{name}" for name in foreign}
+
+
 def test_for_a_file_of_ours_nothing_is_loaded_that_looks_into_those_of_others(tmp_path: Path) -> None:
     resnet_surgeon.open("resnet18", weights="random").remove(last=7).save(tmp_path / "made.safetensors")
     loaded = modules_after(command("remove", f"{tmp_path}/made.safetensors", "--last=1", f"-o{tmp_path}/o.safetensors"))
