@@ -60,7 +60,7 @@ class Server:
         source = given[0] if given else os.open(os.devnull, os.O_RDONLY) if stdin is None else os.dup(stdin.fileno())  # type: ignore[union-attr]
         theirs = [source, *(writer for _, writer in ends)]
         request = json.dumps({"words": words, "folder": str(folder), "env": env}).encode()
-        requests = self._requests(words[:1] in [[word] for word in _NEEDING_TORCH])
+        requests = self._requests(words[:1] in [[word] for word in _NEEDING_TORCH] and "--help" not in words)
         socket.send_fds(requests, [request], theirs)
         for descriptor in theirs:
             os.close(descriptor)
@@ -128,32 +128,36 @@ def _write(descriptor: int, data: bytes) -> None:
             data = data[stream.write(data) :]
 
 
-def _serve(requests: socket.socket, command: Callable[[], object]) -> NoReturn:
+def _serve(requests: socket.socket, prepare: Callable[[list[str]], None], command: Callable[[], object]) -> NoReturn:
     while True:
         data, descriptors, _, _ = socket.recv_fds(requests, _LARGEST, 3)
         if not data:
             os._exit(0)
+        request = json.loads(data)
+        prepare(request["words"])
         child = _fork()
         if child == 0:
             requests.close()
-            _run(command, descriptors, **json.loads(data))
+            _run(command, descriptors, **request)
         for descriptor in descriptors:
             os.close(descriptor)
         requests.send(json.dumps(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])).encode())
 
 
-def _listen(listening: socket.socket, command: Callable[[], object]) -> NoReturn:
+def _listen(listening: socket.socket, prepare: Callable[[list[str]], None], command: Callable[[], object]) -> NoReturn:
     """Forks for each that connects; that fork forks the command, and says how it ended."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     while True:
         connection, _ = listening.accept()
         data, descriptors, _, _ = socket.recv_fds(connection, _LARGEST, 3)
+        request = json.loads(data)
+        prepare(request["words"])
         if os.fork() == 0:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             if (child := os.fork()) == 0:
                 listening.close()
                 connection.close()
-                _run(command, descriptors, **json.loads(data))
+                _run(command, descriptors, **request)
             for descriptor in descriptors:
                 os.close(descriptor)
             connection.send(json.dumps(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])).encode())
@@ -203,12 +207,19 @@ def _main(requests: socket.socket, with_torch: bool, kind: str) -> None:
     if kind in ("", _LISTENING):
         import_what_asks(with_torch)
         _import_rooms(with_torch)
-        (_listen if kind else _serve)(requests, _command)
+        (_listen if kind else _serve)(requests, _prepare, _command)
     played = importlib.import_module(f"tests.platform.{kind}")
     played.become(with_torch)
     sys.platform = played.PLATFORM
     _import_rooms(with_torch)
-    _serve(requests, partial(run, played.PLATFORM))
+    _serve(requests, lambda words: None, partial(run, played.PLATFORM))
+
+
+def _prepare(words: list[str]) -> None:
+    if any("random" in word for word in words):
+        from tests.drawing import draw_ahead
+
+        draw_ahead()
 
 
 def _command() -> None:

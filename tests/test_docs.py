@@ -150,25 +150,28 @@ def test_contributors_are_told_of_every_target() -> None:
     assert sorted(told) == sorted(targets())
 
 
-def generated(expression: str) -> str:
-    code = f"import sys; sys.path.insert(0, 'docs'); import generate, json; print({expression}, end='')"
-    return subprocess.run([sys.executable, "-c", code], cwd=TOP, check=True, capture_output=True, text=True).stdout
+@pytest.fixture(scope="module")
+def generated() -> dict[str, Any]:
+    """What `make docs` writes."""
+    made = (
+        "{'page': generate.cli_page(), 'man': generate.man.page(), "
+        "'manifest': generate.manifest_schema(), 'recipe': generate.recipe_schema()}"
+    )
+    code = f"import sys; sys.path.insert(0, 'docs'); import generate, json; print(json.dumps({made}))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=TOP, check=True, capture_output=True, text=True)
+    return dict(json.loads(done.stdout))
 
 
-def test_the_command_line_s_page_is_generated() -> None:
-    assert (TOP / "docs" / "cli.md").read_text("utf-8") == generated("generate.cli_page()")
+def test_the_command_line_s_page_is_generated(generated: dict[str, Any]) -> None:
+    assert (TOP / "docs" / "cli.md").read_text("utf-8") == generated["page"]
 
 
-def test_the_manual_page_is_generated() -> None:
-    assert (TOP / "docs" / "resnet-surgeon.1").read_text("utf-8") == generated("generate.man.page()")
+def test_the_manual_page_is_generated(generated: dict[str, Any]) -> None:
+    assert (TOP / "docs" / "resnet-surgeon.1").read_text("utf-8") == generated["man"]
 
 
-def test_the_manifest_s_schema_is_generated() -> None:
-    assert published_schema() == json.loads(generated("json.dumps(generate.manifest_schema())"))
-
-
-def test_the_recipes_schema_is_generated() -> None:
-    assert published_recipe_schema() == json.loads(generated("json.dumps(generate.recipe_schema())"))
+def test_the_schemas_are_generated(generated: dict[str, Any]) -> None:
+    assert (published_schema(), published_recipe_schema()) == (generated["manifest"], generated["recipe"])
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)

@@ -131,10 +131,25 @@ def test_adapt_loads_nothing_heavy(checkpoints: Path, tmp_path: Path) -> None:
     )
 
 
+def test_small_heads_are_drawn_without_numpy(checkpoints: Path, tmp_path: Path) -> None:
+    done = command("heads", f"{checkpoints}/basic.safetensors", "--classes=3,5", f"-o{tmp_path}/out.safetensors")
+    assert loaded_by(done) == set()
+    assert (tmp_path / "out.safetensors").exists()
+
+
 def test_a_command_loads_its_own_operation_alone(checkpoints: Path, tmp_path: Path) -> None:
     done = command("remove", f"{checkpoints}/basic.safetensors", "--last=1", f"-o{tmp_path}/out.safetensors")
     loaded = {name.rpartition(".")[2] for name in modules_after(done) if name.startswith("resnet_surgeon.operations.")}
     assert loaded & {*OPERATIONS} == {"remove"}
+
+
+def test_for_a_plain_file_nothing_is_loaded_that_reads_whole_modules(checkpoints: Path, tmp_path: Path) -> None:
+    loaded = modules_after(
+        command("remove", f"{checkpoints}/basic.safetensors", "--last=1", f"-o{tmp_path}/o.safetensors")
+    )
+    assert (tmp_path / "o.safetensors").exists()
+    foreign = ("sources.modules", "sources.module_paths", "formats.modules", "formats.pickled")
+    assert not loaded & {f"resnet_surgeon.{name}" for name in foreign}
 
 
 def test_for_a_file_of_ours_nothing_is_loaded_that_looks_into_those_of_others(tmp_path: Path) -> None:

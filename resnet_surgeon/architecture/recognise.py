@@ -191,10 +191,8 @@ def _names_instead(shapes: Mapping[str, tuple[int, ...]]) -> str:
 
 
 def _missing_stem_hint(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
-    prefixed = next(
-        (name for name in shapes if name.endswith(f".{STEM_WEIGHT}") and not re.search(r"layer\d", name)), None
-    )
-    if prefixed is None:
+    prefixes = (name.removesuffix(STEM_WEIGHT) for name in shapes if name.endswith(f".{STEM_WEIGHT}"))
+    prefix = next((prefix for prefix in prefixes if f"{prefix}conv2.weight" not in shapes), None)  # which blocks have
+    if prefix is None:
         return None
-    prefix = prefixed.removesuffix(STEM_WEIGHT)
     return f"its names begin with {printable(prefix)}: save the state_dict without that prefix"

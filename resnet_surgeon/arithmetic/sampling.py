@@ -7,7 +7,6 @@ promise no such thing.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,7 @@ import numpy as np
 
 from resnet_surgeon.arithmetic.elements import encode
 from resnet_surgeon.arithmetic.laws import Constant, Law, Uniform
+from resnet_surgeon.arithmetic.philox import key
 
 if TYPE_CHECKING:
     Floats = np.ndarray[Any, np.dtype[Any]]
@@ -37,8 +37,7 @@ def _numbers(law: Law, count: int, seed: int, stream: str) -> Iterator[Floats]:
         for size in _sizes(count):
             yield np.full(size, law.value)
         return
-    key = int.from_bytes(hashlib.sha256(f"{seed}/{stream}".encode()).digest()[:16], "little")
-    generator = np.random.Philox(key=key)
+    generator = np.random.Philox(key=key(seed, stream))
     for size in _sizes(count):
         raw = generator.random_raw(-(-size // 2)).astype("<u8", copy=False).view("<u4")[:size]
         if isinstance(law, Uniform):

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import functools
 import math
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from resnet_surgeon.arithmetic.evaluation import evaluate, needs_numpy
 from resnet_surgeon.arithmetic.formulas import Formula
-from resnet_surgeon.arithmetic.laws import Law
+from resnet_surgeon.arithmetic.laws import Law, Uniform
 from resnet_surgeon.arithmetic.operand import Operand
+from resnet_surgeon.arithmetic.philox import FEW, few, is_few
 from resnet_surgeon.dataclass import dataclass
 from resnet_surgeon.errors import CheckpointError
 from resnet_surgeon.formats.files import CHUNK, OpenFile, TiedToFile
@@ -141,15 +143,22 @@ def prepare(tensors: Iterable[LazyTensor]) -> None:
     """Imports what the tensors' contents will take, before anything hangs on it. Raises MemoryError where there is no
     room.
     """
-    for tensor in tensors:
-        if isinstance(tensor, (Strided, Initialised)):
-            import_numpy()
-        elif isinstance(tensor, Computed):
-            if needs_numpy(tensor.formula):
-                import_numpy()
-            prepare(tensor.inputs)
-        elif isinstance(tensor, Joined):
-            prepare(tensor.parts)
+    wanted = [*tensors]
+    drawn = sum(math.prod(tensor.shape) for tensor in wanted if isinstance(tensor, Initialised) and _is_few(tensor))
+    if drawn > FEW or any(map(_takes_numpy, wanted)):
+        import_numpy()
+
+
+def _takes_numpy(tensor: LazyTensor) -> bool:
+    if isinstance(tensor, Computed):
+        return needs_numpy(tensor.formula) or any(map(_takes_numpy, tensor.inputs))
+    if isinstance(tensor, Joined):
+        return any(map(_takes_numpy, tensor.parts))
+    return isinstance(tensor, Strided) or (isinstance(tensor, Initialised) and not _is_few(tensor))
+
+
+def _is_few(tensor: Initialised) -> bool:
+    return isinstance(tensor.law, Uniform) and is_few(math.prod(tensor.shape), tensor.dtype)
 
 
 def content(tensor: LazyTensor) -> bytes:
@@ -175,10 +184,19 @@ def chunks(tensor: LazyTensor) -> Iterator[bytes | memoryview]:
         for start in range(0, len(tensor.numbers), CHUNK):
             yield tensor.numbers[start : start + CHUNK]
     else:
-        import_numpy()
-        from resnet_surgeon.arithmetic.sampling import sample
+        yield from _drawn(tensor)
 
-        yield from sample(tensor.law, math.prod(tensor.shape), tensor.dtype, tensor.seed, tensor.stream)
+
+def _drawn(tensor: Initialised) -> Iterator[bytes]:
+    """The numbers are the same whoever draws them."""
+    count = math.prod(tensor.shape)
+    if isinstance(tensor.law, Uniform) and is_few(count, tensor.dtype) and "numpy" not in sys.modules:
+        yield few(tensor.law, count, tensor.dtype, tensor.seed, tensor.stream)
+        return
+    import_numpy()
+    from resnet_surgeon.arithmetic.sampling import sample
+
+    yield from sample(tensor.law, count, tensor.dtype, tensor.seed, tensor.stream)
 
 
 def _joined(tensor: Joined) -> Iterator[bytes | memoryview]:

@@ -30,7 +30,7 @@ def described(source: Source, architecture: Architecture) -> tuple[Source, Archi
     """
     if source.layers is not None:
         architecture = replace(architecture, avgpool=any(isinstance(layer, GlobalPool) for layer in source.layers))
-    elif architecture.classifier is None and (pools := evidence.pools(source)) is not None:
+    elif architecture.classifier is None and (pools := evidence.pools(source, architecture)) is not None:
         maps = evidence.maps(source)
         architecture = replace(architecture, avgpool=pools and not maps, maps=maps)
     claims = (*evidence.claims(source, architecture), Claim(source.stated, "user"))

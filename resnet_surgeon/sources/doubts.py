@@ -14,7 +14,6 @@ from resnet_surgeon.architecture.spec import Architecture, HiddenActivation, Hid
 from resnet_surgeon.dataclass import dataclass
 from resnet_surgeon.errors import Answer, ArchitectureError
 from resnet_surgeon.formats.tensors import Computed
-from resnet_surgeon.sources import modules
 from resnet_surgeon.sources.source import Source
 
 
@@ -56,7 +55,11 @@ def _has_biased_downsamples(source: Source, architecture: Architecture) -> bool:
 
 
 def _has_no_maxpool(source: Source, architecture: Architecture) -> bool:
-    return source.module is not None and modules.leaves_maxpool_open(source.module, source.found.names)
+    if source.module is None:
+        return False
+    from resnet_surgeon.sources import modules
+
+    return modules.leaves_maxpool_open(source.module, source.found.names)
 
 
 def _names_no_maxpool(source: Source, architecture: Architecture) -> bool:

@@ -15,7 +15,6 @@ from resnet_surgeon.architecture.spec import STAGE_NAMES, Architecture, FeatureM
 from resnet_surgeon.errors import AccessError, ArchitectureError, CheckpointError, listed, printable
 from resnet_surgeon.formats.files import OpenFile
 from resnet_surgeon.formats.json_text import parsed
-from resnet_surgeon.sources import modules
 from resnet_surgeon.sources.source import Source
 
 _LARGEST = 1 << 22  # characters or bytes of a document that are looked at: LVIS's config has its 1203 classes
@@ -32,7 +31,7 @@ def _published(source: Source, architecture: Architecture) -> Iterator[Claim]:
         yield Claim(TORCHVISION, "file", "torchvision")
 
 
-def pools(source: Source) -> bool | None:
+def pools(source: Source, architecture: Architecture) -> bool | None:
     """Whether a network without a classifier pools what its last stage gives, by a whole module, or by the modules that
     are noted beside a state_dict; None where nothing shows it.
     """
@@ -40,12 +39,18 @@ def pools(source: Source) -> bool | None:
         return None
     if source.module is None:
         return False if source.bare_modules is not None and source.bare_modules.has_no_pooling else None
-    return modules.pools(source.module, source.found.names)
+    from resnet_surgeon.sources import modules
+
+    return modules.pools(source.module, source.found.names, architecture)
 
 
 def maps(source: Source) -> tuple[FeatureMap, ...]:
     """The feature maps that a whole module returns by name."""
-    return modules.maps(source.module, source.found.names) if source.module is not None else ()
+    if source.module is None:
+        return ()
+    from resnet_surgeon.sources import modules
+
+    return modules.maps(source.module, source.found.names)
 
 
 def _packing(source: Source, architecture: Architecture) -> Iterator[Claim]:
@@ -59,6 +64,8 @@ def _packing(source: Source, architecture: Architecture) -> Iterator[Claim]:
 def _module(source: Source, architecture: Architecture) -> Iterator[Claim]:
     """A whole module's attributes and the text of its classes; for these answers whoever has stated every fact."""
     if source.module is not None:
+        from resnet_surgeon.sources import modules
+
         yield from modules.says(source.module, source.found.names, architecture, _is_settled(source))
 
 
@@ -149,9 +156,16 @@ def _openmmlab_backbones(source: Source) -> Iterator[Mapping[str, str]]:
 def warnings(source: Source, architecture: Architecture) -> Iterator[str]:
     """What the file says of the network that changes none of its numbers, but what they are good for."""
     if source.module is not None and not _is_settled(source):
+        from resnet_surgeon.sources import modules
+
         yield from modules.warnings(source.module, source.found.names, architecture)
     bare = source.bare_modules
-    if architecture.output_kind == "feature_map" and bare is not None and not bare.is_row and pools(source) is False:
+    if (
+        architecture.output_kind == "feature_map"
+        and bare is not None
+        and not bare.is_row
+        and pools(source, architecture) is False
+    ):
         yield (
             "its state_dict has the names of all layers, and none of them pools: its last feature map comes out, which "
             "its forward may pool by a function; `--assume torchvision` pools it"

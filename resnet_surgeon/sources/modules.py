@@ -27,7 +27,15 @@ from resnet_surgeon.architecture.spec import (
 from resnet_surgeon.dataclass import dataclass
 from resnet_surgeon.errors import Answer, ArchitectureError, listed, printable
 from resnet_surgeon.formats.modules import Layer, ModuleNode, common_path
-from resnet_surgeon.sources.surroundings import ACTIVATIONS, IDENTITIES, MEANS, Surroundings, is_wrapper, own_name
+from resnet_surgeon.sources.surroundings import (
+    ACTIVATIONS,
+    BEHIND_BLOCKS,
+    IDENTITIES,
+    MEANS,
+    Surroundings,
+    is_wrapper,
+    own_name,
+)
 
 # Classes by their own names: libraries and courses copy torchvision's under the same ones.
 _NETWORKS = {"ResNet", "QuantizableResNet", "ResNetEncoder", "IntermediateLayerGetter", "Sequential"}
@@ -126,16 +134,29 @@ def leaves_maxpool_open(node: ModuleNode, names: Mapping[str, str]) -> bool:
     return not module.is_sequential and "maxpool" not in kinds and "MaxPool2d" not in kinds.values()
 
 
-def pools(node: ModuleNode, names: Mapping[str, str]) -> bool | None:
-    """Whether it pools what its last stage gives; None where the forward of a class may do that without a layer."""
+def pools(node: ModuleNode, names: Mapping[str, str], architecture: Architecture) -> bool | None:
+    """Whether it pools what its last stage gives; None where the forward of a class may do that without a layer.
+
+    Raises ArchitectureError for a text that computes something else, and for a Flatten that nothing pools for.
+    """
     module = _Module.of(node, names)
-    around = [layer for path, layer in node.layers.items() if f"{module.scope}.".startswith(f"{path}.") or not path]
-    if not all(own_name(layer) in _OF_LAYERS_ALONE or is_wrapper(layer) or layer.kind == _OURS for layer in around):
+    text = module.text(architecture)
+    if not all(path in text.proven or _calls_alone(node.layers[path]) for path in module.surroundings.around):
         return None
+    if text.pools is not None or not _calls_alone(node.layers.get(module.scope, _NOTHING)):
+        return text.pools
     kinds = {own_name(layer): path for path, layer in node.layers.items()}
     if "Flatten" in kinds and not kinds.keys() & MEANS:
+        if {*module.filled} - {"", *module.paths.values()}:
+            return None  # of what is left out
         module._refuse(kinds["Flatten"], "flattens a feature map that nothing pools")
     return bool(kinds.keys() & MEANS)
+
+
+def _calls_alone(layer: Layer) -> bool:
+    """Whether it is of a class that calls the layers in it, and nothing else."""
+    is_known = layer.kind in (_OURS, f"{_TRANSFORMERS}ResNetBackbone")
+    return is_known or own_name(layer) in _OF_LAYERS_ALONE or is_wrapper(layer)
 
 
 def maps(node: ModuleNode, names: Mapping[str, str]) -> tuple[FeatureMap, ...]:
@@ -175,10 +196,13 @@ class Convolutions:
 
 @dataclass(frozen=True)
 class _Text:
-    """What the text of classes says: the paths of modules that compute as torchvision's, and the network's maxpool."""
+    """What the text of classes says: the paths of modules that compute as torchvision's, the network's maxpool, and
+    whether it pools its last map.
+    """
 
     proven: frozenset[str] = frozenset()
     maxpool: str | None = None
+    pools: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -339,12 +363,18 @@ class _Module:
                 self._check_class(".".join(filter(None, (self.scope, inner))), {"Sequential", "ModuleList"})
 
     def _check_classifier(self) -> None:
-        """Checks the classes beside a classifier that is in a module of its own."""
+        """Checks the classes beside a classifier that is in a module of its own: those before it in a Sequential take
+        what the stages give, or its mean.
+        """
         around = self._around("fc", 1) if "fc" in self.paths and "." in self.paths["fc"] else ""
         if around and not f"{self.scope}.".startswith(f"{around}."):
+            is_row = own_name(self.layers.get(around, _NOTHING)) == "Sequential"
+            kinds = BEHIND_BLOCKS if is_row else IDENTITIES
             for name, layer in self.children(around):
-                if (path := f"{around}.{name}") != self.paths["fc"]:
-                    self._check_child(path, layer, IDENTITIES)
+                if (path := f"{around}.{name}") == self.paths["fc"]:
+                    kinds = IDENTITIES
+                else:
+                    self._check_child(path, layer, kinds)
 
     def _check_block(self, block: str, architecture: Architecture) -> None:
         """Checks the classes of a block, by its path in the file."""

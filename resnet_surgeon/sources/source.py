@@ -39,6 +39,7 @@ if TYPE_CHECKING:  # files of ours and plain ones hold no modules
     from resnet_surgeon.formats.modules import ModuleNode
     from resnet_surgeon.sources.module_paths import Bare
 
+_PLAIN = ("safetensors", "safetensors_index")  # containers that hold named tensors alone
 _LARGEST_STEM = 1 << 22  # bytes of conv1.weight that are looked at
 
 
@@ -126,17 +127,24 @@ class Source:
     @property
     def module(self) -> ModuleNode | None:
         """The whole module that the network is in, if that was saved."""
+        if self._node is None:
+            return None
         from resnet_surgeon.formats.modules import ModuleNode
 
         return self._node if isinstance(self._node, ModuleNode) else None
 
     @property
     def _node(self) -> object:
-        return at(self.container.root, self.found.path) if self.container else None
+        """What the network stands in, where that may tell more than names and tensors."""
+        if self.container is None or self.container.kind in _PLAIN:
+            return None
+        return at(self.container.root, self.found.path)
 
     @functools.cached_property
     def bare_modules(self) -> Bare | None:
         """The network's modules without tensors, where the file has noted them."""
+        if self._node is None:
+            return None
         from resnet_surgeon.formats.modules import StateDictNode
         from resnet_surgeon.sources.module_paths import bare
 

@@ -59,7 +59,7 @@ class Surroundings:
 
         Nothing is said of those in a larger model, whose order its class alone knows, nor in modules that are `proven`.
         """
-        for path in self._around:
+        for path in self.around:
             if self._is_row(path):
                 yield from self._in_order(path)
             elif path in self.alone and path not in proven:
@@ -69,7 +69,7 @@ class Surroundings:
 
     def left_out(self) -> Iterator[str]:
         """The layers without tensors that may stand before or behind the network in a larger model."""
-        for path in self._around:
+        for path in self.around:
             if path not in self.alone and not self._is_row(path):
                 beside = self._leaves_beside(path)
                 yield from (child for child in beside if own_name(self.layers[child]) not in self._beside)
@@ -89,10 +89,10 @@ class Surroundings:
     @cached_property
     def alone(self) -> tuple[str, ...]:
         """The modules around the network that have no other layers with tensors, and so are no larger model."""
-        return tuple(path for path in self._around if not self._is_larger(path))
+        return tuple(path for path in self.around if not self._is_larger(path))
 
     @cached_property
-    def _around(self) -> tuple[str, ...]:
+    def around(self) -> tuple[str, ...]:
         """The modules that the network is in, the whole first."""
         ends = [index for index, letter in enumerate(self.scope) if letter == "."]
         paths = ["", *(self.scope[:end] for end in ends)] if self.scope else []

@@ -46,8 +46,9 @@ class DiffersError(Exception):
 
 def compared(
     modules: Mapping[str, Layer], parts: Parts, known: Callable[[str], str]
-) -> tuple[frozenset[str], str | None]:
-    """The paths of modules that compute as torchvision's by the text of their classes, and the maxpool that it says.
+) -> tuple[frozenset[str], str | None, bool | None]:
+    """The paths of modules that compute as torchvision's by the text of their classes, the maxpool that it says, and
+    whether it pools what the last stage gives; None where there is no text for that.
 
     `known` says what a layer does by its class, as `Reader` takes it. Raises DiffersError, with the line, for text that
     computes something else, or is not followed.
@@ -65,14 +66,14 @@ def compared(
         around, outputs = parts.scope, _outputs(reader, parts.scope)
     if outputs is None:
         _check_containers(reader, parts)
-        _check_outer(reader, around, parts)
-        return frozenset({*proven, *reader.followed}), None
+        is_pooled = _check_outer(reader, around, parts)
+        return frozenset({*proven, *reader.followed}), None, is_pooled or None
     has_classifier = parts.classifier is not None and _holds(around, parts.classifier)
-    maxpool = _check_network(reader, around, outputs, parts, has_classifier)
+    maxpool, is_pooled = _check_network(reader, around, outputs, parts, has_classifier)
     _check_containers(reader, parts)
-    _check_outer(reader, around, parts)
+    is_pooled |= _check_outer(reader, around, parts)
     ends = {parts.classifier} if parts.classifier is not None and has_classifier else set()
-    return frozenset({*proven, *reader.followed, around, parts.scope, *ends}), maxpool
+    return frozenset({*proven, *reader.followed, around, parts.scope, *ends}), maxpool, is_pooled
 
 
 def _check_leaves(reader: Reader, modules: Mapping[str, Layer], parts: Parts) -> None:
@@ -92,15 +93,18 @@ def _check_containers(reader: Reader, parts: Parts) -> None:
             raise _differs(reader, path, f"of its own ({printable(line)})")
 
 
-def _check_outer(reader: Reader, network: str, parts: Parts) -> None:
-    """Raises DiffersError for a module around the network whose forward does more than to call it; where the network
-    has no classifier it may be that which pools.
+def _check_outer(reader: Reader, network: str, parts: Parts) -> bool:
+    """Whether a module around the network pools what that gives, which it may where there is no classifier. Raises
+    DiffersError for one whose forward does more than to call the network.
     """
     reader.stops = {**reader.stops, network: "network"}
+    is_pooled = False
     for path in parts.outer:
         if _holds(path, network) and path != network and (outputs := _outputs(reader, path)) is not None:
             is_pooling = parts.classifier is None and any(data.names == ("network", MEAN) for data in outputs)
             _check(reader, path, outputs, ["network", *[MEAN] * is_pooling], is_all=True)
+            is_pooled |= is_pooling
+    return is_pooled
 
 
 def _is_proven_block(reader: Reader, own: str, block: str, parts: Parts) -> bool:
@@ -121,8 +125,8 @@ def _is_proven_block(reader: Reader, own: str, block: str, parts: Parts) -> bool
 
 def _check_network(
     reader: Reader, around: str, outputs: Sequence[Data], parts: Parts, has_classifier: bool
-) -> str | None:
-    """The maxpool of a network whose forward is torchvision's. Raises DiffersError for another."""
+) -> tuple[str, bool]:
+    """The maxpool of a network whose forward is torchvision's, and whether it pools. Raises DiffersError else."""
     stem = [*(name for name in ("conv1", "bn1") if name in parts.layers), RELU]
     if not any(data.names[: len(stem)] == (*stem,) for data in outputs):
         _check(reader, around, outputs, stem, is_all=False)
@@ -138,7 +142,8 @@ def _check_network(
         pass  # that its tensors are left out is told, and stated, elsewhere
     elif not any(data.names == (*trunk,) for data in outputs):
         _check(reader, around, outputs, pooled, is_all=True)
-    return maxpool.removeprefix(MAXPOOL) if maxpool else "none"
+    is_pooled = any(data.names[: len(pooled)] == (*pooled,) for data in outputs)
+    return maxpool.removeprefix(MAXPOOL) if maxpool else "none", is_pooled
 
 
 def _mean(names: Sequence[str], parts: Parts, maxpool: str | None) -> str:

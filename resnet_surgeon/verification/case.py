@@ -20,7 +20,7 @@ from resnet_surgeon.formats.tensors import LazyTensor
 from resnet_surgeon.history import recording
 from resnet_surgeon.history.opening import Opening, recognised
 from resnet_surgeon.location import STANDARD_INPUT, Location, check_distinct
-from resnet_surgeon.manifest import Manifest, OtherSource, Provenance
+from resnet_surgeon.manifest import Kept, Manifest, OtherSource, Provenance
 from resnet_surgeon.network import Network
 from resnet_surgeon.network import open as open_network
 from resnet_surgeon.operations.checkpoint import others_of
@@ -80,6 +80,16 @@ class Case:
     def given_networks(self) -> tuple[Network, ...]:
         """The sources, as far as they were given."""
         return (*([self.original] if self.original else []), *self.others.values())
+
+    def is_given(self, kept: Kept) -> bool:
+        """Whether the source that the tensor is said to be from was given: one that the given file has behind it is
+        there with that.
+        """
+        if kept.source in self.others:
+            return True
+        history = self.original.history if self.original else None
+        behind = len(history.other_sources) if history else 0
+        return self.original is not None and kept.source <= behind
 
     @property
     def missing(self) -> str:

@@ -9,21 +9,21 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from resnet_surgeon.formats.tensors import Initialised, LazyTensor, byte_size, pieces, prepare
+from resnet_surgeon.formats.tensors import Initialised, LazyTensor, byte_size, prepare
 from resnet_surgeon.history.opening import Opening
 from resnet_surgeon.location import Location
 from resnet_surgeon.manifest import Computed, Kept, Provenance, Trained
 from resnet_surgeon.manifest import Initialised as Drawn
 from resnet_surgeon.network import Network
 from resnet_surgeon.sources.progress import Progress, silent
-from resnet_surgeon.verification import document
+from resnet_surgeon.verification import copies, document
 from resnet_surgeon.verification.case import Against, Case, open_case
+from resnet_surgeon.verification.copies import same
 from resnet_surgeon.verification.proof import Check, Proof, some
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-_PIECE = 1 << 20  # bytes that are compared at once
 _KINDS: dict[type[Provenance], tuple[str, str]] = {
     Kept: ("kept", "the source's to the bit"),
     Computed: ("computed", "what their formulas give, by our own arithmetic"),
@@ -61,6 +61,8 @@ def _of_tensors(case: Case) -> Iterator[Check]:
         members = {tensor: r.provenance for tensor, r in manifest.tensors.items() if isinstance(r.provenance, kind)}
         if members:
             yield _check(case, name, what, members, expected)
+        if kind is Kept:
+            yield from copies.checks(case)
     if trained := sum(isinstance(record.provenance, Trained) for record in manifest.tensors.values()):
         yield Check("trained", "unproven", f"{trained} tensors were trained since, which cannot be proven")
 
@@ -72,7 +74,7 @@ def _check(
     what = "their source's to the bit" if name == "kept" and case.sound and case.sound.other_sources else what
     prepare(tensor for tensor in again.values() if tensor is not None)
     unknown = tuple(tensor for tensor, made in again.items() if made is None)
-    wrong = tuple(tensor for tensor, made in again.items() if made and not _same(made, case.file.tensors[tensor]))
+    wrong = tuple(tensor for tensor, made in again.items() if made and not same(made, case.file.tensors[tensor]))
     right = len(members) - len(unknown) - len(wrong)
     finding = f"{right} of {len(members)} tensors are {what}"
     if wrong:
@@ -98,9 +100,3 @@ def _reason(case: Case) -> str:
     if isinstance(case.replayed, str):
         return case.replayed
     return f"that takes {case.missing}" if case.given_networks else "give the source with `--against`"
-
-
-def _same(one: LazyTensor, other: LazyTensor) -> bool:
-    if (one.dtype, one.shape) != (other.dtype, other.shape):
-        return False
-    return all(a == b for a, b in zip(pieces(one, _PIECE), pieces(other, _PIECE), strict=True))

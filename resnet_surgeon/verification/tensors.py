@@ -16,7 +16,7 @@ from resnet_surgeon.arithmetic.laws import Constant, Law, Normal, Uniform, conv2
 from resnet_surgeon.formats.tensors import BITS, Initialised, LazyTensor, byte_size, pieces
 from resnet_surgeon.manifest import Manifest, Provenance
 from resnet_surgeon.module import DTYPES, to_torch
-from resnet_surgeon.verification import formulas
+from resnet_surgeon.verification import copies, formulas
 from resnet_surgeon.verification.activations import same_bits
 from resnet_surgeon.verification.case import Case, Known
 from resnet_surgeon.verification.implied import expectation
@@ -33,16 +33,17 @@ def checks(case: Case) -> Iterator[Check]:
     if manifest is None:
         return
     yield from _kept(case, manifest)
+    yield from copies.checks(case)
     yield from _computed(case, manifest)
     yield from _initialised(case, manifest)
     yield from _trained(case, manifest)
 
 
 def _kept(case: Case, manifest: Manifest) -> Iterator[Check]:
-    kept = {name: record.provenance for name, record in manifest.tensors.items() if _is(record, records.Kept)}
+    kept = {name: made for name, r in manifest.tensors.items() if isinstance(made := r.provenance, records.Kept)}
     if not kept:
         return
-    missing = {name: provenance for name, provenance in kept.items() if not _is_given(case, provenance)}
+    missing = {name: provenance for name, provenance in kept.items() if not case.is_given(provenance)}
     if len(missing) == len(kept) and not manifest.other_sources:
         yield Check("kept", "unproven", f"{len(kept)} tensors are said to be the source's: give it with `--against`")
         return
@@ -68,18 +69,6 @@ def _kept(case: Case, manifest: Manifest) -> Iterator[Check]:
         yield Check("kept", "unproven", f"{finding}; the others are said to be of {case.missing}")
     else:
         yield _check("kept", finding, wrong)
-
-
-def _is_given(case: Case, provenance: Provenance) -> bool:
-    """Whether the source that the tensor is said to be from was given: one that the given file has behind it is there
-    with that.
-    """
-    assert isinstance(provenance, records.Kept)
-    if provenance.source in case.others:
-        return True
-    history = case.original.history if case.original else None
-    behind = len(history.other_sources) if history else 0
-    return case.original is not None and provenance.source <= behind
 
 
 def _computed(case: Case, manifest: Manifest) -> Iterator[Check]:

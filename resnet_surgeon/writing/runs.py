@@ -171,6 +171,7 @@ def write_runs(
         else:
             run.write(descriptor, advance)
     syncing = Background(lambda: disk.sync(descriptor))
+    prepare(run.tensor for run in made)
     for run in made:
         run.write(descriptor, advance)
     meanwhile()

@@ -146,6 +146,13 @@ def test_a_gap_in_the_blocks_is_a_missing_block() -> None:
         recognise(gap)
 
 
+def test_a_block_is_no_network_behind_a_prefix() -> None:
+    shifted = {name.replace("layer", "5."): t for name, t in tensors(small_network()).items() if "layer" in name}
+    with pytest.raises(ArchitectureError) as caught:
+        recognise(shifted)
+    assert caught.value.hint is None
+
+
 def test_a_prefix_is_pointed_at() -> None:
     prefixed = {f"module.{name}": tensor for name, tensor in tensors(small_network()).items()}
     with pytest.raises(ArchitectureError) as caught:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, Request, sync_playwright
+from playwright.sync_api import Browser, Page, sync_playwright
 
 import resnet_surgeon as rs
 from tests import PATIENCE
@@ -51,20 +51,31 @@ def new_page(browser: Browser, **options: Any) -> Page:
     return page
 
 
+@pytest.fixture(scope="module")
+def tab(browser: Browser) -> Page:
+    """Each page in a tab of its own would start a process of its own."""
+    return new_page(browser)
+
+
 @pytest.fixture
-def page(browser: Browser, address: str) -> Iterator[Page]:
-    """The page, opened; nothing may be asked of a network or told to the console."""
-    page = new_page(browser)
+def page(tab: Page, address: str) -> Iterator[Page]:
+    """The page, opened anew; nothing may be asked of a network or told to the console."""
     told: list[str] = []
-    asked: list[Request] = []
-    page.on("console", lambda message: told.append(message.text))
-    page.on("pageerror", lambda error: told.append(str(error)))
-    page.on("request", lambda request: asked.append(request))
-    page.goto(address)
-    yield page
+    asked: list[str] = []
+    listeners: dict[Any, Any] = {
+        "console": lambda message: told.append(message.text),
+        "pageerror": lambda error: told.append(str(error)),
+        "request": lambda request: asked.append(request.url),
+    }
+    for event, listener in listeners.items():
+        tab.on(event, listener)
+    tab.goto(address)
+    yield tab
+    for event, listener in listeners.items():
+        tab.remove_listener(event, listener)
     assert told == []
-    assert {request.url.partition(":")[0] for request in asked} <= {"file", "data"}
-    page.close()
+    assert address in asked
+    assert {url.partition(":")[0] for url in asked} <= {"file", "data"}
 
 
 def names(page: Page) -> list[str]:

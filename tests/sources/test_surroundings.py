@@ -54,6 +54,9 @@ HARMLESS: dict[str, Callable[[], nn.Module]] = {
     "layers of a classifier": lambda: headless(
         nn.Sequential(nn.Linear(512, 8), nn.GELU(), nn.Dropout(), nn.Linear(8, 4))
     ),
+    "a head that pools": lambda: nn.Sequential(
+        row(), nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.ReLU(), nn.Linear(512, 4))
+    ),
     "a classifier beside it": lambda: nn.DataParallel(Around(net=embedding(), fc=nn.Linear(512, 4))),
     "in a class": lambda: Around(net=small_network(), drop=nn.Dropout()),
     "a loss": lambda: nn.DataParallel(Around(net=small_network(), aside=nn.CrossEntropyLoss(torch.ones(4)))),
@@ -91,6 +94,10 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "behind a classifier": (
         lambda: nn.Sequential(embedding(), nn.Linear(512, 4), nn.Softmax(1)),
         "`2` is of the class .*Softmax",
+    ),
+    "another pooling in a head": (
+        lambda: nn.Sequential(row(), nn.Sequential(nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(512, 4))),
+        r"`1\.0` is of the class .*AdaptiveMaxPool2d",
     ),
     "another pooling": (
         lambda: nn.Sequential(row(), nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(512, 4)),

@@ -722,3 +722,30 @@ def test_a_forward_around_the_network_does_nothing_else(name: str) -> None:
     else:
         with pytest.raises(ArchitectureError, match=reason):
             [*modules.says(changed, within, architecture, settled=False)]
+
+
+@pytest.mark.parametrize(
+    ("network", "around", "is_pooled"),
+    [
+        (f"{STEM}{STAGES}return x", None, False),
+        (f"{STEM}{STAGES}return x.mean([2, 3])", None, True),
+        (f"{STEM}{STAGES}return x", "return self.net(x)", False),
+        (f"{STEM}{STAGES}return x", "return F.adaptive_avg_pool2d(self.net(x), 1).flatten(1)", True),
+        (f"{STEM}{STAGES}return x.mean([2, 3])", "return self.net(x)", True),
+    ],
+    ids=["a map", "pooled", "a map within", "pooled around it", "pooled within"],
+)
+def test_the_text_tells_whether_a_network_without_a_classifier_pools(
+    network: str, around: str | None, is_pooled: bool
+) -> None:
+    node, names, _ = opened()
+    begin = "net." if around else ""
+    layers = {f"{begin}{path}".rstrip("."): layer for path, layer in node.layers.items() if path != "fc"}
+    layers[begin.rstrip(".")] = Layer("net.Net", {}, has_hooks=False, source=text(network))
+    if around:
+        layers[""] = Layer("net.Around", {}, has_hooks=False, source=text(around))
+    changed = ModuleNode(layers)
+    changed.tensors = {f"{begin}{name}": tensor for name, tensor in node.tensors.items() if not name.startswith("fc.")}
+    within = {ours: f"{begin}{own}" for ours, own in names.items() if not ours.startswith("fc.")}
+    architecture = recognise({ours: node.tensors[ours] for ours in within})  # type: ignore[misc]
+    assert modules.pools(changed, within, architecture) is is_pooled

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from torchvision.models._utils import IntermediateLayerGetter
 
 import resnet_surgeon as rs
 from resnet_surgeon.verification.proof import Proof
-from tests.fixtures import Run
+from tests.fixtures import Run, small_network
 
 MADE = ("kept", "computed", "initialised")
 
@@ -32,9 +34,32 @@ def test_a_sound_file_is_proven(made: Path, checkpoints: Path) -> None:
     assert {"manifest", "pair", "fit", "source", "history", *MADE} <= outcomes(proof).keys()
 
 
+def test_maps_of_a_whole_module_are_its_own(tmp_path: Path) -> None:
+    torch.save(IntermediateLayerGetter(small_network(), {"layer1": "a", "layer2": "b"}), tmp_path / "maps.pth")
+    made = rs.open(tmp_path / "maps.pth").adapt(1).save(tmp_path / "made.safetensors")
+    assert {*outcomes(rs.verify_quickly(made, against=tmp_path / "maps.pth")).values()} == {"proven"}
+    assert not rs.verify_quickly(made).failed
+
+
 def test_without_the_source_only_what_was_drawn_is_proven(made: Path) -> None:
     found = outcomes(rs.verify_quickly(made))
     assert [found[name] for name in MADE] == ["unproven", "unproven", "proven"]
+
+
+@pytest.mark.parametrize("prove", [rs.verify_quickly, rs.verify], ids=["quick", "whole"])
+def test_without_the_source_copies_are_compared_with_each_other(prove: Callable[..., Proof], made: Path) -> None:
+    assert outcomes(prove(made))["copies"] == "proven"
+    tensor = "heads.head2.layer4.0.bn1.weight"
+    flip(made, tensor)
+    assert [(failed.name, failed.tensors) for failed in prove(made).failed] == [("copies", (tensor,))]
+
+
+def flip(made: Path, tensor: str) -> None:
+    """Changes a bit of the tensor."""
+    stored = rs.open(made).tensors[tensor]
+    data = bytearray(made.read_bytes())
+    data[stored.offset] ^= 1  # type: ignore[union-attr]
+    made.write_bytes(data)
 
 
 @pytest.mark.parametrize(
@@ -42,10 +67,7 @@ def test_without_the_source_only_what_was_drawn_is_proven(made: Path) -> None:
     [("layer1.0.conv1.weight", "kept"), ("conv1.weight", "computed"), ("heads.head2.fc.bias", "initialised")],
 )
 def test_a_flipped_bit_is_found(tensor: str, check: str, made: Path, checkpoints: Path) -> None:
-    stored = rs.open(made).tensors[tensor]
-    data = bytearray(made.read_bytes())
-    data[stored.offset] ^= 1  # type: ignore[union-attr]
-    made.write_bytes(data)
+    flip(made, tensor)
     proof = rs.verify_quickly(made, against=checkpoints / "basic.pth")
     assert [(failed.name, failed.tensors) for failed in proof.failed] == [(check, (tensor,))]
 

@@ -174,7 +174,7 @@ def test_more_channels_than_memory_is_there_for(monkeypatch: pytest.MonkeyPatch,
     path = rs.open(source).adapt(100).remove(last=9).save(tmp_path / "model.safetensors")
     proof = rs.verify(path, against=source)
     assert_all_proven(proof)
-    assert "(1 of 32x32, " in findings(proof)["forward"]
+    assert ", 2 of 16x24)" in findings(proof)["forward"]
 
 
 def test_what_is_too_large_to_work_out_is_unproven(tmp_path: Path) -> None:
