@@ -120,7 +120,14 @@ def warnings(node: ModuleNode, names: Mapping[str, str], architecture: Architect
     module = _Module.of(node, names)
     if left_out := [printable(path) for path in module.surroundings.left_out()]:
         yield f"layers without tensors beside the network are left out: {listed(left_out)}"
-    for path in module.surroundings.unread(module.text(architecture).proven):
+    text = module.text(architecture)
+    has_means = any(own_name(layer) in MEANS for layer in node.layers.values())
+    if architecture.output_kind == "embedding" and not (has_means or text.pools or module.is_part):
+        yield (
+            "no layer of the module pools its last map, which is taken to be done by a function; "
+            "`remove --layers avgpool` leaves the map"
+        )
+    for path in module.surroundings.unread(text.proven):
         yield (
             f"the network is in {printable(path) if path else 'a module'} of the class "
             f"{printable(node.layers[path].kind)}, whose forward is not read: what it computes besides is left out"
@@ -147,8 +154,8 @@ def pools(node: ModuleNode, names: Mapping[str, str], architecture: Architecture
         return text.pools
     kinds = {own_name(layer): path for path, layer in node.layers.items()}
     if "Flatten" in kinds and not kinds.keys() & MEANS:
-        if {*module.filled} - {"", *module.paths.values()}:
-            return None  # of what is left out
+        if module.is_part:
+            return None  # it may be of what is left out
         module._refuse(kinds["Flatten"], "flattens a feature map that nothing pools")
     return bool(kinds.keys() & MEANS)
 
@@ -225,6 +232,11 @@ class _Module:
         """`names` are those of the tensors, by torchvision's."""
         paths = {name.rpartition(".")[0]: own.rpartition(".")[0] for name, own in names.items()}
         return cls(node.layers, paths, {name.rpartition(".")[0] for name in node})
+
+    @property
+    def is_part(self) -> bool:
+        """Whether it is in a larger model: one that has layers with tensors besides."""
+        return not {"", *self.paths.values()}.issuperset(self.filled)
 
     @property
     def stem(self) -> str:
