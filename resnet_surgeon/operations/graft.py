@@ -345,8 +345,17 @@ def _check_facts(here: Architecture, there: Architecture, layers: Sequence[str])
         if name not in passed and mine != theirs:
             raise OperationError(
                 f"{name} is {theirs} in the other network, and {mine} here: it would not compute the same",
-                hint="if that is not so, state it of the other with `--from-assume`, or of this with `--assume`",
+                hint=_way_out(name, theirs),
             )
+
+
+def _way_out(name: str, theirs: object) -> str | None:
+    """What helps where the networks differ in this; nothing where the tensors show that they do."""
+    if name == "fused":
+        return f"`fuse` {'SOURCE' if theirs else 'the other network'} first"
+    if name in ("block", "groups", "stem", "stem_kernel"):
+        return None
+    return "if that is not so, state it of the other with `--from-assume`, or of this with `--assume`"
 
 
 def _check_tensors(made: _Made, tensors: dict[str, LazyTensor], here: Checkpoint, there: Checkpoint) -> None:

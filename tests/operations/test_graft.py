@@ -156,6 +156,14 @@ def test_a_stage_that_is_dilated_otherwise_is_refused(folder: Path) -> None:
     assert "`dilate` one of the two" in str(caught.value.hint)
 
 
+def test_of_two_networks_of_which_one_is_fused_the_other_has_to_be(folder: Path, tmp_path: Path) -> None:
+    plain, fused = folder / "organ.pth", rs.open(folder / "grade.pth").fuse().save(tmp_path / "fused.pth")
+    for here, there, which in ((plain, fused, "SOURCE"), (fused, plain, "the other network")):
+        with pytest.raises(OperationError) as caught:
+            rs.open(here).graft(there, ["layer4"])
+        assert caught.value.hint == f"`fuse` {which} first"
+
+
 def test_a_classifier_with_norms_of_another_eps_is_refused(folder: Path, tmp_path: Path) -> None:
     other = small_network()
     other.fc = torch.nn.Sequential(torch.nn.Linear(512, 8), torch.nn.BatchNorm1d(8), torch.nn.Linear(8, 2))
