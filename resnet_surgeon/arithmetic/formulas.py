@@ -83,6 +83,8 @@ class Repeat:
     kind: Literal["repeat"] = "repeat"
 
     def __str__(self) -> str:
+        if self.new == 1:
+            return f"the sum of the {self.old} input channels"
         return f"the {self.old} input channels in turn, times {self.old}/{self.new}"
 
     @property

@@ -34,9 +34,12 @@ def apply(
     """
     import resnet_surgeon as rs
     from resnet_surgeon.architecture.recognise import describe
-    from resnet_surgeon.errors import message
+    from resnet_surgeon.errors import UsageError, message
     from resnet_surgeon.recipes.reading import stated_variables
 
+    if recipe == "-":
+        hint = "resnet-surgeon recipe FILE > recipe.yaml && resnet-surgeon apply recipe.yaml"
+        raise UsageError("a recipe is a file, beside which its lock stands", subject=recipe, hint=hint)
     plan = rs.Recipe.read(recipe, stated_variables(settings or ()))
     shown = progress(quiet)
     built = plan.plan(source, progress=shown) if dry_run else plan.build(source, force=force, progress=shown)

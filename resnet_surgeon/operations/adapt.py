@@ -41,8 +41,8 @@ class Adapt:
 
     `--in-ch N` with `--init`: `mean` gives every new channel the mean of the old ones. `scaled` does the same times
     old/new channels, which keeps the size of the responses: one channel then computes exactly what the original does on
-    a gray image fed as R=G=B. `repeat` takes the old channels in turn, scaled likewise, as timm does. `random` draws a
-    new layer.
+    a gray image fed as R=G=B. `repeat` takes the old channels in turn, scaled likewise, and for one channel their sum,
+    as timm does. `random` draws a new layer.
 
     `--channels R,G,B,N=R,T=mean,D=zero,X=random,Y=0.5*R+0.5*G` names every channel, and says from which of the old ones
     its filter is made: one by itself is kept to the bit. `--preset` and `--in-ch N --rgb 4,3,2` are short for such

@@ -27,7 +27,7 @@ from resnet_surgeon.operations.checkpoint import Other, Unopened, others_of, wit
 from resnet_surgeon.recipes.lock import Lock
 from resnet_surgeon.recipes.reading import Target
 from resnet_surgeon.sources.progress import Advance, Progress
-from resnet_surgeon.sources.sidecar import MANIFEST_KEY
+from resnet_surgeon.sources.sidecar import MANIFEST_KEY, manifest_path
 from resnet_surgeon.writing.names import Names
 from resnet_surgeon.writing.targets import output_path
 from resnet_surgeon.writing.unchanged import digest
@@ -56,18 +56,30 @@ class Written(TypedDict):
 
 
 @dataclass(frozen=True)
-class _Planned:
+class Planned:
+    """An output, and the network that belongs there."""
+
     output: Path
     network: Network
     written: Written
     line: int
 
+    @property
+    def is_made(self) -> bool:
+        """Whether the output is there already, byte for byte."""
+        return self.network.is_written(self.output, **self.written)
+
 
 def plan(name: str, targets: Sequence[Target], source: str | None, progress: Progress) -> tuple[Built, ...]:
-    """What would be built of the recipe of this name, from `source` if that is given in place of its own; writes
-    nothing. Raises the errors of `open` and of operations, with the line of the recipe.
+    """What would be built of the recipe of this name, from `source` if that is given in place of its own, and what is
+    there already, byte for byte; writes nothing. Raises the errors of `planned`.
     """
-    return tuple(Built(item.output, "planned", item.network) for item in _planned(name, targets, source, progress))
+    return tuple(
+        Built(item.output, "up to date", item.network, *digest(item.output))
+        if item.is_made
+        else Built(item.output, "planned", item.network)
+        for item in planned(name, targets, source, progress)
+    )
 
 
 def build(
@@ -79,15 +91,15 @@ def build(
     with `force`. Nothing is written before all sources were opened and all operations fit. What was made before one
     fails, or a signal comes, is recorded too. Raises AccessError and the errors of `plan`.
     """
-    planned = _planned(name, targets, source, progress)
+    items = planned(name, targets, source, progress)
     lock = Lock.beside(Path(name))
-    total = sum(byte_size(tensor) for item in planned for tensor in item.network.tensors.values())
-    with progress(f"building {len(planned)} file{'s' * (len(planned) > 1)}", total) as advance:
+    total = sum(byte_size(tensor) for item in items for tensor in item.network.tensors.values())
+    with progress(f"building {len(items)} file{'s' * (len(items) > 1)}", total) as advance:
         in_turn = _in_turn(advance)
         futures: list[Future[Built]] = []
         with ThreadPoolExecutor(_AT_ONCE) as executor:
             try:
-                futures.extend(executor.submit(_made, item, lock, force, in_turn) for item in planned)
+                futures.extend(executor.submit(_made, item, lock, force, in_turn) for item in items)
                 built = tuple(future.result() for future in futures)
             except BaseException:
                 executor.shutdown(wait=True, cancel_futures=True)
@@ -103,9 +115,12 @@ def _recorded(lock: Lock, built: Sequence[Built]) -> Lock:
     return lock.with_digests({str(item.output): (item.size, item.sha256) for item in built})
 
 
-def _planned(name: str, targets: Sequence[Target], source: str | None, progress: Progress) -> tuple[_Planned, ...]:
+def planned(name: str, targets: Sequence[Target], source: str | None, progress: Progress) -> tuple[Planned, ...]:
+    """The outputs of the recipe of this name, each with its network. Raises the errors of `open` and of operations,
+    with the line of the recipe.
+    """
     opened: dict[str, Network] = {}
-    planned: dict[Path, _Planned] = {}
+    found: dict[Path, Planned] = {}
     for target in targets:
         try:
             network = _made_of(target, source or target.source, opened, progress)
@@ -114,16 +129,16 @@ def _planned(name: str, targets: Sequence[Target], source: str | None, progress:
             network.check(output, **written)
         except SurgeonError as error:
             if isinstance(error.__context__, FileNotFoundError) and error.subject:
-                makers = {path: item.line for path, item in planned.items()} | _stated_outputs(targets)
+                makers = {path: item.line for path, item in found.items()} | _stated_outputs(targets)
                 _explain_missing(error, {path.resolve(): line for path, line in makers.items()})
             error.subject = f"{name}:{target.place.line}: {error.subject or target.source}"
             raise
-        if output in planned:
+        if output in found:
             hint = "put the variables that set them apart into `output:`, such as `model-${channels}.safetensors`"
             raise UsageError(f"two of its outputs are {output}", subject=f"{name}:{target.place.line}", hint=hint)
-        planned[output] = _Planned(output, network, written, target.place.line)
-    outputs = {output.resolve(): output for output in planned}
-    for target, (output, item) in zip(targets, planned.items(), strict=True):
+        found[output] = Planned(output, network, written, target.place.line)
+    outputs = {output.resolve(): output for output in found}
+    for target, (output, item) in zip(targets, found.items(), strict=True):
         made = (outputs[path] for path in _read_by(item.network) if outputs.get(path, output) != output)
         if other := next(made, None):
             raise UsageError(
@@ -131,7 +146,7 @@ def _planned(name: str, targets: Sequence[Target], source: str | None, progress:
                 subject=f"{name}:{target.place.line}: {output}",
                 hint=_IN_TWO,
             )
-    return tuple(planned.values())
+    return tuple(found.values())
 
 
 def _stated_outputs(targets: Sequence[Target]) -> dict[Path, int]:
@@ -180,17 +195,28 @@ def _place(other: Other) -> Unopened:
     return other if isinstance(other, Unopened) else Unopened(str(other))
 
 
-def _made(item: _Planned, lock: Lock, force: bool, advance: Advance) -> Built:
-    outcome: Outcome = "up to date" if item.network.is_written(item.output, **item.written) else "made"
-    if outcome == "made":
-        is_there = os.path.lexists(item.output)
-        if is_there and not force and not (lock.holds(item.output) and _is_of_this_tool(item.output)):
-            reason, hint = "it exists already, and is not what this recipe made", "or name another output"
-            raise AccessError(reason, subject=str(item.output), hint=f"use `--force` to replace it, {hint}")
-        item.network.save(item.output, force=is_there or force, progress=_part_of(advance), **item.written)
-    else:
+def _made(item: Planned, lock: Lock, force: bool, advance: Advance) -> Built:
+    if item.is_made:
         advance(sum(map(byte_size, item.network.tensors.values())))
-    return Built(item.output, outcome, item.network, *digest(item.output))
+        return Built(item.output, "up to date", item.network, *digest(item.output))
+    in_the_way = next(filter(os.path.lexists, (item.output, manifest_path(item.output))), None)
+    if in_the_way and not force and not _may_replace(lock, item.output):
+        reason, hint = "it exists already, and is not what this recipe made", "or name another output"
+        raise AccessError(reason, subject=str(in_the_way), hint=f"use `--force` to replace it, {hint}")
+    item.network.save(item.output, force=in_the_way is not None or force, progress=_part_of(advance), **item.written)
+    return Built(item.output, "made", item.network, *digest(item.output))
+
+
+def _may_replace(lock: Lock, output: Path) -> bool:
+    """Whether the recipe made what stands there, and nobody changed it. Of an output that has gone the manifest may
+    still be there, unless it is that of another file, as `model.json` is of `model.pth` too.
+    """
+    if not os.path.lexists(output):
+        beside = manifest_path(output)
+        return str(output) in lock.outputs and not any(
+            manifest_path(path) == beside for path in output.parent.iterdir()
+        )
+    return lock.holds(output) and _is_of_this_tool(output)
 
 
 def _is_of_this_tool(path: Path) -> bool:

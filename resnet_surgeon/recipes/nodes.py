@@ -139,5 +139,5 @@ def _scalar(node: Any, place: Place) -> Any:
         if kind == "float":
             return float(text.replace("_", ""))
     except (KeyError, ValueError):
-        raise UnreadableError(f"`{text}` cannot be read", place) from None
+        raise UnreadableError(f"`{text}` cannot be read (within quotes it is text)", place) from None
     return text

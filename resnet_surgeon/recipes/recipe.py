@@ -33,7 +33,8 @@ class Recipe:
         return cls(os.fspath(path), reading.read(path, variables or {}))
 
     def plan(self, source: str | None = None, *, progress: Progress = silent) -> tuple[Built, ...]:
-        """What would be built, from `source` if that is given in place of the recipe's own; writes nothing.
+        """What would be built, from `source` if that is given in place of the recipe's own, and what is there already,
+        byte for byte; writes nothing.
 
         Raises the errors of `resnet_surgeon.open` and of the operations, with the line of the recipe.
         """

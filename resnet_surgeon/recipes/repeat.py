@@ -14,7 +14,7 @@ from resnet_surgeon.architecture.facts import Assumed
 from resnet_surgeon.errors import AccessError, CheckpointError, SurgeonError, WeightsError
 from resnet_surgeon.location import Location
 from resnet_surgeon.network import open as open_network
-from resnet_surgeon.recipes.build import plan
+from resnet_surgeon.recipes.build import planned
 from resnet_surgeon.recipes.reading import parsed
 from resnet_surgeon.recipes.record import Place, places_of, recipe_of
 from resnet_surgeon.sources.origin import Origin
@@ -43,7 +43,7 @@ def recipe_text(output: Location) -> str:
     sources += [(other.origin, other.facts) for other in network.history.other_sources]
     text = recipe_of(network.history, name, names, [_place(origin, facts) for origin, facts in sources])
     try:
-        (made,) = plan(name, parsed(text, name, {}), None, silent)
+        (made,) = planned(name, parsed(text, name, {}), None, silent)
         if made.network.manifest() == replace(network.history, share_blocks=False):
             is_repeated = not network.history.share_blocks or (
                 not network.source.is_anonymous and made.network.is_written(name, names=names, share_blocks=True)

@@ -27,7 +27,15 @@ from resnet_surgeon.architecture.spec import (
 from resnet_surgeon.dataclass import dataclass
 from resnet_surgeon.errors import Answer, ArchitectureError, listed, printable
 from resnet_surgeon.formats.modules import Layer, ModuleNode, common_path
-from resnet_surgeon.sources.surroundings import ACTIVATIONS, IDENTITIES, MEANS, Surroundings, is_wrapper, own_name
+from resnet_surgeon.sources.surroundings import (
+    ACTIVATIONS,
+    BEHIND_BLOCKS,
+    IDENTITIES,
+    MEANS,
+    Surroundings,
+    is_wrapper,
+    own_name,
+)
 
 # Classes by their own names: libraries and courses copy torchvision's under the same ones.
 _NETWORKS = {"ResNet", "QuantizableResNet", "ResNetEncoder", "IntermediateLayerGetter", "Sequential"}
@@ -112,7 +120,14 @@ def warnings(node: ModuleNode, names: Mapping[str, str], architecture: Architect
     module = _Module.of(node, names)
     if left_out := [printable(path) for path in module.surroundings.left_out()]:
         yield f"layers without tensors beside the network are left out: {listed(left_out)}"
-    for path in module.surroundings.unread(module.text(architecture).proven):
+    text = module.text(architecture)
+    has_means = any(own_name(layer) in MEANS for layer in node.layers.values())
+    if architecture.output_kind == "embedding" and not (has_means or text.pools or module.is_part):
+        yield (
+            "no layer of the module pools its last map, which is taken to be done by a function; "
+            "`remove --layers avgpool` leaves the map"
+        )
+    for path in module.surroundings.unread(text.proven):
         yield (
             f"the network is in {printable(path) if path else 'a module'} of the class "
             f"{printable(node.layers[path].kind)}, whose forward is not read: what it computes besides is left out"
@@ -139,13 +154,16 @@ def pools(node: ModuleNode, names: Mapping[str, str], architecture: Architecture
         return text.pools
     kinds = {own_name(layer): path for path, layer in node.layers.items()}
     if "Flatten" in kinds and not kinds.keys() & MEANS:
+        if module.is_part:
+            return None  # it may be of what is left out
         module._refuse(kinds["Flatten"], "flattens a feature map that nothing pools")
     return bool(kinds.keys() & MEANS)
 
 
 def _calls_alone(layer: Layer) -> bool:
     """Whether it is of a class that calls the layers in it, and nothing else."""
-    return own_name(layer) in _OF_LAYERS_ALONE or is_wrapper(layer) or layer.kind == _OURS
+    is_known = layer.kind in (_OURS, f"{_TRANSFORMERS}ResNetBackbone")
+    return is_known or own_name(layer) in _OF_LAYERS_ALONE or is_wrapper(layer)
 
 
 def maps(node: ModuleNode, names: Mapping[str, str]) -> tuple[FeatureMap, ...]:
@@ -214,6 +232,11 @@ class _Module:
         """`names` are those of the tensors, by torchvision's."""
         paths = {name.rpartition(".")[0]: own.rpartition(".")[0] for name, own in names.items()}
         return cls(node.layers, paths, {name.rpartition(".")[0] for name in node})
+
+    @property
+    def is_part(self) -> bool:
+        """Whether it is in a larger model: one that has layers with tensors besides."""
+        return not {"", *self.paths.values()}.issuperset(self.filled)
 
     @property
     def stem(self) -> str:
@@ -352,12 +375,18 @@ class _Module:
                 self._check_class(".".join(filter(None, (self.scope, inner))), {"Sequential", "ModuleList"})
 
     def _check_classifier(self) -> None:
-        """Checks the classes beside a classifier that is in a module of its own."""
+        """Checks the classes beside a classifier that is in a module of its own: those before it in a Sequential take
+        what the stages give, or its mean.
+        """
         around = self._around("fc", 1) if "fc" in self.paths and "." in self.paths["fc"] else ""
         if around and not f"{self.scope}.".startswith(f"{around}."):
+            is_row = own_name(self.layers.get(around, _NOTHING)) == "Sequential"
+            kinds = BEHIND_BLOCKS if is_row else IDENTITIES
             for name, layer in self.children(around):
-                if (path := f"{around}.{name}") != self.paths["fc"]:
-                    self._check_child(path, layer, IDENTITIES)
+                if (path := f"{around}.{name}") == self.paths["fc"]:
+                    kinds = IDENTITIES
+                else:
+                    self._check_child(path, layer, kinds)
 
     def _check_block(self, block: str, architecture: Architecture) -> None:
         """Checks the classes of a block, by its path in the file."""

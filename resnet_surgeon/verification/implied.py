@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import reduce
 
-from resnet_surgeon.architecture.spec import STAGE_NAMES, Architecture, HiddenActivation, Stage
+from resnet_surgeon.architecture.spec import STAGE_NAMES, Architecture, FeatureMap, HiddenActivation, Stage
 from resnet_surgeon.fields import plain
 from resnet_surgeon.manifest import Kept, Manifest
 from resnet_surgeon.sources import catalog
@@ -104,13 +104,21 @@ def _before(manifest: Manifest) -> Expected:
             "maxpool": "caffe" if said["maxpool"] == "caffe" else "torchvision",
             "maxpool_is_identity": said["maxpool"] == "none",
             "eps": _number(said["eps"]),
-            "maps": (),
+            "maps": _own_maps(manifest),
         },
         stages=_strides(said["strides"].split("-"), said["dilated"].split("-")),
         preprocessing=entry.preprocessing if entry else None,
     )
 
 
+def _own_maps(manifest: Manifest) -> tuple[FeatureMap, ...]:
+    """Those that the first source has, unless an operation made others: a whole module of torch's may return maps by
+    name, of which nothing is recorded but the architecture.
+    """
+    return manifest.architecture.maps if manifest.source.container in _OF_MODULES else ()
+
+
+_OF_MODULES = ("torch_zip", "torch_legacy", "torch_tar", "pickle")
 _TORCHVISION: dict[str, str] = {
     "bottleneck_stride": "conv2", "strides": "1-2-2-2", "stem_stride": "2", "maxpool": "torchvision",
     "dilated": "none", "eps": "1e-05",

@@ -37,6 +37,7 @@ WORDS: dict[str, Formula] = {
     "mean over the 3 input channels, for each of 1": Mean(3, 1),
     "sum over the 3 input channels / 2, for each of 2": Scaled(3, 2),
     "the 3 input channels in turn, times 3/13": Repeat(3, 13),
+    "the sum of the 3 input channels": Repeat(3, 1),
     "the 2 input channels mixed into 1 by a matrix": Mix(((0.5, 1.5),)),
     "the 3 input channels of 2 tensors mixed into 1 by a matrix": Mix(((0.5, 1.5, 1.0),), parts=(2, 1)),
     "the weight with the images' std folded in": FoldedInputWeight((0.2, 1.0)),

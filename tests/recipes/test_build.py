@@ -93,7 +93,13 @@ def lose_the_manifest(folder: Path) -> None:
     Path("out-4.json").unlink()
 
 
-@pytest.mark.parametrize("change", [change_the_source, change_an_option, lose_the_manifest])
+def lose_the_files(folder: Path) -> None:
+    """As where the manifests are kept by git, and large files by something else."""
+    Path("out-1.safetensors").unlink()
+    Path("out-4.safetensors").unlink()
+
+
+@pytest.mark.parametrize("change", [change_the_source, change_an_option, lose_the_manifest, lose_the_files])
 def test_what_is_no_longer_what_would_be_made_is_made_again(change: Callable[[Path], None], folder: Path) -> None:
     rs.Recipe.read("recipe.yaml").build()
     change(folder)
@@ -153,6 +159,30 @@ def test_nothing_is_written_if_anything_does_not_fit(folder: Path) -> None:
     with pytest.raises(OperationError, match=r"^recipe\.yaml:9: remove: removing the last 30"):
         rs.Recipe.read("recipe.yaml").build()
     assert states(folder) == before
+
+
+def lose_the_lock() -> None:
+    Path("out-1.safetensors").unlink()
+    Path("recipe.lock.json").unlink()
+
+
+def make_another_file_of_it() -> None:
+    Path("out-1.safetensors").rename("out-1.pth")
+
+
+@pytest.mark.parametrize("change", [lose_the_lock, make_another_file_of_it])
+def test_a_manifest_is_not_replaced_that_may_be_another_s(change: Callable[[], None], folder: Path) -> None:
+    rs.Recipe.read("recipe.yaml").build()
+    change()
+    with pytest.raises(AccessError, match=r"out-1\.json: it exists already, and is not what this recipe made"):
+        rs.Recipe.read("recipe.yaml").build()
+
+
+def test_a_plan_says_what_is_there_already(folder: Path) -> None:
+    made = rs.Recipe.read("recipe.yaml").build()
+    made[0].output.unlink()
+    plan = rs.Recipe.read("recipe.yaml").plan()
+    assert [(item.outcome, item.sha256) for item in plan] == [("planned", None), ("up to date", made[1].sha256)]
 
 
 def test_two_outputs_of_one_name_are_refused(folder: Path) -> None:

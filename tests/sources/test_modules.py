@@ -50,6 +50,11 @@ def in_a_row(*ends: nn.Module, children: int = 8) -> nn.Module:
     return nn.Sequential(*list(small_network().children())[:children], *ends)
 
 
+def backbone() -> nn.Module:
+    transformers = pytest.importorskip("transformers")
+    return transformers.ResNetBackbone(transformers.ResNetConfig(depths=[1, 1, 1, 1]))  # type: ignore[no-any-return]
+
+
 def ours() -> nn.Module:
     small = small_network()
     return rs.load(rs.open(saved(small.state_dict())).remove(last=2))
@@ -61,6 +66,7 @@ OUTPUTS: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "three that are pooled": (partial(in_a_row, nn.AdaptiveAvgPool2d(1), children=7), "embedding"),
     "maps by name": (partial(IntermediateLayerGetter, small_network(), {"layer4": "out"}), "feature_map"),
     "our own class": (ours, "feature_map"),
+    "transformers' backbone": (backbone, "feature_map"),
 }
 
 

@@ -54,6 +54,9 @@ HARMLESS: dict[str, Callable[[], nn.Module]] = {
     "layers of a classifier": lambda: headless(
         nn.Sequential(nn.Linear(512, 8), nn.GELU(), nn.Dropout(), nn.Linear(8, 4))
     ),
+    "a head that pools": lambda: nn.Sequential(
+        row(), nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.ReLU(), nn.Linear(512, 4))
+    ),
     "a classifier beside it": lambda: nn.DataParallel(Around(net=embedding(), fc=nn.Linear(512, 4))),
     "in a class": lambda: Around(net=small_network(), drop=nn.Dropout()),
     "a loss": lambda: nn.DataParallel(Around(net=small_network(), aside=nn.CrossEntropyLoss(torch.ones(4)))),
@@ -91,6 +94,10 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "behind a classifier": (
         lambda: nn.Sequential(embedding(), nn.Linear(512, 4), nn.Softmax(1)),
         "`2` is of the class .*Softmax",
+    ),
+    "another pooling in a head": (
+        lambda: nn.Sequential(row(), nn.Sequential(nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(512, 4))),
+        r"`1\.0` is of the class .*AdaptiveMaxPool2d",
     ),
     "another pooling": (
         lambda: nn.Sequential(row(), nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(512, 4)),
@@ -140,6 +147,7 @@ WARNED: dict[str, tuple[Callable[[], nn.Module], str]] = {
         lambda: Around(net=small_network()),
         r"of the class `.*\.Around`, whose forward is not",
     ),
+    "a trunk in an unread class": (lambda: Around(net=row()), "no layer of the module pools its last map"),
     "in a larger model": (
         lambda: Around(norm=nn.InstanceNorm2d(3), net=embedding(), projector=nn.Linear(512, 128)),
         "beside the network are left out: `norm`",
@@ -150,8 +158,8 @@ WARNED: dict[str, tuple[Callable[[], nn.Module], str]] = {
 @pytest.mark.parametrize("name", WARNED)
 def test_what_is_left_out_unread_is_warned_of(name: str) -> None:
     make, warning = WARNED[name]
-    (said,) = rs.open(saved(make())).manifest().source.warnings
-    assert re.search(warning, said)
+    said = rs.open(saved(make())).manifest().source.warnings
+    assert re.search(warning, said[0])
 
 
 def ours(layers: list[str], names: list[str] | None = None) -> nn.Module:

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from torchvision.models._utils import IntermediateLayerGetter
 
 import resnet_surgeon as rs
 from resnet_surgeon.verification.proof import Proof
-from tests.fixtures import Run
+from tests.fixtures import Run, small_network
 
 MADE = ("kept", "computed", "initialised")
 
@@ -31,6 +32,13 @@ def test_a_sound_file_is_proven(made: Path, checkpoints: Path) -> None:
     proof = rs.verify_quickly(made, against=checkpoints / "basic.pth")
     assert {*outcomes(proof).values()} == {"proven"}
     assert {"manifest", "pair", "fit", "source", "history", *MADE} <= outcomes(proof).keys()
+
+
+def test_maps_of_a_whole_module_are_its_own(tmp_path: Path) -> None:
+    torch.save(IntermediateLayerGetter(small_network(), {"layer1": "a", "layer2": "b"}), tmp_path / "maps.pth")
+    made = rs.open(tmp_path / "maps.pth").adapt(1).save(tmp_path / "made.safetensors")
+    assert {*outcomes(rs.verify_quickly(made, against=tmp_path / "maps.pth")).values()} == {"proven"}
+    assert not rs.verify_quickly(made).failed
 
 
 def test_without_the_source_only_what_was_drawn_is_proven(made: Path) -> None:
