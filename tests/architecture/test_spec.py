@@ -20,7 +20,8 @@ RESNET18 = VARIANTS["resnet18"]
 
 @cache
 def torchvisions() -> torch.nn.Module:
-    return torchvision.models.resnet18().eval()
+    model: torch.nn.Module = torchvision.models.resnet18()
+    return model.eval()
 
 
 @pytest.mark.parametrize("size", [(224, 224), (65, 33), (1, 1), (97, 130)])
