@@ -13,7 +13,7 @@ import pytest
 
 def pytest_configure(config: pytest.Config) -> None:
     """Keeps what `make test` says to a make below it from those that tests run. Puts the files of tests that run side
-    by side into memory where there is room: then they wait for no disk.
+    by side, and what they read streams into, into memory where there is room: then they wait for no disk.
     """
     for name in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS"):
         os.environ.pop(name, None)
@@ -23,4 +23,4 @@ def pytest_configure(config: pytest.Config) -> None:
         return
     memory = Path("/dev/shm")
     if memory.is_dir() and shutil.disk_usage(memory).free > 4 << 30:
-        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(memory))
+        os.environ.setdefault("TMPDIR", str(memory))

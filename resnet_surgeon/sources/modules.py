@@ -336,10 +336,12 @@ class _Module:
 
     def check_surroundings(self, proven: Collection[str]) -> None:
         """Raises ArchitectureError for a layer without tensors around the network that may change what it computes."""
+        is_ours = self.answer == _ITS_MANIFEST
+        module = self if is_ours else replace(self, answer=self.answer._replace(why="take the network without it"))
         for path in self.surroundings.hooked:
-            self._refuse(path, "has hooks or a forward of its own, which may change what it computes")
+            module._refuse(path, "has hooks or a forward of its own, which may change what it computes")
         for path, kinds in self.surroundings.passed(proven):
-            self._check_child(path, self.layers[path], kinds)
+            module._check_child(path, self.layers[path], kinds)
 
     def _check_containers(self, proven: Collection[str]) -> None:
         """Checks the classes of what holds the classifier, and the layers of a shortcut."""

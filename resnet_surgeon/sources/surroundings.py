@@ -138,7 +138,11 @@ class Surroundings:
         return AMONG_BLOCKS if leaf in self.blocks[:-1] else BEHIND_BLOCKS
 
     def _is_of_network(self, path: str) -> bool:
-        return path in (*self.stem, *self.blocks, *self.classifier) or _holds(path, self.scope)
+        return path in self._network or _holds(path, self.scope)
+
+    @cached_property
+    def _network(self) -> frozenset[str]:
+        return frozenset((*self.stem, *self.blocks, *self.classifier))
 
     def _leaves(self, path: str) -> Iterator[str]:
         """The layers in a module, in their order; in the place of a Sequential those in it."""
@@ -153,7 +157,17 @@ class Surroundings:
                 yield leaf
 
     def _has_tensors(self, path: str) -> bool:
-        return any(_holds(path, own) for own in self.filled)
+        return path in self._holders
+
+    @cached_property
+    def _holders(self) -> frozenset[str]:
+        """The modules that have tensors, and all that these are in."""
+        found: set[str] = set()
+        for path in self.filled:
+            while path and path not in found:
+                found.add(path)
+                path = path.rpartition(".")[0]
+        return frozenset(found)
 
     @cached_property
     def _children(self) -> Mapping[str, list[str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 
 import pytest
 import torch
@@ -17,10 +18,16 @@ from resnet_surgeon.module import ResNet
 RESNET18 = VARIANTS["resnet18"]
 
 
+@cache
+def torchvisions() -> torch.nn.Module:
+    model: torch.nn.Module = torchvision.models.resnet18()
+    return model.eval()
+
+
 @pytest.mark.parametrize("size", [(224, 224), (65, 33), (1, 1), (97, 130)])
 @pytest.mark.parametrize("cut", range(1, 10))
 def test_output_shape_is_what_torchvision_gives(size: tuple[int, int], cut: int) -> None:
-    children = list(torchvision.models.resnet18().children())[:-cut]
+    children = list(torchvisions().children())[:-cut]
     names = RESNET18.children[:-cut]
     architecture = replace(
         RESNET18,
@@ -36,7 +43,7 @@ def test_output_shape_is_what_torchvision_gives(size: tuple[int, int], cut: int)
 
 
 def test_children_are_torchvisions() -> None:
-    assert RESNET18.children == tuple(name for name, _ in torchvision.models.resnet18().named_children())
+    assert RESNET18.children == tuple(name for name, _ in torchvisions().named_children())
 
 
 @pytest.mark.parametrize(

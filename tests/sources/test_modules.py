@@ -4,8 +4,9 @@ class or attribute that says so.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -108,9 +109,15 @@ PLAIN = {
 
 
 def network(change: Callable[[ResNet], object] = lambda model: None, block: Any = BasicBlock, **options: Any) -> ResNet:
-    model = ResNet(block, [2, 2, 2, 2], num_classes=4, **options).eval()
+    is_plain = block is BasicBlock and not options
+    model = copy.deepcopy(plain()) if is_plain else ResNet(block, [2, 2, 2, 2], num_classes=4, **options).eval()
     change(model)
     return model
+
+
+@cache
+def plain() -> ResNet:
+    return ResNet(BasicBlock, [2, 2, 2, 2], num_classes=4).eval()
 
 
 def set_eps(model: ResNet, eps: float) -> None:
