@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 
 from resnet_surgeon.dataclass import dataclass
@@ -25,6 +26,7 @@ _IN_BLOCK = re.compile(
 )
 _FOLDED = re.compile(r"(?i)(bn|norm)_?\d?")  # what is left of a norm in the convolution before it
 _NO_MAXPOOL = re.compile(rf"(?i){_ACTIVATION}|\w*(avg_?pool|global_pool)\d?|gap|fc|head|classifier|flat(ten)?|drop\w*")
+_ONE_LAYER = re.compile(rf"(?i){_ACTIVATION}|max_?pool\d?")
 _NO_MEAN = re.compile(rf"(?i){_ACTIVATION}|max_?pool\d?|drop\w*")
 _AROUND = re.compile(r"(?i)(\w*_)?((log_?)?soft_?max|sigmoid|(instance_?)?norm|normali[sz](e|er|ation))_?\d*")
 _WRAPPERS = {"module", "_orig_mod"}  # in which a network is called, and nothing else
@@ -35,7 +37,8 @@ _IN_THE_WAY = re.compile(r"(?i)(\w*_)?(attn|attention|simam|gem(_?pool(ing)?)?|l
 class Bare:
     """The modules of a network that hold no tensors, by their paths in the file: those of its blocks, and all others,
     whose names begin with `scope`; and those `around` it, if no other module there has tensors either, and so no larger
-    model; and those `behind` its classifier in a Sequential. `last` is the last stage.
+    model; and those `behind` its classifier in a Sequential. `inserted` are those in a Sequential where torchvision has
+    none. `last` is the last stage.
     """
 
     scope: str
@@ -43,6 +46,7 @@ class Bare:
     others: tuple[str, ...]
     around: tuple[str, ...] | None
     behind: tuple[str, ...]
+    inserted: tuple[str, ...]
     last: str
 
     def check(self) -> None:
@@ -58,7 +62,7 @@ class Bare:
             place, number = _numbers(path, self.scope)
             if _AROUND.fullmatch(_own(path)) or (number is not None and number < place):
                 raise _in_the_way(path)
-        for path in self.behind:
+        for path in (*self.behind, *self.inserted):
             raise _in_the_way(path)
 
     @property
@@ -105,8 +109,29 @@ def bare(node: StateDictNode, names: Mapping[str, str], scope: str) -> Bare | No
         tuple(sorted(path for path in found if not path.startswith(inside))),
         tuple(sorted(path for path in paths - filled if not path.startswith(scope))) if is_alone else None,
         tuple(sorted(behind)) if is_alone else (),
+        tuple(sorted(_inserted(paths - filled, names, {*blocks, scope.rstrip(".")}, is_fused))),
         last.rpartition(".")[0],
     )
+
+
+def _inserted(paths: Iterable[str], names: Mapping[str, str], owners: set[str], is_fused: bool) -> Iterator[str]:
+    """Of the paths of modules without tensors, the members of a Sequential that is a stage, a shortcut (where nothing
+    is left of a norm that was folded away), or several layers where torchvision has one, in a block or in the stem.
+    """
+    rows: defaultdict[str, set[str]] = defaultdict(set)  # by their paths, whose they are
+    for ours, name in names.items():
+        parts, path = ours.split("."), name.rpartition(".")[0]
+        if parts[2:] == ["conv1", "weight"]:
+            rows[_within(_within(path))].add(parts[0])
+        elif parts[2:] == ["downsample", "0", "weight"] and not is_fused:
+            rows[_within(path)].add(ours)
+    members = [path for path in paths if _own(path).isdecimal()]
+    layers = Counter(_within(path) for path in members)
+    for path in members:
+        row = _within(path)
+        is_layer = layers[row] > 1 and _within(row) in owners and _ONE_LAYER.fullmatch(_own(row))
+        if row and (len(rows.get(row, ())) == 1 or is_layer):
+            yield path
 
 
 def _numbers(path: str, other: str) -> tuple[int, int | None]:
@@ -150,6 +175,10 @@ def _blocks(names: Mapping[str, str]) -> Iterator[str]:
 
 def _own(path: str) -> str:
     return path.rpartition(".")[2]
+
+
+def _within(path: str) -> str:
+    return path.rpartition(".")[0]
 
 
 def _in_the_way(path: str) -> ArchitectureError:

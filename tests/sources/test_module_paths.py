@@ -61,6 +61,7 @@ SILENT: dict[str, Callable[[], Any]] = {
         "fc", nn.Sequential(nn.Dropout(), nn.Linear(2048, 3))
     ).state_dict(),
     "norms that were folded away": lambda: rs.load(fused()).state_dict(),
+    "one layer in a Sequential": lambda: changed("maxpool", nn.Sequential(nn.MaxPool2d(3, 2, 1))).state_dict(),
     "weight norm": lambda: normed(small_network(Bottleneck)).state_dict(),
     "names that were changed since": lambda: renamed(without_maxpool()),
 }
@@ -92,6 +93,22 @@ def test_a_network_without_a_maxpool_is_asked_about(whole: Callable[[nn.Module],
 def test_a_layer_without_tensors_in_the_datas_way_is_named(path: str, tmp_path: Path) -> None:
     torch.save(changed(path, nn.GELU()).state_dict(), tmp_path / "a.pth")
     with pytest.raises(ArchitectureError, match=f"passes through `{path}`, a layer without tensors"):
+        rs.open(tmp_path / "a.pth")
+    assert rs.open(tmp_path / "a.pth", assume="torchvision").architecture
+
+
+ROWS: dict[str, nn.Module] = {
+    "layer1.1": nn.Tanh(),
+    "layer2.0.downsample.2": nn.ReLU(),
+    "maxpool": nn.Sequential(nn.MaxPool2d(3, 1, 1), nn.AvgPool2d(2)),
+    "layer1.0.relu": nn.Sequential(nn.ReLU(), nn.Tanh()),
+}
+
+
+@pytest.mark.parametrize("path", ROWS)
+def test_a_layer_more_in_a_sequential_is_named(path: str, tmp_path: Path) -> None:
+    torch.save(changed(path, ROWS[path]).state_dict(), tmp_path / "a.pth")
+    with pytest.raises(ArchitectureError, match=f"passes through `{path}(\\.0)?`, a layer without tensors"):
         rs.open(tmp_path / "a.pth")
     assert rs.open(tmp_path / "a.pth", assume="torchvision").architecture
 
