@@ -115,6 +115,12 @@ class Adapt:
                 f"`--in-ch {self.in_channels}`, but `--channels` lists {len(self._items)}",
                 "leave `--in-ch` out: the list says it all",
             )
+        if self.in_channels is None and len(self._items) == 1 and self._items[0].strip().isdecimal():
+            (number,) = self._items
+            raise _wrong(
+                f"`--channels {number}` may be how many channels there are, or which of the old ones is left",
+                f"`--in-ch {number}` for so many, `--in-ch 1 --channels {number}` for that one",
+            )
         if self.preset is not None and self.in_channels is not None:
             raise _wrong("`--preset` says how many channels there are", "leave `--in-ch` out")
         if self.init != "mean" and listing:

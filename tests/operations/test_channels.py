@@ -215,6 +215,7 @@ WRONG: dict[str, tuple[Mapping[str, Any], str]] = {
     "nothing": ({}, "nothing says which channels"),
     "two lists": ({"channels": "R", "preset": "bgr"}, "`--channels` and `--preset` both say"),
     "another count": ({"in_channels": 3, "channels": "R"}, "`--in-ch 3`, but `--channels` lists 1"),
+    "a number that may be a count": ({"channels": "1"}, "`--channels 1` may be how many channels there are"),
     "a count of a preset": ({"in_channels": 3, "preset": "bgr"}, "`--preset` says how many"),
     "init": ({"channels": "R", "init": "scaled"}, "`--init` makes every filter alike"),
     "scale": ({"in_channels": 1, "scale": "response"}, "`--scale` goes with"),
