@@ -373,6 +373,8 @@ def test_the_command_says_what_it_made_and_what_was_there(folder: Path, run: Run
     done = run("apply", "recipe.yaml", "--dry-run")
     assert (done.returncode, done.stdout) == (0, b"")
     assert not Path("out-1.safetensors").exists()
+    done = run("apply", "-")
+    assert (done.returncode, b"hint: resnet-surgeon recipe FILE > recipe.yaml" in done.stderr) == (2, True)
 
 
 def test_mistakes_are_lines_that_editors_understand(folder: Path, run: Run) -> None:

@@ -91,6 +91,7 @@ MISTAKES = {
     "operations:\n  - adapt: {in-ch: no}": ["2:20: in-ch must be a whole number, not `no`"],
     "operations:\n  - adapt: {in-ch: 0}": ["2:20: in-ch must be a whole number of at least 1, not 0"],
     "operations:\n  - adapt: {in-ch: 1, init: scald}": ["2:29: init must be one of mean, scaled, repeat, random"],
+    "operations:\n  - depth: {blocks: [010]}": ["2:22: `010` cannot be read (within quotes it is text)"],
     "operations: [adpt: {}]": ["1:14: there is no operation `adpt` (did you mean `adapt`?)"],
     "operations:\n  - remove: {last: 1, layers: [fc]}": ["2:5: remove: give either last or layers"],
     "operations:\n  - adapt: {in-ch: 1, in_channels: 2}": ["under another name too"],
