@@ -173,10 +173,21 @@ def _layer(module: Opaque, source: str | None) -> Layer:
     state = _state(module)
     absent = {name: None for part in _PARTS for name, item in _named(state.get(part)) if item is None}
     plain = {name: item for name, item in _named(state) if not name.startswith("_") and _is_plain(item)}
+    outputs = _outputs(state)
+    if isinstance(outputs, list) and _is_plain(tuple(outputs)):
+        plain[OUTPUTS] = tuple(outputs)
     hooks = [hook for part in ("_forward_hooks", "_forward_pre_hooks") for hook in _hooks(state.get(part))]
     overridden = [name for name in _METHODS if name in state]
     has_hooks = bool(overridden) or any(not _is_of_torch(hook) for hook in hooks)
     return Layer(_class(module), {**absent, **plain}, has_hooks, source)
+
+
+def _outputs(state: Mapping[object, object]) -> object:
+    """What a backbone of transformers returns: its own attribute, without `_` at first, or its configuration's."""
+    config = state.get("config")
+    stated = config.state if isinstance(config, Opaque) and isinstance(config.state, dict) else {}
+    names = (OUTPUTS, OUTPUTS.removeprefix("_"))
+    return next((part[name] for part in (state, stated) for name in names if part.get(name) is not None), None)
 
 
 def _class(module: Opaque) -> str:
@@ -197,6 +208,7 @@ def _is_plain(value: object) -> bool:
 
 # What computes a layer's output; an attribute of the name stands in its place.
 _METHODS = ("forward", "_forward_impl", "_conv_forward", "_call_impl", "_wrapped_call_impl")
+OUTPUTS = "_out_features"  # the names of what transformers' backbones return, in a list
 _PLAIN = {int, float, bool, str, type(None)}
 _LONGEST_TUPLE = 8  # sizes, one for each dimension or side
 _MOST_NAMES = 16  # of outputs, by those of the layers that give them

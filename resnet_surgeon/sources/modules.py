@@ -26,7 +26,7 @@ from resnet_surgeon.architecture.spec import (
 )
 from resnet_surgeon.dataclass import dataclass
 from resnet_surgeon.errors import Answer, ArchitectureError, listed, printable
-from resnet_surgeon.formats.modules import Layer, ModuleNode, common_path
+from resnet_surgeon.formats.modules import OUTPUTS, Layer, ModuleNode, common_path
 from resnet_surgeon.sources.surroundings import (
     ACTIVATIONS,
     BEHIND_BLOCKS,
@@ -66,6 +66,7 @@ _NOTHING = Layer("", {}, has_hooks=False)
 _CONVOLUTIONS = {"basic": ("conv1", "conv2"), "bottleneck": ("conv1", "conv2", "conv3")}
 # transformers' own classes; what they are made of are torch's.
 _TRANSFORMERS = "transformers.models.resnet.modeling_resnet."
+_BACKBONE = f"{_TRANSFORMERS}ResNetBackbone"
 _OF_TRANSFORMERS = {
     "ResNetModel", "ResNetForImageClassification", "ResNetBackbone", "ResNetEmbeddings", "ResNetEncoder", "ResNetStage",
     "ResNetBasicLayer", "ResNetBottleNeckLayer", "ResNetConvLayer", "ResNetShortCut",
@@ -162,7 +163,7 @@ def pools(node: ModuleNode, names: Mapping[str, str], architecture: Architecture
 
 def _calls_alone(layer: Layer) -> bool:
     """Whether it is of a class that calls the layers in it, and nothing else."""
-    is_known = layer.kind in (_OURS, f"{_TRANSFORMERS}ResNetBackbone")
+    is_known = layer.kind in (_OURS, _BACKBONE)
     return is_known or own_name(layer) in _OF_LAYERS_ALONE or is_wrapper(layer)
 
 
@@ -172,10 +173,12 @@ def maps(node: ModuleNode, names: Mapping[str, str]) -> tuple[FeatureMap, ...]:
     """
     module = _Module.of(node, names)
     network = node.layers.get(module.scope, _NOTHING)
+    stages = {block.partition(".")[0]: module._around(f"{block}.conv1", 2) for block in module.blocks}
+    if network.kind == _BACKBONE:
+        return _maps_of_backbone(network.attributes.get(OUTPUTS), len(stages))
     is_getter = own_name(network) == "IntermediateLayerGetter"
     said = network.attributes.get("return_layers" if is_getter else "maps" if network.kind == _OURS else "")
     found = {layer: name for layer, name in said.items() if name} if isinstance(said, dict) else {}
-    stages = {block.partition(".")[0]: module._around(f"{block}.conv1", 2) for block in module.blocks}
     if is_getter and [*found] in ([*stages][-1:], ["avgpool"]):
         return ()
     within = f"{module.scope}." if module.scope else ""
@@ -183,6 +186,21 @@ def maps(node: ModuleNode, names: Mapping[str, str]) -> tuple[FeatureMap, ...]:
     if not are_ours or len({*found.values()}) < len(found) or not all(map(HEAD_NAME.fullmatch, found.values())):
         module._refuse(module.scope, f"returns what its {listed([*map(printable, found)])} give, by name")
     return tuple(FeatureMap(found[layer], layer) for layer in MAPPED if layer in found)
+
+
+def _maps_of_backbone(said: object, stages: int) -> tuple[FeatureMap, ...]:
+    """Those of transformers: `stem` is what torchvision's maxpool gives, `stage1` what layer1 does. Alone, and where
+    nothing is said, the last one has no name.
+    """
+    if said is None or said == (f"stage{stages}",):
+        return ()
+    layers = {"stem": "maxpool"} | {f"stage{number}": f"layer{number}" for number in range(1, stages + 1)}
+    if not isinstance(said, tuple) or not {f"stage{stages}"} <= {*said} <= layers.keys():
+        raise ArchitectureError(
+            f"it returns {printable(str(said))}, without what its last stage gives",
+            hint="save its state_dict, and let `features --layers` cut it",
+        )
+    return tuple(FeatureMap(name, layer) for name, layer in layers.items() if name in said)
 
 
 def strided_side(strided: Collection[str]) -> str | None:

@@ -50,9 +50,11 @@ def in_a_row(*ends: nn.Module, children: int = 8) -> nn.Module:
     return nn.Sequential(*list(small_network().children())[:children], *ends)
 
 
-def backbone() -> nn.Module:
+def backbone(*outputs: str) -> nn.Module:
     transformers = pytest.importorskip("transformers")
-    return transformers.ResNetBackbone(transformers.ResNetConfig(depths=[1, 1, 1, 1]))  # type: ignore[no-any-return]
+    sizes = {"hidden_sizes": [64, 128, 256, 512], "layer_type": "basic", "depths": [1, 1, 1, 1]}
+    config = transformers.ResNetConfig(**sizes, out_features=[*outputs] or None)
+    return transformers.ResNetBackbone(config).eval()  # type: ignore[no-any-return]
 
 
 def ours() -> nn.Module:
@@ -74,6 +76,23 @@ OUTPUTS: dict[str, tuple[Callable[[], nn.Module], str]] = {
 def test_a_module_without_a_classifier_tells_whether_it_pools(name: str) -> None:
     make, output = OUTPUTS[name]
     assert rs.open(saved(make())).architecture.output_kind == output
+
+
+@pytest.mark.parametrize("outputs", [("stage4",), ("stage2", "stage4"), ("stem", "stage1", "stage4")], ids=",".join)
+def test_a_backbone_of_transformers_returns_its_own_maps(outputs: tuple[str, ...], tmp_path: Path) -> None:
+    theirs, images = backbone(*outputs), torch.rand(2, 3, 64, 64)
+    made = rs.load(rs.open(saved(theirs)).save(tmp_path / "backbone.safetensors")).eval()
+    with torch.no_grad():
+        maps, expected = made(images), theirs(images).feature_maps
+    assert [*maps] == [*outputs] if len(outputs) > 1 else isinstance(maps, torch.Tensor)
+    maps = maps.values() if len(outputs) > 1 else [maps]
+    for one, other in zip(maps, expected, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_a_backbone_whose_last_stage_is_not_wanted_is_refused() -> None:
+    with pytest.raises(ArchitectureError, match="stage2.*, without what its last stage gives"):
+        rs.open(saved(backbone("stage2")))
 
 
 def test_our_own_module_with_another_pooling_asks_for_its_manifest(tmp_path: Path) -> None:
