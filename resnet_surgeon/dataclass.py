@@ -27,11 +27,12 @@ def _dataclass(*, frozen: bool, eq: bool = True) -> Callable[[type[T]], type[T]]
         shared |= {"__eq__": _equal, "__hash__": _hash}
 
     def defined(kind: type[T]) -> type[T]:
-        methods = {name: method for name, method in shared.items() if name not in vars(kind)}
-        kind = dataclasses.dataclass(repr=False, eq=False)(kind)
-        methods["__setattr__"] = _setting_once(frozenset(field.name for field in dataclasses.fields(kind)))  # type: ignore[arg-type]
-        for name, method in methods.items():
-            setattr(kind, name, method)
+        own = {*vars(kind)}
+        made: Any = dataclasses.dataclass(repr=False, eq=False)(kind)
+        set_once = _setting_once(frozenset(field.name for field in dataclasses.fields(made)))
+        for name, method in {**shared, "__setattr__": set_once}.items():
+            if name not in own:
+                setattr(made, name, method)
         return kind
 
     return defined

@@ -9,8 +9,9 @@ from __future__ import annotations
 import itertools
 from array import array
 from collections.abc import Iterator
+from typing import TypeGuard
 
-from resnet_surgeon.arithmetic.laws import Uniform
+from resnet_surgeon.arithmetic.laws import Law, Uniform
 from resnet_surgeon.arithmetic.numbers import SIZES, encode
 
 FEW = 1 << 15  # numbers: the linear layer of sixteen classes behind 2048 features
@@ -20,9 +21,9 @@ _WEYL = 0x9E3779B97F4A7C15, 0xBB67AE8584CAA73B
 _ROUNDS = 10
 
 
-def is_few(count: int, dtype: str) -> bool:
-    """Whether so many numbers are drawn sooner than numpy is imported."""
-    return count <= FEW and dtype in SIZES
+def is_few(law: Law, count: int, dtype: str) -> TypeGuard[Uniform]:
+    """Whether so many numbers of this law are drawn sooner than numpy is imported."""
+    return isinstance(law, Uniform) and count <= FEW and dtype in SIZES
 
 
 def few(law: Uniform, count: int, dtype: str, seed: int, stream: str) -> bytes:

@@ -9,6 +9,7 @@ import os
 from resnet_surgeon.cli.options import Writing
 from resnet_surgeon.errors import AccessError
 from resnet_surgeon.formats.files import OpenFile
+from resnet_surgeon.sources.sidecar import MANIFEST_KEY
 
 _BEGINNING = 256  # bytes, in which a file of ours names its manifest
 
@@ -23,6 +24,6 @@ def begun(source: str, writing: Writing) -> str | OpenFile:
         file = OpenFile.at(source)
     except AccessError:  # which is told when the network is opened
         return source
-    if b"resnet_surgeon" not in file.beginning(_BEGINNING):  # a file of ours says what it was made of
+    if MANIFEST_KEY.encode() not in file.beginning(_BEGINNING):  # a file of ours says what it was made of
         file.read_ahead()
     return file

@@ -174,7 +174,7 @@ def _layer(module: Opaque, source: str | None) -> Layer:
     absent = {name: None for part in _PARTS for name, item in _named(state.get(part)) if item is None}
     plain = {name: item for name, item in _named(state) if not name.startswith("_") and _is_plain(item)}
     outputs = _outputs(state)
-    if isinstance(outputs, list) and _is_plain(tuple(outputs)):
+    if isinstance(outputs, list) and len(outputs) <= _LONGEST_TUPLE and _is_plain(tuple(outputs)):
         plain[OUTPUTS] = tuple(outputs)
     hooks = [hook for part in ("_forward_hooks", "_forward_pre_hooks") for hook in _hooks(state.get(part))]
     overridden = [name for name in _METHODS if name in state]

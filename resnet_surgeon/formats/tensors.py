@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from resnet_surgeon.arithmetic.evaluation import evaluate, needs_numpy
 from resnet_surgeon.arithmetic.formulas import Formula
-from resnet_surgeon.arithmetic.laws import Law, Uniform
+from resnet_surgeon.arithmetic.laws import Law
 from resnet_surgeon.arithmetic.operand import Operand
 from resnet_surgeon.arithmetic.philox import FEW, few, is_few
 from resnet_surgeon.dataclass import dataclass
@@ -158,7 +158,7 @@ def _takes_numpy(tensor: LazyTensor) -> bool:
 
 
 def _is_few(tensor: Initialised) -> bool:
-    return isinstance(tensor.law, Uniform) and is_few(math.prod(tensor.shape), tensor.dtype)
+    return is_few(tensor.law, math.prod(tensor.shape), tensor.dtype)
 
 
 def content(tensor: LazyTensor) -> bytes:
@@ -190,7 +190,7 @@ def chunks(tensor: LazyTensor) -> Iterator[bytes | memoryview]:
 def _drawn(tensor: Initialised) -> Iterator[bytes]:
     """The numbers are the same whoever draws them."""
     count = math.prod(tensor.shape)
-    if isinstance(tensor.law, Uniform) and is_few(count, tensor.dtype) and "numpy" not in sys.modules:
+    if is_few(tensor.law, count, tensor.dtype) and "numpy" not in sys.modules:
         yield few(tensor.law, count, tensor.dtype, tensor.seed, tensor.stream)
         return
     import_numpy()

@@ -160,12 +160,8 @@ def warnings(source: Source, architecture: Architecture) -> Iterator[str]:
 
         yield from modules.warnings(source.module, source.found.names, architecture)
     bare = source.bare_modules
-    if (
-        architecture.output_kind == "feature_map"
-        and bare is not None
-        and not bare.is_row
-        and pools(source, architecture) is False
-    ):
+    ends_in_map = architecture.output_kind == "feature_map" and not _is_settled(source)
+    if bare is not None and ends_in_map and bare.has_no_pooling and not bare.is_row:
         yield (
             "its state_dict has the names of all layers, and none of them pools: its last feature map comes out, which "
             "its forward may pool by a function; `--assume torchvision` pools it"

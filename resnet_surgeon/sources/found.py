@@ -1,4 +1,4 @@
-"""What was found in a file: a network's tensors, and how they were packed. Knows not how they are found."""
+"""What was found in a file: a network's tensors, and how they were packed. Does not know how they are found."""
 
 from __future__ import annotations
 

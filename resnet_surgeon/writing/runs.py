@@ -94,7 +94,6 @@ class Make:
 
     def write(self, descriptor: int, advance: Advance) -> None:
         """Into a file."""
-        prepare([self.tensor])
         position = self.position
         for chunk in chunks(self.tensor):
             check_signals()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import zlib
 from pathlib import Path
 
@@ -47,12 +46,9 @@ def is_written(content: Document, path: Path, progress: Progress) -> bool:
 
 def digest(path: Path, progress: Progress = silent) -> tuple[int, str]:
     """The size and SHA-256 of a file. Raises AccessError."""
-    file, found = OpenFile.at(path), hashlib.sha256()
+    file = OpenFile.at(path)
     with progress(f"hashing {path.name}", file.size) as advance:
-        for chunk in file.chunks(0, file.size):
-            found.update(chunk)
-            advance(len(chunk))
-    return file.size, found.hexdigest()
+        return file.size, file.sha256(advance)
 
 
 def _opened(path: Path) -> OpenFile | None:

@@ -28,4 +28,4 @@ def test_they_are_numpy_s_own_generator_s_whatever_the_key(seed: int, stream: st
 
 @pytest.mark.parametrize(("count", "dtype", "answer"), [(FEW, "F32", True), (FEW + 1, "F32", False), (1, "I64", False)])
 def test_many_numbers_and_other_kinds_are_left_to_numpy(count: int, dtype: str, answer: bool) -> None:
-    assert is_few(count, dtype) is answer
+    assert is_few(LAW, count, dtype) is answer
