@@ -44,6 +44,7 @@ from tests.fixtures import Publish, Run, small_network
 OPERATIONS = st.one_of(
     st.builds(
         lambda channels, scale, fold: Adapt(
+            in_channels=len(channels),  # a number alone may be how many
             channels=channels,
             scale=scale,
             mean=[0.5] * len(channels),
